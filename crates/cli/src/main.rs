@@ -1,0 +1,2 @@
+//! lodefs
+fn main() {}

@@ -1,0 +1,103 @@
+//! The superblock: what the volume is. Written by mkfs, kept in the first and in the last block.
+//!
+//! A crash can tear neither copy in use: the superblock is rewritten only when a label or a feature changes, one
+//! copy after the other, each made durable before the next is touched.
+
+use zerocopy::little_endian::{I64, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::checksum::unseeded_crc;
+
+/// The first bytes of every volume.
+pub const MAGIC: [u8; 8] = *b"LODEFS\r\n";
+
+/// A run of blocks with one purpose.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct Region {
+    /// First block.
+    pub start: U64,
+    /// Number of blocks.
+    pub blocks: U64,
+}
+
+/// The stored superblock, at the start of its block; the rest of the block is zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct Superblock {
+    /// [`MAGIC`].
+    pub magic: [u8; 8],
+    /// CRC-32C of everything behind this field.
+    pub crc: U32,
+    /// Version of the format: [`crate::features::FORMAT_VERSION`].
+    pub version: U32,
+    /// Features that a reader may ignore.
+    pub compat: U64,
+    /// Features that forbid writing to whoever does not know them.
+    pub ro_compat: U64,
+    /// Features that forbid opening to whoever does not know them.
+    pub incompat: U64,
+    /// Identity of the volume; seeds checksums and name hashes.
+    pub uuid: [u8; 16],
+    /// Name given by the user, UTF-8, padded with zeros.
+    pub label: [u8; 64],
+    /// Bytes in a block: [`crate::BLOCK_SIZE`].
+    pub block_size: U32,
+    /// Number of journal lanes.
+    pub lanes: U32,
+    /// Blocks in the whole volume, both superblocks included.
+    pub total_blocks: U64,
+    /// When the volume was made, seconds since 1970.
+    pub created_s: I64,
+    /// Two blocks, one for each state slot.
+    pub state: Region,
+    /// Journal: `lanes` lanes of two halves each.
+    pub journal: Region,
+    /// Inode map: one entry for each possible chunk of inodes.
+    pub inode_map: Region,
+    /// Where the allocation bitmap is saved at a clean unmount.
+    pub saved_bitmap: Region,
+    /// Blocks that hold inodes, directories and file data.
+    pub data: Region,
+}
+
+const _: () = assert!(size_of::<Superblock>() == 224);
+
+/// Why bytes are not a superblock of this version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SuperblockError {
+    /// The magic number is missing: this is something else.
+    NotAVolume,
+    /// The checksum is wrong: it was a superblock once.
+    Damaged,
+    /// A later version wrote it.
+    NewerVersion(u32),
+}
+
+impl Superblock {
+    /// Fills in the checksum.
+    #[must_use]
+    pub fn sealed(mut self) -> Self {
+        self.crc = U32::new(self.checksum());
+        self
+    }
+
+    fn checksum(&self) -> u32 {
+        unseeded_crc(&self.as_bytes()[12..])
+    }
+
+    /// Reads a superblock from the first bytes of a block.
+    pub fn parse(block: &[u8]) -> Result<Self, SuperblockError> {
+        let (found, _) = Self::read_from_prefix(block).map_err(|_| SuperblockError::NotAVolume)?;
+        if found.magic != MAGIC {
+            return Err(SuperblockError::NotAVolume);
+        }
+        if found.crc.get() != found.checksum() {
+            return Err(SuperblockError::Damaged);
+        }
+        if found.version.get() != crate::features::FORMAT_VERSION {
+            return Err(SuperblockError::NewerVersion(found.version.get()));
+        }
+        Ok(found)
+    }
+}
