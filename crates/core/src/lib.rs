@@ -1,1 +1,37 @@
-//! x
+//! The lodefs engine: a complete POSIX file system on a byte-addressable volume.
+//!
+//! It knows nothing of FUSE, sockets or processes. All persistence goes through [`lodefs_pmem`]; all that is stored is
+//! declared in [`lodefs_layout`]. `ARCHITECTURE.md` is the map, `docs/SEMANTICS.md` the promises.
+//!
+//! An [`Fs`] is an open volume, shared by threads; a [`Node`] is a reference to one of its inodes.
+
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+mod acl;
+mod alloc;
+mod bitmap;
+mod blob;
+mod clock;
+mod dir;
+mod error;
+mod extents;
+mod format;
+mod fs;
+mod inode;
+mod journal;
+mod ops;
+mod recovery;
+mod sync;
+mod tx;
+mod types;
+mod volume;
+mod xattr_set;
+
+pub use clock::Clock;
+pub use error::{Error, Result};
+pub use format::FormatOptions;
+pub use fs::{Fs, MemoryUse, OpenOptions, RecoveryReport};
+pub use inode::Node;
+pub use types::*;
+pub use volume::VolumeInfo;

@@ -13,6 +13,10 @@ const MAGIC: u32 = u32::from_le_bytes(*b"Lst1");
 /// [`State::flags`]: closed cleanly, so that the saved bitmap and counters may be believed.
 pub const CLEAN: u32 = 1;
 
+/// [`State::flags`]: written on a `page` volume, where the host decides when a page reaches the medium. Unless the
+/// host is still in the same boot, recovery must stop at [`State::committed_seq`].
+pub const GATED: u32 = 2;
+
 /// One stored state slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
@@ -28,7 +32,7 @@ pub struct State {
     /// The boot of the host during which the records were written: as long as it is the same, everything that the
     /// process wrote is still in the host's page cache.
     pub boot_id: [u8; 16],
-    /// [`CLEAN`] or nothing.
+    /// [`CLEAN`], [`GATED`].
     pub flags: U32,
     /// Unused, zero.
     pub reserved: U32,
@@ -63,6 +67,11 @@ impl State {
     /// Whether the volume was closed cleanly.
     pub fn is_clean(&self) -> bool {
         self.flags.get() & CLEAN != 0
+    }
+
+    /// Whether the records behind [`State::committed_seq`] may be replayed only during the same boot.
+    pub fn is_gated(&self) -> bool {
+        self.flags.get() & GATED != 0
     }
 
     /// Fills in the checksum.

@@ -1,0 +1,58 @@
+//! Directories: from a name to an inode number, and back in a stable order.
+//!
+//! A directory is a tree of blocks ordered by the hash of the names ([`lodefs_layout::directory`]). An empty directory
+//! has no block; a small one has one leaf. [`leaf`] works on the entries of one leaf, [`tree`] finds the leaf for a
+//! hash and changes the shape of the tree, [`read`] lists it.
+//!
+//! Leaves change in place, through the journal. Interior blocks, and leaves that are split, packed or dropped, are
+//! replaced by fresh blocks up to the root, which the inode names: so the shape changes with the inode, in one record.
+
+pub(crate) mod leaf;
+pub(crate) mod read;
+pub(crate) mod tree;
+
+use lodefs_layout::directory::Node;
+
+use crate::inode::cache::NumberMap;
+use crate::sync::{Arc, Mutex};
+use crate::types::{Ino, Kind};
+
+/// An entry that was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// The leaf it is in.
+    pub(crate) block: u64,
+    /// Its place among the leaf's tags.
+    pub(crate) tag_index: usize,
+    /// Its place in the leaf, in bytes.
+    pub(crate) position: usize,
+    pub(crate) ino: Ino,
+    pub(crate) kind: Kind,
+}
+
+/// Interior blocks of one directory that were read and checked. They never change; they only cease to be used.
+#[derive(Default)]
+pub(crate) struct NodeCache(Mutex<NumberMap<Arc<Node>>>);
+
+impl NodeCache {
+    pub(crate) fn get(&self, block: u64) -> Option<Arc<Node>> {
+        self.0.lock().get(&block).map(Arc::clone)
+    }
+
+    pub(crate) fn insert(&self, block: u64, node: Arc<Node>) {
+        self.0.lock().insert(block, node);
+    }
+
+    pub(crate) fn forget(&self, block: u64) {
+        self.0.lock().remove(&block);
+    }
+
+    pub(crate) fn clear(&self) {
+        self.0.lock().clear();
+    }
+
+    /// Heap bytes in use, roughly.
+    pub(crate) fn memory(&self) -> usize {
+        self.0.lock().len() * (size_of::<Node>() + 32)
+    }
+}

@@ -1,0 +1,174 @@
+//! Making a new volume.
+//!
+//! The superblock is written last, and the old one is wiped first: whatever a crash leaves is either no volume or a
+//! complete one.
+
+use lodefs_layout::geometry::{Geometry, VOLUME_SIZE_MAX, VOLUME_SIZE_MIN};
+use lodefs_layout::inode::{InodeSlot, SLOT_SIZE};
+use lodefs_layout::inode_map::{self, CHUNK_BLOCKS};
+use lodefs_layout::saved_bitmap;
+use lodefs_layout::state::{CLEAN, State};
+use lodefs_layout::superblock::{MAGIC, Region, Superblock};
+use lodefs_layout::{BLOCK_SIZE, ROOT_INO, checksum::Seed, features};
+use lodefs_pmem::Medium;
+use rustix::rand::{GetRandomFlags, getrandom};
+use zerocopy::little_endian::{I64, U32, U64};
+use zerocopy::{FromZeros, IntoBytes};
+
+use crate::clock::Clock;
+use crate::error::{Error, Result, ensure};
+use crate::inode::SetTimes;
+use crate::types::{Kind, S_PERM, Time};
+
+/// What a new volume is to be like.
+#[derive(Clone, Debug)]
+pub struct FormatOptions {
+    /// Its name, at most 64 bytes.
+    pub label: String,
+    /// Its identity; random if not given.
+    pub uuid: Option<[u8; 16]>,
+    /// Owner of the root directory.
+    pub root_uid: u32,
+    /// Group of the root directory.
+    pub root_gid: u32,
+    /// Permissions of the root directory.
+    pub root_perm: u32,
+    /// Source of timestamps.
+    pub clock: Clock,
+}
+
+impl Default for FormatOptions {
+    fn default() -> Self {
+        Self { label: String::new(), uuid: None, root_uid: 0, root_gid: 0, root_perm: 0o755, clock: Clock::System }
+    }
+}
+
+/// Makes a volume that fills `medium`. What was there is lost.
+pub(crate) fn format(medium: &Medium, options: &FormatOptions) -> Result<()> {
+    let geometry = Geometry::for_size(medium.size()).map_err(|_| Error::VolumeSize {
+        size: medium.size(),
+        min: VOLUME_SIZE_MIN,
+        max: VOLUME_SIZE_MAX,
+    })?;
+    ensure(options.label.len() <= 64, rustix::io::Errno::NAMETOOLONG)?;
+    let uuid = options.uuid.map_or_else(random_uuid, Ok)?;
+    let seed = Seed::of_volume(&uuid);
+    let now = options.clock.now();
+    let last = geometry.total_blocks - 1;
+
+    // Wipe: no superblock, and no journal record, state or inode from an earlier life.
+    wipe(medium, Region { start: U64::ZERO, blocks: U64::new(1) })?;
+    wipe(medium, Region { start: U64::new(last), blocks: U64::new(1) })?;
+    medium.sync()?;
+    for region in [geometry.state, geometry.journal, geometry.inode_map, geometry.saved_bitmap] {
+        wipe(medium, region)?;
+    }
+
+    let root_chunk = geometry.data.start.get();
+    wipe(medium, Region { start: U64::new(root_chunk), blocks: U64::new(CHUNK_BLOCKS) })?;
+    let root = root_slot(options, now).sealed(ROOT_INO, seed);
+    write(medium, root_chunk * BLOCK_SIZE + ROOT_INO * SLOT_SIZE as u64, root.as_bytes())?;
+    let entry = inode_map::Entry::new(0, root_chunk, seed);
+    write(medium, geometry.inode_map.start.get() * BLOCK_SIZE, entry.as_bytes())?;
+    write_bitmap(medium, &geometry, seed)?;
+    let state = first_state(&geometry).sealed(seed);
+    let state_block = geometry.state.start.get() + State::slot_of(state.update.get());
+    write(medium, state_block * BLOCK_SIZE, state.as_bytes())?;
+    medium.sync()?;
+
+    let superblock = superblock(&geometry, options, uuid, now);
+    for block in [last, 0] {
+        write(medium, block * BLOCK_SIZE, superblock.as_bytes())?;
+        medium.sync()?;
+    }
+    Ok(())
+}
+
+fn random_uuid() -> Result<[u8; 16]> {
+    let mut uuid = [0; 16];
+    getrandom(&mut uuid[..], GetRandomFlags::empty())?;
+    // Version 4, variant 1, as RFC 9562 wants it.
+    uuid[6] = uuid[6] & 0x0f | 0x40;
+    uuid[8] = uuid[8] & 0x3f | 0x80;
+    Ok(uuid)
+}
+
+fn wipe(medium: &Medium, region: Region) -> Result<()> {
+    let flushed = medium.zero(region.start.get() * BLOCK_SIZE, region.blocks.get() * BLOCK_SIZE)?;
+    medium.fence(flushed);
+    Ok(())
+}
+
+fn write(medium: &Medium, at: u64, bytes: &[u8]) -> Result<()> {
+    let flushed = medium.write(at, bytes)?;
+    medium.fence(flushed);
+    Ok(())
+}
+
+fn root_slot(options: &FormatOptions, now: Time) -> InodeSlot {
+    let mut slot = InodeSlot::new_zeroed();
+    slot.mode = U32::new(Kind::Directory.mode_bits() | (options.root_perm & S_PERM));
+    slot.ino = U64::new(ROOT_INO);
+    slot.generation = U32::new(1);
+    slot.links = U32::new(2);
+    slot.uid = U32::new(options.root_uid);
+    slot.gid = U32::new(options.root_gid);
+    slot.parent = U64::new(ROOT_INO);
+    slot.set_atime(now);
+    slot.set_mtime(now);
+    slot.set_ctime(now);
+    slot.set_btime(now);
+    slot
+}
+
+const FIRST_UPDATE: u64 = 1;
+
+fn first_state(geometry: &Geometry) -> State {
+    let mut state = State::new(FIRST_UPDATE, 1);
+    state.flags = U32::new(CLEAN);
+    state.used_inodes = U64::new(1);
+    state.free_blocks = U64::new(geometry.data.blocks.get() - CHUNK_BLOCKS);
+    state
+}
+
+/// Saves a bitmap in which all is free but the fixed regions and the first chunk of inodes.
+fn write_bitmap(medium: &Medium, geometry: &Geometry, seed: Seed) -> Result<()> {
+    let used_until = geometry.data.start.get() + CHUNK_BLOCKS;
+    let is_used = |block: u64| block < used_until || block >= geometry.total_blocks - 1;
+    for index in 0..geometry.saved_bitmap.blocks.get() {
+        let mut words = [U64::ZERO; saved_bitmap::WORDS];
+        for (w, word) in words.iter_mut().enumerate() {
+            let first = index * saved_bitmap::COVERED_BLOCKS + w as u64 * 64;
+            let bits = (0..64).filter(|bit| is_used(first + bit)).fold(0, |bits, bit| bits | 1 << bit);
+            *word = U64::new(bits);
+        }
+        let block = saved_bitmap::BitmapBlock::new(index, FIRST_UPDATE, words, seed);
+        write(medium, (geometry.saved_bitmap.start.get() + index) * BLOCK_SIZE, block.as_bytes())?;
+    }
+    Ok(())
+}
+
+fn superblock(geometry: &Geometry, options: &FormatOptions, uuid: [u8; 16], now: Time) -> Superblock {
+    let mut label = [0; 64];
+    label[..options.label.len()].copy_from_slice(options.label.as_bytes());
+    Superblock {
+        magic: MAGIC,
+        crc: U32::ZERO,
+        version: U32::new(features::FORMAT_VERSION),
+        compat: U64::ZERO,
+        ro_compat: U64::ZERO,
+        incompat: U64::ZERO,
+        uuid,
+        label,
+        block_size: U32::new(BLOCK_SIZE as u32),
+        lanes: U32::new(geometry.lanes),
+        total_blocks: U64::new(geometry.total_blocks),
+        created_s: I64::new(now.s),
+        state: geometry.state,
+        journal: geometry.journal,
+        inode_map: geometry.inode_map,
+        saved_bitmap: geometry.saved_bitmap,
+        data: geometry.data,
+    }
+    .sealed()
+}

@@ -1,0 +1,315 @@
+//! An open volume: opening, closing, and what every operation needs.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use lodefs_pmem::{DomainReport, Domain, Medium};
+use rustix::io::Errno;
+
+use crate::alloc::{BlockAllocator, Run};
+use crate::clock::Clock;
+use crate::error::{Error, Result, ensure};
+use crate::format::{self, FormatOptions};
+use crate::inode::cache::{InodeCache, Node};
+use crate::inode::table::InodeTable;
+use crate::journal::{CleanCounters, Journal};
+use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
+use crate::types::{Ino, SpaceUse, Time};
+use crate::volume::{self, Volume, VolumeInfo};
+use crate::{bitmap, recovery};
+
+/// How to open a volume.
+#[derive(Clone, Debug, Default)]
+pub struct OpenOptions {
+    /// Change nothing, not even to recover: what a crash left to be done is done in memory. The medium may then be
+    /// opened read-only as well, and must be if it cannot be written.
+    pub read_only: bool,
+    /// Source of timestamps.
+    pub clock: Clock,
+    /// On a `page` volume: make everything durable at least this often, from a thread of its own. `None`: only when
+    /// asked to.
+    pub commit_interval: Option<Duration>,
+    /// Do not update access times when files are read.
+    pub no_atime: bool,
+}
+
+/// What opening the volume found and did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RecoveryReport {
+    /// It had been closed properly, so that there was nothing to do.
+    pub was_clean: bool,
+    /// Journal records that were replayed.
+    pub records_replayed: u64,
+    /// Inodes that were looked at to find out which blocks are free.
+    pub inodes_scanned: u64,
+    /// Inodes without links that were reclaimed.
+    pub orphans_reclaimed: u64,
+}
+
+/// Memory that the engine takes, in bytes unless the name says otherwise. Estimates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryUse {
+    /// Number of inodes in memory.
+    pub inodes_count: usize,
+    /// Inodes with their extents and directory blocks.
+    pub inodes: usize,
+    /// Which inode numbers are free.
+    pub inode_table: usize,
+    /// Which blocks are free.
+    pub allocator: usize,
+}
+
+/// An open volume.
+pub struct Fs {
+    pub(crate) volume: Volume,
+    pub(crate) journal: Journal,
+    pub(crate) blocks: BlockAllocator,
+    pub(crate) table: InodeTable,
+    pub(crate) cache: InodeCache,
+    pub(crate) clock: Clock,
+    pub(crate) keeps_atime: bool,
+    /// Held while a directory moves to another parent, so that the ancestors of directories stand still.
+    pub(crate) moving_directories: Mutex<()>,
+    read_only: bool,
+    closed: AtomicBool,
+    latched: OnceLock<String>,
+    report: RecoveryReport,
+}
+
+impl Fs {
+    /// Makes a volume that fills `medium`. What was there is lost.
+    pub fn format(medium: &Medium, options: &FormatOptions) -> Result<()> {
+        format::format(medium, options)
+    }
+
+    /// What the superblock on `medium` says. Nothing else is looked at, and nothing is changed.
+    pub fn probe(medium: &Medium) -> Result<VolumeInfo> {
+        volume::probe(medium)
+    }
+
+    /// Whether the volume on `medium` was closed cleanly, so that opening it has nothing to recover.
+    pub fn probe_clean(medium: Medium) -> Result<bool> {
+        let volume = Volume::open(medium)?;
+        Ok(crate::journal::state::read(&volume)?.is_clean())
+    }
+
+    /// Opens the volume on `medium`, and recovers it if it was not closed cleanly.
+    pub fn open(medium: Medium, options: &OpenOptions) -> Result<Arc<Self>> {
+        let volume = Volume::open(medium)?;
+        let opened = recovery::open(&volume, options.read_only)?;
+        let fs = Arc::new(Self {
+            volume,
+            journal: opened.journal,
+            blocks: opened.blocks,
+            table: opened.table,
+            cache: InodeCache::default(),
+            clock: options.clock.clone(),
+            keeps_atime: !options.no_atime,
+            moving_directories: Mutex::new(()),
+            read_only: options.read_only,
+            closed: AtomicBool::new(false),
+            latched: OnceLock::new(),
+            report: opened.report,
+        });
+        fs.node(Ino::ROOT).map_err(|error| match error {
+            Error::Refused(_) => Error::Corrupt { object: "root directory".into(), fault: "it does not exist" },
+            other => other,
+        })?;
+        if !options.read_only {
+            for orphan in opened.orphans {
+                fs.reclaim_orphan(orphan)?;
+            }
+            if let Some(interval) = options.commit_interval.filter(|_| fs.domain().domain == Domain::Page) {
+                start_committer(&fs, interval)?;
+            }
+        }
+        Ok(fs)
+    }
+
+    /// Closes the volume cleanly: everything is at home, the bitmap is saved, and the next open has nothing to do.
+    /// Later operations that would change something are refused. Closing again does nothing.
+    ///
+    /// If something failed to become durable before, or an unlinked file is still referred to, the volume is left as
+    /// after a crash, and the next open recovers it.
+    pub fn close(&self) -> Result<()> {
+        if self.closed.swap(true, Ordering::AcqRel) || self.read_only {
+            return Ok(());
+        }
+        self.check_latch()?;
+        self.journal.checkpoint_all(&self.volume).map_err(|error| self.latch(error))?;
+        if self.cache.has_unlinked() {
+            return Ok(());
+        }
+        self.blocks.release_deferred(u64::MAX);
+        let update = self.journal.next_update();
+        let saved = bitmap::save(&self.volume, &self.blocks, update).map_err(|error| self.latch(error))?;
+        let counters = CleanCounters {
+            used_inodes: self.table.used(),
+            inode_chunk_hint: self.table.hint(),
+            free_blocks: self.blocks.counts().free,
+        };
+        self.journal.close(&self.volume, update, &counters, &saved).map_err(|error| self.latch(error))
+    }
+
+    /// What opening found and did.
+    pub fn recovery(&self) -> &RecoveryReport {
+        &self.report
+    }
+
+    /// What the superblock says.
+    pub fn info(&self) -> VolumeInfo {
+        self.volume.info()
+    }
+
+    /// The durability domain, and how it was found.
+    pub fn domain(&self) -> &DomainReport {
+        self.volume.medium.report()
+    }
+
+    /// Whether the volume was opened read-only.
+    pub fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
+    /// The root directory.
+    pub fn root(self: &Arc<Self>) -> Result<Node> {
+        self.node(Ino::ROOT)
+    }
+
+    /// The inode with this number and generation (any, if `None`), whether or not a name leads to it. STALE if it is
+    /// gone.
+    pub fn node_by_handle(self: &Arc<Self>, ino: Ino, generation: Option<u32>) -> Result<Node> {
+        let node = self.node(ino)?;
+        let same = generation.is_none_or(|generation| generation == node.inode().generation);
+        ensure(same, Errno::STALE)?;
+        node.inode().read()?;
+        Ok(node)
+    }
+
+    /// Space and inodes, in use and free.
+    pub fn space(&self) -> SpaceUse {
+        let counts = self.blocks.counts();
+        let shape = &self.volume.shape;
+        let blocks = shape.data_end - shape.data_start;
+        let used = self.table.used();
+        let inodes = shape.inode_chunks_max * lodefs_layout::inode_map::CHUNK_INODES;
+        SpaceUse {
+            block_size: lodefs_layout::BLOCK_SIZE,
+            blocks,
+            blocks_free: counts.free,
+            blocks_available: counts.free.saturating_sub(counts.reserve),
+            inodes,
+            inodes_free: inodes.saturating_sub(used),
+            blocks_free_huge: counts.whole_chunks_free * lodefs_layout::CHUNK_BLOCKS,
+        }
+    }
+
+    /// Makes everything that returned so far durable, as far as the domain can.
+    pub fn sync(&self) -> Result<()> {
+        if self.read_only || self.closed.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.check_latch()?;
+        self.journal.sync(&self.volume).map_err(|error| self.latch(error))
+    }
+
+    /// Memory in use, estimated.
+    pub fn memory_use(&self) -> MemoryUse {
+        let (inodes_count, inodes) = self.cache.memory();
+        MemoryUse { inodes_count, inodes, inode_table: self.table.memory(), allocator: self.blocks.memory() }
+    }
+
+    /// The time for a change made now.
+    pub(crate) fn now(&self) -> Time {
+        self.clock.now()
+    }
+
+    /// Refuses if nothing may be changed.
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        ensure(!self.read_only && !self.closed.load(Ordering::Acquire), Errno::ROFS)?;
+        self.check_latch()
+    }
+
+    fn check_latch(&self) -> Result<()> {
+        match self.latched.get() {
+            Some(reason) => Err(Error::Latched(reason.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// Notes that something could not be made durable: from now on nothing is changed any more.
+    pub(crate) fn latch(&self, error: Error) -> Error {
+        if self.latched.set(error.to_string()).is_ok() {
+            tracing::error!(%error, "storing failed; the volume is read-only from now on");
+        }
+        error
+    }
+
+    /// Moves everything home, so that blocks freed earlier can be used again.
+    pub(crate) fn checkpoint(&self) -> Result<()> {
+        self.journal.checkpoint_all(&self.volume).map_err(|error| self.latch(error))?;
+        self.release_deferred();
+        Ok(())
+    }
+
+    fn release_deferred(&self) {
+        let live = self.journal.live_generation();
+        self.blocks.release_deferred(live - 1);
+    }
+
+    /// Frees the blocks of a committed operation: at once, if nothing can write to them or bring them back.
+    ///
+    /// Blocks of metadata may still be the target of records up to `generation`. On a `page` volume a power failure may
+    /// undo the whole operation, so that even data must stay until its record is at home.
+    pub(crate) fn free_committed(&self, data: &[Run], metadata: &[Run], generation: u64) {
+        let at_once = self.domain().domain != Domain::Page;
+        for run in data {
+            if at_once {
+                self.give_back(*run);
+            } else {
+                self.blocks.defer_free(*run, generation);
+            }
+        }
+        for run in metadata {
+            self.blocks.defer_free(*run, generation);
+        }
+        if !metadata.is_empty() || !at_once {
+            self.release_deferred();
+        }
+    }
+
+    /// Frees blocks that nothing refers to.
+    pub(crate) fn give_back(&self, run: Run) {
+        if let Err(error) = self.blocks.free(run) {
+            // Only a damaged volume, on which two files claim one block, gets here.
+            tracing::error!(?error, "freeing a block twice; run `lodefs fsck`");
+        }
+    }
+}
+
+impl Drop for Fs {
+    fn drop(&mut self) {
+        if let Err(error) = self.close() {
+            tracing::error!(%error, "closing the volume failed; the next open recovers it");
+        }
+    }
+}
+
+/// Starts the thread that makes a `page` volume durable at least every `interval`. It ends with the file system.
+fn start_committer(fs: &Arc<Fs>, interval: Duration) -> Result<()> {
+    let fs = Arc::downgrade(fs);
+    let commit = move || {
+        loop {
+            std::thread::sleep(interval);
+            let Some(fs) = fs.upgrade() else { return };
+            if fs.closed.load(Ordering::Acquire) || fs.sync().is_err() {
+                return;
+            }
+        }
+    };
+    std::thread::Builder::new()
+        .name("lodefs-commit".into())
+        .spawn(commit)
+        .map(drop)
+        .map_err(|error| Error::Refused(Errno::from_io_error(&error).unwrap_or(Errno::AGAIN)))
+}

@@ -1,0 +1,283 @@
+//! The journal: makes each metadata operation atomic, and durable as the domain allows.
+//!
+//! # Protocol
+//! 1. An operation gathers the bytes it will change (a [`crate::tx::Tx`]). Blocks that nothing refers to yet are
+//!    written directly and fenced first.
+//! 2. It takes a lane, draws a sequence number, writes one checksummed record there, and fences. **Now it is
+//!    committed.** A crash before leaves a record that does not verify: the operation never happened.
+//! 3. It stores the bytes at home without waiting for them. A crash now is healed by replaying the record.
+//! 4. From time to time a *checkpoint* makes everything at home durable and advances the generation in the volume's
+//!    state; the records of the generation before are then void, and their half of each lane is used again.
+//!
+//! Two operations that touch the same bytes are ordered by the inode locks they hold until after step 3, so the
+//! sequence numbers, drawn under those locks, are a valid order for replay. A record that is missing because of a
+//! crash belongs to an operation that held its locks until the crash: no other record can depend on it.
+//!
+//! On a `page` volume the host may put any page of the shared mapping on the medium at any time. There the homes
+//! are changed in a private overlay, which a checkpoint copies out after the records are on the medium; and the
+//! state names the last sequence number that was completely on the medium, beyond which recovery does not replay
+//! unless the host has been up all the time (its page cache then has everything that the process wrote).
+//!
+//! Lock order: inode locks, then one lane; or: the checkpoint lock, then all lanes in order.
+
+pub(crate) mod lane;
+pub(crate) mod replay;
+pub(crate) mod state;
+
+use lodefs_layout::journal::seal;
+use lodefs_layout::state::{CLEAN, GATED, State};
+use lodefs_pmem::{DirtyRanges, Domain, Durable, Ordered};
+use zerocopy::little_endian::{U32, U64};
+
+use self::lane::Lane;
+use crate::error::{Error, Result};
+use crate::sync::{AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering};
+use crate::volume::Volume;
+
+pub(crate) struct Journal {
+    lanes: Box<[Mutex<Lane>]>,
+    /// The last sequence number drawn.
+    seq: AtomicU64,
+    /// Counts whatever makes a sync necessary, on `page` volumes.
+    activity: AtomicU64,
+    keeper: Mutex<Keeper>,
+    /// Oldest generation that recovery would replay. Mirrors the durable state.
+    live_generation: AtomicU64,
+}
+
+/// What only one checkpoint or sync at a time may touch.
+struct Keeper {
+    state: State,
+    /// `activity` as of the last sync.
+    synced_activity: u64,
+}
+
+/// What a clean close leaves for the next open.
+pub(crate) struct CleanCounters {
+    pub(crate) used_inodes: u64,
+    pub(crate) inode_chunk_hint: u64,
+    pub(crate) free_blocks: u64,
+}
+
+/// An operation is committed.
+pub(crate) struct Committed {
+    /// The generation of its record: blocks that it freed may be the target of records up to this generation.
+    pub(crate) generation: u64,
+}
+
+impl Journal {
+    /// Starts a journal on a volume whose homes are all up to date, in a new generation.
+    ///
+    /// `last` is the newest state on the medium, `last_seq` the last sequence number it ever used.
+    pub(crate) fn start(volume: &Volume, last: &State, last_seq: u64, ready: &Durable) -> Result<Self> {
+        // Records of the present and of the next generation may lie around from before a crash: skip both.
+        let generation = last.generation.get() + 2;
+        let mut state = State::new(last.update.get() + 1, generation);
+        state.committed_seq = U64::new(last_seq);
+        state.boot_id = volume.medium.boot_id();
+        state.flags = U32::new(if volume.medium.domain() == Domain::Page { GATED } else { 0 });
+        state::write(volume, state, ready)?;
+        Ok(Self::with_state(volume, state, last_seq))
+    }
+
+    /// A journal that will never be written to, for volumes opened read-only.
+    pub(crate) fn idle(volume: &Volume, last: &State) -> Self {
+        Self::with_state(volume, *last, 0)
+    }
+
+    fn with_state(volume: &Volume, state: State, last_seq: u64) -> Self {
+        let generation = state.generation.get();
+        let lanes = (0..volume.shape.lanes).map(|i| Mutex::new(Lane::new(volume, i, generation))).collect();
+        Self {
+            lanes,
+            seq: AtomicU64::new(last_seq),
+            activity: AtomicU64::new(0),
+            keeper: Mutex::new(Keeper { state, synced_activity: 0 }),
+            live_generation: AtomicU64::new(generation),
+        }
+    }
+
+    /// Commits the record in `record` (with room for the head, which is filled in here) and applies it.
+    ///
+    /// `ready` shows that whatever the record refers to is in place.
+    pub(crate) fn commit(&self, volume: &Volume, record: &mut [u8], ready: &Ordered) -> Result<Committed> {
+        loop {
+            let mut lane = self.take_lane();
+            let Some(at) = lane.reserve(record.len()) else {
+                let full = lane.generation;
+                drop(lane);
+                self.checkpoint(volume, full)?;
+                continue;
+            };
+            let generation = lane.generation;
+            self.record_and_apply(volume, &mut lane, at, record, ready)?;
+            let filling = lane.is_filling();
+            drop(lane);
+            if filling {
+                self.checkpoint_unless_busy(volume, generation)?;
+            }
+            return Ok(Committed { generation });
+        }
+    }
+
+    fn record_and_apply(
+        &self,
+        volume: &Volume,
+        lane: &mut Lane,
+        at: u64,
+        record: &mut [u8],
+        _ready: &Ordered,
+    ) -> Result<()> {
+        let seq = self.seq.fetch_add(1, Ordering::Relaxed) + 1;
+        seal(record, lane.generation, seq, volume.seed);
+        let flushed = volume.medium.write(at, record)?;
+        let committed = volume.medium.fence(flushed);
+        self.note_activity();
+        for write in lodefs_layout::journal::writes(record) {
+            let (offset, bytes) = write.expect("the record was built by Tx, which pads every write");
+            lane.dirty.push(volume.medium.store_meta(offset, bytes, &committed)?);
+        }
+        Ok(())
+    }
+
+    /// A lane that is free, or the one that this thread waits for.
+    fn take_lane(&self) -> MutexGuard<'_, Lane> {
+        let first = preferred_lane();
+        let count = self.lanes.len();
+        (0..count)
+            .find_map(|i| self.lanes[(first + i) % count].try_lock())
+            .unwrap_or_else(|| self.lanes[first % count].lock())
+    }
+
+    fn all_lanes(&self) -> Vec<MutexGuard<'_, Lane>> {
+        self.lanes.iter().map(Mutex::lock).collect()
+    }
+
+    /// Something was written that a sync has to wait for.
+    pub(crate) fn note_activity(&self) {
+        self.activity.fetch_add(1, Ordering::Release);
+    }
+
+    /// Makes everything durable at home that was recorded in generation `generation` or before, so that its records
+    /// are void. Returns at once if that is already so.
+    pub(crate) fn checkpoint(&self, volume: &Volume, generation: u64) -> Result<()> {
+        let mut keeper = self.keeper.lock();
+        self.checkpoint_locked(volume, &mut keeper, generation)
+    }
+
+    /// Like [`Self::checkpoint`], but leaves it to whoever is already at it.
+    fn checkpoint_unless_busy(&self, volume: &Volume, generation: u64) -> Result<()> {
+        match self.keeper.try_lock() {
+            Some(mut keeper) => self.checkpoint_locked(volume, &mut keeper, generation),
+            None => Ok(()),
+        }
+    }
+
+    fn checkpoint_locked(&self, volume: &Volume, keeper: &mut Keeper, generation: u64) -> Result<()> {
+        if keeper.state.generation.get() > generation {
+            return Ok(());
+        }
+        let next_generation = keeper.state.generation.get() + 1;
+        let mut dirty = DirtyRanges::default();
+        let (staged, seq, activity) = {
+            let mut lanes = self.all_lanes();
+            for lane in &mut lanes {
+                dirty.append(&mut lane.turn_over(next_generation));
+            }
+            (volume.medium.stage(dirty), self.seq.load(Ordering::Relaxed), self.activity.load(Ordering::Acquire))
+        };
+        let mut explained = volume.medium.sync()?;
+        if keeper.state.is_gated() {
+            // The overlay's pages hold the effects of records that a later boot replays only up to this number.
+            explained = self.write_state(volume, keeper, &explained, |state| state.committed_seq = U64::new(seq))?;
+        }
+        let (settled, at_home) = volume.medium.settle(staged, &explained)?;
+        self.write_state(volume, keeper, &at_home, |state| state.generation = U64::new(next_generation))?;
+        keeper.synced_activity = activity;
+        let lanes = self.all_lanes();
+        let mut still_dirty = DirtyRanges::default();
+        for lane in &lanes {
+            still_dirty.extend_from(&lane.dirty);
+        }
+        volume.medium.release(settled, &still_dirty);
+        drop(lanes);
+        self.live_generation.store(next_generation, Ordering::Release);
+        Ok(())
+    }
+
+    /// Checkpoints everything recorded so far.
+    pub(crate) fn checkpoint_all(&self, volume: &Volume) -> Result<()> {
+        let generation = self.keeper.lock().state.generation.get();
+        self.checkpoint(volume, generation)
+    }
+
+    /// The oldest generation whose records recovery would still replay.
+    pub(crate) fn live_generation(&self) -> u64 {
+        self.live_generation.load(Ordering::Acquire)
+    }
+
+    /// Makes everything that returned so far durable, as far as the domain can.
+    pub(crate) fn sync(&self, volume: &Volume) -> Result<()> {
+        if volume.medium.domain() != Domain::Page {
+            volume.medium.sync()?;
+            return Ok(());
+        }
+        let wanted = self.activity.load(Ordering::Acquire);
+        let mut keeper = self.keeper.lock();
+        if keeper.synced_activity >= wanted {
+            return Ok(());
+        }
+        let (seq, activity) = {
+            let _lanes = self.all_lanes();
+            (self.seq.load(Ordering::Relaxed), self.activity.load(Ordering::Acquire))
+        };
+        let durable = volume.medium.sync()?;
+        if keeper.state.committed_seq.get() != seq {
+            self.write_state(volume, &mut keeper, &durable, |state| state.committed_seq = U64::new(seq))?;
+        }
+        keeper.synced_activity = activity;
+        Ok(())
+    }
+
+    /// Marks the volume as closed cleanly. The caller has checkpointed, and writes nothing more.
+    pub(crate) fn close(&self, volume: &Volume, update: u64, counters: &CleanCounters, saved: &Durable) -> Result<()> {
+        let mut keeper = self.keeper.lock();
+        debug_assert_eq!(update, keeper.state.update.get() + 1, "the bitmap was saved for this update");
+        self.write_state(volume, &mut keeper, saved, |state| {
+            state.flags = U32::new(state.flags.get() | CLEAN);
+            state.used_inodes = U64::new(counters.used_inodes);
+            state.inode_chunk_hint = U64::new(counters.inode_chunk_hint);
+            state.free_blocks = U64::new(counters.free_blocks);
+        })?;
+        Ok(())
+    }
+
+    /// The number of the state update that comes next.
+    pub(crate) fn next_update(&self) -> u64 {
+        self.keeper.lock().state.update.get() + 1
+    }
+
+    fn write_state(
+        &self,
+        volume: &Volume,
+        keeper: &mut Keeper,
+        before: &Durable,
+        change: impl FnOnce(&mut State),
+    ) -> Result<Durable, Error> {
+        let mut state = keeper.state;
+        state.update = U64::new(state.update.get() + 1);
+        change(&mut state);
+        let durable = state::write(volume, state, before)?;
+        keeper.state = state;
+        Ok(durable)
+    }
+}
+
+/// Spreads threads over lanes, so that each mostly finds its own free and in its cache.
+fn preferred_lane() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static LANE: usize = NEXT.fetch_add(1, Ordering::Relaxed);
+    }
+    LANE.with(|lane| *lane)
+}

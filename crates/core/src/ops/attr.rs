@@ -1,0 +1,105 @@
+//! Attributes: reading and changing them.
+
+use rustix::io::Errno;
+use zerocopy::little_endian::U32;
+
+use super::locked::LockedInode;
+use super::xattr;
+use crate::error::{Result, ensure};
+use crate::fs::Fs;
+use crate::inode::{Node, SetTimes, attr_of};
+use crate::tx::Tx;
+use crate::types::{Attr, Flags, Kind, OpenIntent, S_ISGID, S_ISUID, S_IXGRP, SetAttr, SetTime};
+
+impl Fs {
+    /// The attributes of an inode.
+    pub fn attr(&self, node: &Node) -> Result<Attr> {
+        Ok(attr_of(&node.inode().read()?.slot))
+    }
+
+    /// Whether an inode may be opened like this: the rules of immutable and append-only files. It does not truncate.
+    pub fn check_open(&self, node: &Node, intent: OpenIntent) -> Result<()> {
+        let state = node.inode().read()?;
+        let changes = intent.write || intent.truncate || intent.append;
+        if changes {
+            self.check_writable()?;
+        }
+        ensure(!(changes && state.kind() == Kind::Directory), Errno::ISDIR)?;
+        let flags = state.flags();
+        ensure(!(changes && flags.contains(Flags::IMMUTABLE)), Errno::PERM)?;
+        let appends_only = !intent.truncate && (intent.append || !intent.write);
+        ensure(appends_only || !flags.contains(Flags::APPEND), Errno::PERM)
+    }
+
+    /// Changes attributes, and returns them as they are then. Changing the owner drops set-id bits and capabilities.
+    pub fn set_attr(&self, node: &Node, change: &SetAttr) -> Result<Attr> {
+        let mut tx = Tx::begin(self)?;
+        let mut locked = LockedInode::lock(node.inode())?;
+        check_flags(&locked, change)?;
+        let now = self.now();
+        if let Some(perm) = change.perm {
+            xattr::change_perm(&mut tx, &self.volume, &mut locked.slot, perm)?;
+        }
+        let changes_owner = change.uid.is_some() || change.gid.is_some();
+        if let Some(uid) = change.uid {
+            locked.slot.uid = U32::new(uid);
+        }
+        if let Some(gid) = change.gid {
+            locked.slot.gid = U32::new(gid);
+        }
+        if (changes_owner || change.drop_privileges) && locked.kind() != Kind::Directory && change.perm.is_none() {
+            self.drop_privileges(&mut tx, &mut locked)?;
+        }
+        if let Some(size) = change.size {
+            self.change_size(&mut tx, &mut locked, size)?;
+            locked.slot.set_mtime(now);
+        }
+        let given = |time| match time {
+            SetTime::Now => now,
+            SetTime::At(time) => time,
+        };
+        if let Some(atime) = change.atime {
+            locked.slot.set_atime(given(atime));
+        }
+        if let Some(mtime) = change.mtime {
+            locked.slot.set_mtime(given(mtime));
+        }
+        locked.slot.set_ctime(now);
+        let result = locked.commit(tx);
+        if result.is_err() && change.size.is_some() {
+            locked.state.extents = None;
+        }
+        result?;
+        Ok(attr_of(&locked.slot))
+    }
+
+    /// Takes away what lets a program run with more rights than its user has.
+    pub(super) fn drop_privileges(&self, tx: &mut Tx<'_>, locked: &mut LockedInode<'_>) -> Result<()> {
+        let mode = locked.slot.mode.get();
+        let mut kept = mode & !S_ISUID;
+        if mode & S_IXGRP != 0 {
+            kept &= !S_ISGID;
+        }
+        locked.slot.mode = U32::new(kept);
+        xattr::drop_capability(tx, &self.volume, &mut locked.slot)
+    }
+}
+
+/// The rules of immutable and append-only inodes for a change of attributes.
+fn check_flags(locked: &LockedInode<'_>, change: &SetAttr) -> Result<()> {
+    let flags = locked.flags();
+    let only_size = change.perm.is_none()
+        && change.uid.is_none()
+        && change.gid.is_none()
+        && !matches!(change.atime, Some(SetTime::At(_)))
+        && !matches!(change.mtime, Some(SetTime::At(_)));
+    if flags.contains(Flags::IMMUTABLE) {
+        // A file that was opened before the flag was set can still be truncated, as on XFS.
+        let through_handle = change.by_handle && change.size.is_some() && only_size;
+        ensure(through_handle, Errno::PERM)?;
+    }
+    if flags.contains(Flags::APPEND) {
+        ensure(only_size && change.size.is_none(), Errno::PERM)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,143 @@
+//! Inodes that one operation has locked for change.
+//!
+//! An operation locks all the inodes it will change, in ascending order of their numbers, so that two operations never
+//! wait for each other. It changes copies of their slots; committing records what differs and only then makes the
+//! copies the truth.
+
+use lodefs_layout::inode::InodeSlot;
+use rustix::io::Errno;
+use smallvec::SmallVec;
+
+use crate::dir::Entry;
+use crate::dir::leaf::{self, Key};
+use crate::dir::tree::Tree;
+use crate::error::{Result, ensure};
+use crate::fs::Fs;
+use crate::inode::{Inode, InodeState, SetTimes};
+use crate::sync::RwLockWriteGuard;
+use crate::tx::Tx;
+use crate::types::{Flags, Ino, Kind, Time};
+
+pub(super) struct LockedInode<'i> {
+    pub(super) inode: &'i Inode,
+    pub(super) state: RwLockWriteGuard<'i, InodeState>,
+    /// The slot as it will be.
+    pub(super) slot: InodeSlot,
+}
+
+impl<'i> LockedInode<'i> {
+    /// Locks one inode; STALE if it has been reclaimed.
+    pub(super) fn lock(inode: &'i Inode) -> Result<Self> {
+        let state = inode.state.write();
+        ensure(!state.dead, Errno::STALE)?;
+        let slot = state.slot;
+        Ok(Self { inode, state, slot })
+    }
+
+    /// Records what will be different about it.
+    pub(super) fn put(&mut self, tx: &mut Tx<'_>) {
+        if self.slot != self.state.slot {
+            tx.put_inode(self.inode.slot_offset, self.inode.ino, &self.state.slot, &mut self.slot);
+        }
+    }
+
+    /// The transaction was committed.
+    pub(super) fn accept(&mut self) {
+        self.state.slot = self.slot;
+    }
+
+    /// Commits a transaction that changes only this inode.
+    pub(super) fn commit(&mut self, mut tx: Tx<'_>) -> Result<()> {
+        self.put(&mut tx);
+        if !tx.is_empty() {
+            tx.commit()?;
+            self.accept();
+        }
+        Ok(())
+    }
+
+    pub(super) fn flags(&self) -> Flags {
+        self.state.flags()
+    }
+
+    pub(super) fn kind(&self) -> Kind {
+        self.state.kind()
+    }
+
+    /// Notes a change of the content.
+    pub(super) fn touch_content(&mut self, now: Time) {
+        self.slot.set_mtime(now);
+        self.slot.set_ctime(now);
+    }
+
+    /// Adds `change` to the number of links.
+    pub(super) fn add_links(&mut self, change: i32) -> Result<()> {
+        let links = self.slot.links.get().checked_add_signed(change).ok_or(Errno::MLINK)?;
+        ensure(links <= LINKS_MAX || change < 0, Errno::MLINK)?;
+        self.slot.links = links.into();
+        Ok(())
+    }
+
+    /// Looks for an entry of this directory, as the transaction will leave it.
+    pub(super) fn find_entry(&self, fs: &Fs, tx: &Tx<'_>, key: Key<'_>) -> Result<Option<Entry>> {
+        self.tree(fs).find(tx, self.slot.root.get(), key)
+    }
+
+    /// Adds an entry, whose name is not there, to this directory.
+    pub(super) fn insert_entry(&mut self, fs: &Fs, tx: &mut Tx<'_>, key: Key<'_>, ino: Ino, kind: Kind) -> Result<()> {
+        let tree = Tree { volume: &fs.volume, nodes: &self.state.nodes, owner: self.inode.ino };
+        tree.insert(tx, &mut self.slot, key, ino, kind)
+    }
+
+    /// Removes an entry that was found in this directory.
+    pub(super) fn remove_entry(&mut self, fs: &Fs, tx: &mut Tx<'_>, key: Key<'_>, entry: &Entry) -> Result<()> {
+        let tree = Tree { volume: &fs.volume, nodes: &self.state.nodes, owner: self.inode.ino };
+        tree.remove(tx, &mut self.slot, key, entry)
+    }
+
+    /// Makes an entry that was found in this directory lead elsewhere.
+    pub(super) fn redirect_entry(&self, fs: &Fs, tx: &mut Tx<'_>, key: Key<'_>, entry: &Entry, ino: Ino, kind: Kind) {
+        leaf::redirect(tx, &fs.volume, self.inode.ino, entry, key, ino, kind);
+    }
+
+    fn tree<'s>(&'s self, fs: &'s Fs) -> Tree<'s> {
+        Tree { volume: &fs.volume, nodes: &self.state.nodes, owner: self.inode.ino }
+    }
+}
+
+/// Most links of an inode, as on XFS.
+const LINKS_MAX: u32 = 0x7fff_ffff;
+
+/// Several locked inodes.
+pub(super) struct Locked<'i>(SmallVec<[LockedInode<'i>; 4]>);
+
+impl<'i> Locked<'i> {
+    /// Locks inodes; one that is named twice is locked once. STALE if one of them has been reclaimed.
+    pub(super) fn lock(inodes: &[&'i Inode]) -> Result<Self> {
+        let mut sorted: SmallVec<[&'i Inode; 4]> = SmallVec::from_slice(inodes);
+        sorted.sort_unstable_by_key(|inode| inode.ino);
+        sorted.dedup_by_key(|inode| inode.ino);
+        sorted.into_iter().map(LockedInode::lock).collect::<Result<_>>().map(Self)
+    }
+
+    /// One of them.
+    ///
+    /// # Panics
+    /// If it was not locked.
+    pub(super) fn get(&mut self, inode: &Inode) -> &mut LockedInode<'i> {
+        let found = self.0.iter_mut().find(|locked| locked.inode.ino == inode.ino);
+        found.expect("an operation changes only what it has locked")
+    }
+
+    /// Commits, together with the changes of all of them.
+    pub(super) fn commit(&mut self, mut tx: Tx<'_>) -> Result<()> {
+        for locked in &mut self.0 {
+            locked.put(&mut tx);
+        }
+        tx.commit()?;
+        for locked in &mut self.0 {
+            locked.accept();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,16 @@
+//! The operations of the file system, as methods of [`crate::Fs`].
+
+mod attr;
+mod copy;
+mod create;
+mod flags;
+mod locked;
+mod lookup;
+mod read;
+mod reclaim;
+mod remove;
+mod rename;
+mod space;
+mod truncate;
+mod write;
+mod xattr;

@@ -1,0 +1,89 @@
+//! Giving back what an inode without links occupies.
+
+use lodefs_layout::inode::{INLINE_SIZE, InodeSlot};
+use zerocopy::FromZeros;
+use zerocopy::little_endian::U64;
+
+use super::locked::LockedInode;
+use super::xattr;
+use crate::blob;
+use crate::dir::tree::Tree;
+use crate::error::Result;
+use crate::fs::Fs;
+use crate::inode::{Inode, InodeState, table};
+use crate::sync::{AtomicU64, RwLock};
+use crate::tx::Tx;
+use crate::types::{Ino, Kind};
+use crate::volume::Run;
+
+impl Fs {
+    /// Reclaims an inode that has no links and to which nothing refers any more.
+    pub(crate) fn reclaim(&self, inode: &Inode) -> Result<()> {
+        let mut tx = Tx::begin(self)?;
+        let mut locked = LockedInode::lock(inode)?;
+        self.put_free(&mut tx, &mut locked)?;
+        tx.commit()?;
+        self.finish_reclaim(&mut locked);
+        Ok(())
+    }
+
+    /// Reclaims an inode that a crash left without links.
+    pub(crate) fn reclaim_orphan(&self, ino: Ino) -> Result<()> {
+        let (slot_offset, slot) = table::read_slot(&self.volume, ino)?;
+        let orphan = Inode {
+            ino,
+            slot_offset,
+            generation: slot.generation.get(),
+            references: AtomicU64::new(0),
+            state: RwLock::new(InodeState::new(slot)),
+        };
+        self.reclaim(&orphan)
+    }
+
+    /// Puts into the transaction that the inode and all it occupies become free.
+    pub(super) fn put_free(&self, tx: &mut Tx<'_>, locked: &mut LockedInode<'_>) -> Result<()> {
+        let ino = locked.inode.ino;
+        let slot = locked.state.slot;
+        if let Some(run) = xattr::run_of(&slot) {
+            tx.free_data(run);
+        }
+        match locked.kind() {
+            Kind::File => {
+                let map = locked.state.extents(&self.volume, ino)?;
+                for extent in map.iter() {
+                    tx.free_data(extent.run());
+                }
+                for block in &map.chain {
+                    tx.free_metadata(Run { start: *block, blocks: 1 });
+                }
+            }
+            Kind::Directory => {
+                let tree = Tree { volume: &self.volume, nodes: &locked.state.nodes, owner: ino };
+                tree.visit_blocks(slot.root.get(), &mut |block| {
+                    tx.free_metadata(Run { start: block, blocks: 1 });
+                    Ok(())
+                })?;
+            }
+            Kind::Symlink if slot.size.get() as usize > INLINE_SIZE => {
+                tx.free_data(blob::run(slot.root.get(), slot.size.get() as usize));
+            }
+            _ => {}
+        }
+        let mut free = InodeSlot::new_zeroed();
+        free.ino = U64::new(ino.0);
+        free.generation = slot.generation;
+        locked.slot = free;
+        locked.put(tx);
+        Ok(())
+    }
+
+    /// The transaction of [`Self::put_free`] was committed. The number may be given out again at once: nobody finds
+    /// this inode any more.
+    pub(super) fn finish_reclaim(&self, locked: &mut LockedInode<'_>) {
+        locked.state.dead = true;
+        locked.state.extents = None;
+        locked.state.nodes.clear();
+        self.cache.remove(locked.inode);
+        self.table.give_back(locked.inode.ino);
+    }
+}

@@ -1,0 +1,56 @@
+//! Changing the size of a file.
+
+use lodefs_layout::{BLOCK_SIZE, FILE_SIZE_MAX};
+use rustix::io::Errno;
+use zerocopy::little_endian::U64;
+
+use super::locked::LockedInode;
+use crate::error::{Result, ensure};
+use crate::extents::map::Edits;
+use crate::extents::store;
+use crate::fs::Fs;
+use crate::tx::Tx;
+use crate::types::Kind;
+
+impl Fs {
+    /// Puts a change of size into the transaction. If that is not committed, the caller throws the extents away.
+    pub(super) fn change_size(&self, tx: &mut Tx<'_>, locked: &mut LockedInode<'_>, size: u64) -> Result<()> {
+        match locked.kind() {
+            Kind::File => {}
+            Kind::Directory => return Err(Errno::ISDIR.into()),
+            _ => return Err(Errno::INVAL.into()),
+        }
+        ensure(size <= FILE_SIZE_MAX, Errno::FBIG)?;
+        if size >= locked.slot.size.get() {
+            self.zero_gap(tx, locked, size)?;
+        } else {
+            // The bytes behind the new end in its block stay as they are: zeroing them now would change the old file
+            // if the record did not make it. They are zeroed before the end moves past them.
+            self.unmap(tx, locked, size.div_ceil(BLOCK_SIZE), u64::MAX)?;
+        }
+        locked.slot.size = U64::new(size);
+        Ok(())
+    }
+
+    /// Puts into the transaction that blocks `[from, to)` of a file become a hole.
+    pub(super) fn unmap(&self, tx: &mut Tx<'_>, locked: &mut LockedInode<'_>, from: u64, to: u64) -> Result<()> {
+        let ino = locked.inode.ino;
+        let map = locked.state.extents(&self.volume, ino)?;
+        if from >= to || map.find(from).is_err_and(|hole| hole >= to - from) {
+            return Ok(());
+        }
+        if map.free_slots() == 0 {
+            // An extent may be cut in two.
+            store::grow(tx, &self.volume, ino, &mut locked.slot, map, true)?;
+        }
+        let mut edits = Edits::new();
+        let mut freed = 0;
+        let removed = map.remove(from, to, &mut edits, |run| {
+            freed += run.blocks;
+            tx.free_data(run);
+        });
+        debug_assert!(removed, "one free slot is enough to cut one extent in two");
+        locked.slot.blocks = U64::new(locked.slot.blocks.get().saturating_sub(freed));
+        self.put_extents(tx, locked, &edits, true)
+    }
+}

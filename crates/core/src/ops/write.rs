@@ -1,0 +1,249 @@
+//! Writing data.
+//!
+//! Existing blocks are overwritten in place; holes get fresh blocks. All data is fenced before the record that makes
+//! new blocks or a new size known, so a crash shows either the old size and holes, or all of the data. What a crash
+//! can tear: an overwrite, at any 8 bytes.
+//!
+//! Invariant: within the blocks of a file, bytes beyond its end are undefined only in the block that the end is in.
+//! They are zeroed before the end moves past them.
+
+use lodefs_layout::BLOCK_SIZE;
+use lodefs_layout::CHUNK_BLOCKS;
+use lodefs_layout::FILE_SIZE_MAX;
+use lodefs_layout::extent::EXTENT_BLOCKS_MAX;
+use rustix::io::Errno;
+use zerocopy::little_endian::U64;
+
+use super::locked::LockedInode;
+use crate::alloc::{Purpose, Request};
+use crate::error::{Error, Result, ensure};
+use crate::extents::map::Edits;
+use crate::extents::{Extent, store};
+use crate::fs::Fs;
+use crate::inode::{Node, SetTimes};
+use crate::tx::{Tx, offset_of};
+use crate::types::{Kind, S_ISGID, S_ISUID, Time};
+
+/// Most bytes that one transaction writes.
+const PIECE_MAX: u64 = 8 << 20;
+
+/// Where to write.
+#[derive(Clone, Copy)]
+enum Position {
+    At(u64),
+    End,
+}
+
+impl Fs {
+    /// Writes `bytes` at byte `offset`. Returns how many were written: fewer only if space ran out or the largest file
+    /// was reached on the way. FBIG beyond the largest file.
+    ///
+    /// `drop_privileges`: the writer may not keep set-id bits and capabilities on the file.
+    pub fn write(&self, node: &Node, offset: u64, bytes: &[u8], drop_privileges: bool) -> Result<usize> {
+        self.write_from(node, Position::At(offset), bytes, drop_privileges).map(|(_, written)| written)
+    }
+
+    /// Writes `bytes` at the end of the file, in one step with finding the end. Returns where they were written, and how
+    /// many.
+    pub fn append(&self, node: &Node, bytes: &[u8], drop_privileges: bool) -> Result<(u64, usize)> {
+        self.write_from(node, Position::End, bytes, drop_privileges)
+    }
+
+    fn write_from(&self, node: &Node, position: Position, bytes: &[u8], drop_privileges: bool) -> Result<(u64, usize)> {
+        self.check_writable()?;
+        let mut locked = LockedInode::lock(node.inode())?;
+        match locked.kind() {
+            Kind::File => {}
+            Kind::Directory => return Err(Errno::ISDIR.into()),
+            _ => return Err(Errno::INVAL.into()),
+        }
+        let start = match position {
+            Position::At(offset) => offset,
+            Position::End => locked.slot.size.get(),
+        };
+        if bytes.is_empty() {
+            return Ok((start, 0));
+        }
+        ensure(start < FILE_SIZE_MAX, Errno::FBIG)?;
+        let bytes = &bytes[..bytes.len().min((FILE_SIZE_MAX - start) as usize)];
+        let mut done = 0;
+        while done < bytes.len() {
+            let offset = start + done as u64;
+            let size = (bytes.len() - done).min((PIECE_MAX - offset % PIECE_MAX) as usize);
+            match self.write_piece(&mut locked, offset, &bytes[done..done + size], drop_privileges) {
+                Ok(written) => {
+                    done += written;
+                    if written < size {
+                        break;
+                    }
+                }
+                Err(error) if done == 0 => return Err(error),
+                Err(_) => break,
+            }
+        }
+        Ok((start, done))
+    }
+
+    fn write_piece(
+        &self,
+        locked: &mut LockedInode<'_>,
+        offset: u64,
+        bytes: &[u8],
+        drop_privileges: bool,
+    ) -> Result<usize> {
+        let now = self.now();
+        let privileged = drop_privileges && locked.slot.mode.get() & (S_ISUID | S_ISGID) != 0
+            || drop_privileges && locked.slot.xattr_block.get() != 0;
+        locked.state.extents(&self.volume, locked.inode.ino)?;
+        if !privileged && self.overwrite(locked, offset, bytes, now)? {
+            return Ok(bytes.len());
+        }
+        let mut tx = Tx::begin(self)?;
+        let result = self.write_transaction(&mut tx, locked, offset, bytes, now, drop_privileges);
+        let result = result.and_then(|written| locked.commit(tx).map(|()| written));
+        if result.is_err() {
+            locked.slot = locked.state.slot;
+            locked.state.extents = None;
+        }
+        result
+    }
+
+    /// The short way: all in one extent, within the file, and no time to store. `false` if it is not so.
+    fn overwrite(&self, locked: &LockedInode<'_>, offset: u64, bytes: &[u8], now: Time) -> Result<bool> {
+        let slot = &locked.state.slot;
+        let end = offset + bytes.len() as u64;
+        let same_time = slot.mtime_s.get() == now.s
+            && slot.times_ns[1].get() == now.ns
+            && slot.ctime_s.get() == now.s
+            && slot.times_ns[2].get() == now.ns;
+        if !same_time || end > slot.size.get() {
+            return Ok(false);
+        }
+        let map = locked.state.extents.as_ref().expect("the caller loaded the extents");
+        let Ok(extent) = map.find(offset / BLOCK_SIZE) else { return Ok(false) };
+        if end > extent.logical_end() * BLOCK_SIZE {
+            return Ok(false);
+        }
+        let flushed = self.volume.medium.write(offset_of(extent.physical) + offset % BLOCK_SIZE, bytes)?;
+        self.volume.medium.fence(flushed);
+        self.journal.note_activity();
+        Ok(true)
+    }
+
+    fn write_transaction(
+        &self,
+        tx: &mut Tx<'_>,
+        locked: &mut LockedInode<'_>,
+        offset: u64,
+        bytes: &[u8],
+        now: Time,
+        drop_privileges: bool,
+    ) -> Result<usize> {
+        self.zero_gap(tx, locked, offset)?;
+        let mut edits = Edits::new();
+        let mut done = 0;
+        while done < bytes.len() {
+            match self.write_part(tx, locked, offset + done as u64, &bytes[done..], &mut edits) {
+                Ok(written) => done += written,
+                Err(Error::Refused(Errno::NOSPC)) if done > 0 => break,
+                Err(error) => return Err(error),
+            }
+        }
+        let end = offset + done as u64;
+        if end > locked.slot.size.get() {
+            locked.slot.size = U64::new(end);
+        }
+        if drop_privileges {
+            self.drop_privileges(tx, locked)?;
+        }
+        locked.touch_content(now);
+        self.put_extents(tx, locked, &edits, false)?;
+        Ok(done)
+    }
+
+    /// Writes as much as one extent, or one fresh run, takes.
+    fn write_part(
+        &self,
+        tx: &mut Tx<'_>,
+        locked: &mut LockedInode<'_>,
+        offset: u64,
+        bytes: &[u8],
+        edits: &mut Edits,
+    ) -> Result<usize> {
+        let (block, within) = (offset / BLOCK_SIZE, offset % BLOCK_SIZE);
+        let map = locked.state.extents(&self.volume, locked.inode.ino)?;
+        match map.find(block) {
+            Ok(extent) => {
+                let size = bytes.len().min((extent.blocks * BLOCK_SIZE - within) as usize);
+                tx.write_fresh(offset_of(extent.physical) + within, &bytes[..size])?;
+                Ok(size)
+            }
+            Err(hole) => {
+                let wanted = (within + bytes.len() as u64).div_ceil(BLOCK_SIZE).min(hole);
+                let extent = self.allocate_extent(tx, locked, block, wanted, edits)?;
+                let room = extent.blocks * BLOCK_SIZE;
+                let size = bytes.len().min((room - within) as usize);
+                let at = offset_of(extent.physical);
+                tx.zero_fresh(at, within)?;
+                tx.write_fresh(at + within, &bytes[..size])?;
+                tx.zero_fresh(at + within + size as u64, room - within - size as u64)?;
+                Ok(size)
+            }
+        }
+    }
+
+    /// Gives a hole fresh blocks: some, from `logical` on, at most `wanted`. The caller fills them.
+    pub(super) fn allocate_extent(
+        &self,
+        tx: &mut Tx<'_>,
+        locked: &mut LockedInode<'_>,
+        logical: u64,
+        wanted: u64,
+        edits: &mut Edits,
+    ) -> Result<Extent> {
+        let ino = locked.inode.ino;
+        let map = locked.state.extents(&self.volume, ino)?;
+        let request = Request {
+            blocks: wanted.min(EXTENT_BLOCKS_MAX),
+            goal: map.goal(logical),
+            align: Some(logical % CHUNK_BLOCKS),
+            contiguous: false,
+            purpose: Purpose::Data,
+        };
+        let run = tx.allocate(&request)?;
+        let extent = Extent { logical, physical: run.start, blocks: run.blocks };
+        locked.slot.blocks = U64::new(locked.slot.blocks.get() + run.blocks);
+        if !map.insert(extent, edits) {
+            store::grow(tx, &self.volume, ino, &mut locked.slot, map, false)?;
+            let inserted = map.insert(extent, edits);
+            debug_assert!(inserted, "a new extent block has free slots");
+        }
+        Ok(extent)
+    }
+
+    /// Puts changed extents into the transaction.
+    pub(super) fn put_extents(
+        &self,
+        tx: &mut Tx<'_>,
+        locked: &mut LockedInode<'_>,
+        edits: &Edits,
+        reclaim: bool,
+    ) -> Result<()> {
+        let ino = locked.inode.ino;
+        let map = locked.state.extents.as_mut().expect("extents were changed, so they are loaded");
+        store::put(tx, &self.volume, ino, &mut locked.slot, map, edits, reclaim)
+    }
+
+    /// Before the end of the file moves to or beyond `offset`: zeroes what is undefined between the present end and there.
+    pub(super) fn zero_gap(&self, tx: &mut Tx<'_>, locked: &mut LockedInode<'_>, offset: u64) -> Result<()> {
+        let size = locked.slot.size.get();
+        if offset <= size || size.is_multiple_of(BLOCK_SIZE) {
+            return Ok(());
+        }
+        let map = locked.state.extents(&self.volume, locked.inode.ino)?;
+        let Ok(extent) = map.find(size / BLOCK_SIZE) else { return Ok(()) };
+        let within = size % BLOCK_SIZE;
+        let until = (BLOCK_SIZE - within).min(offset - size);
+        tx.zero_fresh(offset_of(extent.physical) + within, until)
+    }
+}

@@ -1,0 +1,185 @@
+//! Extended attributes.
+//!
+//! All attributes of an inode are one blob, replaced as a whole. The two POSIX ACLs are attributes whose change also
+//! changes the permissions.
+
+use lodefs_layout::inode::InodeSlot;
+use rustix::io::Errno;
+use zerocopy::little_endian::{U32, U64};
+
+use super::locked::LockedInode;
+use crate::acl;
+use crate::blob;
+use crate::error::{Error, Result, ensure};
+use crate::fs::Fs;
+use crate::inode::{Node, SetTimes, kind_of};
+use crate::tx::Tx;
+use crate::types::{Flags, Ino, Kind, S_PERM, XattrMode};
+use crate::volume::{Run, Volume};
+use crate::xattr_set::XattrSet;
+
+pub(super) const ACL_ACCESS: &[u8] = b"system.posix_acl_access";
+pub(super) const ACL_DEFAULT: &[u8] = b"system.posix_acl_default";
+/// File capabilities, which go when somebody without privilege changes the file.
+pub(super) const CAPABILITY: &[u8] = b"security.capability";
+
+impl Fs {
+    /// The value of an attribute. NODATA if there is none of that name.
+    pub fn get_xattr(&self, node: &Node, name: &[u8]) -> Result<Vec<u8>> {
+        let state = node.inode().read()?;
+        check_attribute(name, state.kind())?;
+        ensure(state.slot.xattr_block.get() != 0, Errno::NODATA)?;
+        let attributes = load(&self.volume, &state.slot)?;
+        Ok(attributes.get(name).ok_or(Errno::NODATA)?.to_vec())
+    }
+
+    /// The names of all attributes, each ended by a zero byte.
+    pub fn list_xattr(&self, node: &Node) -> Result<Vec<u8>> {
+        let state = node.inode().read()?;
+        Ok(load(&self.volume, &state.slot)?.list())
+    }
+
+    /// Sets an attribute. An ACL sets the permissions as well.
+    pub fn set_xattr(&self, node: &Node, name: &[u8], value: &[u8], mode: XattrMode) -> Result<()> {
+        let mut tx = Tx::begin(self)?;
+        let mut locked = lock_for_change(node, name)?;
+        let mut attributes = load(&self.volume, &locked.slot)?;
+        match name {
+            ACL_ACCESS => set_access_acl(&mut locked, &mut attributes, value)?,
+            ACL_DEFAULT => set_default_acl(&locked, &mut attributes, value)?,
+            _ => attributes.set(name, value, mode)?,
+        }
+        store(&mut tx, &self.volume, &mut locked.slot, &attributes)?;
+        locked.slot.set_ctime(self.now());
+        locked.commit(tx)
+    }
+
+    /// Removes an attribute. NODATA if there is none of that name.
+    pub fn remove_xattr(&self, node: &Node, name: &[u8]) -> Result<()> {
+        let mut tx = Tx::begin(self)?;
+        let mut locked = lock_for_change(node, name)?;
+        let mut attributes = load(&self.volume, &locked.slot)?;
+        let removed = attributes.remove(name);
+        let is_acl = name == ACL_ACCESS || name == ACL_DEFAULT;
+        if removed.is_err() && is_acl {
+            // Removing the ACL that is not there is how programs make sure that there is none.
+            return Ok(());
+        }
+        removed?;
+        store(&mut tx, &self.volume, &mut locked.slot, &attributes)?;
+        locked.slot.set_ctime(self.now());
+        locked.commit(tx)
+    }
+}
+
+fn lock_for_change<'n>(node: &'n Node, name: &[u8]) -> Result<LockedInode<'n>> {
+    let locked = LockedInode::lock(node.inode())?;
+    check_attribute(name, locked.kind())?;
+    ensure(!locked.flags().intersects(Flags::IMMUTABLE | Flags::APPEND), Errno::PERM)?;
+    Ok(locked)
+}
+
+/// Refuses names outside of the known namespaces, and user attributes where Linux has none.
+fn check_attribute(name: &[u8], kind: Kind) -> Result<()> {
+    ensure(!name.is_empty() && name.len() <= lodefs_layout::NAME_MAX, Errno::RANGE)?;
+    if name == ACL_ACCESS || name == ACL_DEFAULT {
+        return ensure(kind != Kind::Symlink, Errno::OPNOTSUPP);
+    }
+    let rest = |prefix: &[u8]| name.strip_prefix(prefix).map(<[u8]>::len);
+    if let Some(size) = rest(b"user.") {
+        ensure(matches!(kind, Kind::File | Kind::Directory), Errno::PERM)?;
+        return ensure(size > 0, Errno::INVAL);
+    }
+    match rest(b"trusted.").or_else(|| rest(b"security.")) {
+        Some(size) => ensure(size > 0, Errno::INVAL),
+        None => Err(Errno::OPNOTSUPP.into()),
+    }
+}
+
+/// The blocks of an inode's attributes.
+pub(super) fn run_of(slot: &InodeSlot) -> Option<Run> {
+    let block = slot.xattr_block.get();
+    (block != 0).then(|| blob::run(block, slot.xattr_size.get() as usize))
+}
+
+/// The attributes of an inode.
+pub(super) fn load(volume: &Volume, slot: &InodeSlot) -> Result<XattrSet> {
+    if slot.xattr_block.get() == 0 {
+        return Ok(XattrSet::default());
+    }
+    let ino = Ino(slot.ino.get());
+    let bytes = blob::read(volume, ino, slot.xattr_block.get(), slot.xattr_size.get() as usize)?;
+    XattrSet::decode(&bytes).map_err(|_| Error::corrupt_inode(ino, "its attributes make no sense"))
+}
+
+/// Replaces the attributes of an inode.
+pub(super) fn store(tx: &mut Tx<'_>, volume: &Volume, slot: &mut InodeSlot, attributes: &XattrSet) -> Result<()> {
+    let mut blocks = slot.blocks.get();
+    if let Some(run) = run_of(slot) {
+        tx.free_data(run);
+        blocks = blocks.saturating_sub(run.blocks);
+    }
+    if attributes.is_empty() {
+        slot.xattr_block = U64::ZERO;
+        slot.xattr_size = U32::ZERO;
+    } else {
+        let bytes = attributes.encode();
+        let run = blob::write(tx, volume, Ino(slot.ino.get()), &bytes)?;
+        slot.xattr_block = U64::new(run.start);
+        slot.xattr_size = U32::new(bytes.len() as u32);
+        blocks += run.blocks;
+    }
+    slot.blocks = U64::new(blocks);
+    Ok(())
+}
+
+fn set_access_acl(locked: &mut LockedInode<'_>, attributes: &mut XattrSet, value: &[u8]) -> Result<()> {
+    if value.is_empty() {
+        let _ = attributes.remove(ACL_ACCESS);
+        return Ok(());
+    }
+    let parsed = acl::Acl::parse(value).map_err(|_| Errno::INVAL)?;
+    let mode = locked.slot.mode.get();
+    let equivalent = parsed.equivalent_mode();
+    locked.slot.mode = U32::new(mode & !0o777 | equivalent.perm);
+    if equivalent.exact {
+        let _ = attributes.remove(ACL_ACCESS);
+        return Ok(());
+    }
+    Ok(attributes.set(ACL_ACCESS, value, XattrMode::Set)?)
+}
+
+fn set_default_acl(locked: &LockedInode<'_>, attributes: &mut XattrSet, value: &[u8]) -> Result<()> {
+    ensure(locked.kind() == Kind::Directory, Errno::ACCESS)?;
+    if value.is_empty() {
+        let _ = attributes.remove(ACL_DEFAULT);
+        return Ok(());
+    }
+    acl::Acl::parse(value).map_err(|_| Errno::INVAL)?;
+    Ok(attributes.set(ACL_DEFAULT, value, XattrMode::Set)?)
+}
+
+/// Sets the permissions, in the mode and in the access ACL if there is one.
+pub(super) fn change_perm(tx: &mut Tx<'_>, volume: &Volume, slot: &mut InodeSlot, perm: u32) -> Result<()> {
+    slot.mode = U32::new(kind_of(slot).mode_bits() | (perm & S_PERM));
+    if slot.xattr_block.get() == 0 {
+        return Ok(());
+    }
+    let mut attributes = load(volume, slot)?;
+    let Some(value) = attributes.get(ACL_ACCESS) else { return Ok(()) };
+    let changed = acl::Acl::parse(value).map_err(|_| Errno::IO)?.with_perm(perm);
+    attributes.set(ACL_ACCESS, &changed.to_bytes(), XattrMode::Set)?;
+    store(tx, volume, slot, &attributes)
+}
+
+/// Drops file capabilities, if there are any.
+pub(super) fn drop_capability(tx: &mut Tx<'_>, volume: &Volume, slot: &mut InodeSlot) -> Result<()> {
+    if slot.xattr_block.get() == 0 {
+        return Ok(());
+    }
+    let mut attributes = load(volume, slot)?;
+    if attributes.remove(CAPABILITY).is_err() {
+        return Ok(());
+    }
+    store(tx, volume, slot, &attributes)
+}

@@ -1,0 +1,215 @@
+//! A medium with a checked superblock: the ground that everything else stands on.
+//!
+//! Invariant: every region of [`Shape`] lies within the volume, in order and without overlap, and the volume lies
+//! within the medium.
+
+use lodefs_layout::superblock::{Region, Superblock, SuperblockError};
+use lodefs_layout::{BLOCK_SIZE, checksum::Seed, features, geometry, inode_map, journal, saved_bitmap};
+use lodefs_pmem::Medium;
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
+
+use crate::error::{Error, Result};
+use crate::types::Time;
+
+/// Adjacent blocks.
+pub(crate) use crate::alloc::Run;
+
+/// Where things are on the volume, checked. In blocks unless the name says otherwise.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    pub(crate) total_blocks: u64,
+    pub(crate) lanes: u64,
+    pub(crate) half_blocks: u64,
+    pub(crate) state_start: u64,
+    pub(crate) journal_start: u64,
+    pub(crate) inode_map_start: u64,
+    pub(crate) inode_chunks_max: u64,
+    pub(crate) bitmap_start: u64,
+    pub(crate) bitmap_blocks: u64,
+    pub(crate) data_start: u64,
+    pub(crate) data_end: u64,
+}
+
+/// What a superblock says to a user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeInfo {
+    /// Identity.
+    pub uuid: [u8; 16],
+    /// Name given by the user.
+    pub label: String,
+    /// When it was made.
+    pub created: Time,
+    /// Version of the format.
+    pub format_version: u32,
+    /// Size in blocks of 4 KiB.
+    pub total_blocks: u64,
+    /// Compatible features.
+    pub compat: u64,
+    /// Read-only-compatible features.
+    pub ro_compat: u64,
+    /// Incompatible features.
+    pub incompat: u64,
+    /// Blocks of the journal.
+    pub journal_blocks: u64,
+    /// Lanes of the journal.
+    pub lanes: u32,
+}
+
+pub(crate) struct Volume {
+    pub(crate) medium: Medium,
+    pub(crate) seed: Seed,
+    pub(crate) shape: Shape,
+    pub(crate) superblock: Superblock,
+}
+
+impl Volume {
+    /// Finds and checks the superblock: the first copy, or else the one in the last block of the medium.
+    pub(crate) fn open(medium: Medium) -> Result<Self> {
+        let superblock = read_superblock(&medium)?;
+        check_features(&superblock, medium.is_read_only())?;
+        let expected = superblock.total_blocks.get().saturating_mul(BLOCK_SIZE);
+        if expected > medium.size() {
+            return Err(Error::Truncated { expected, found: medium.size() });
+        }
+        let shape = check_shape(&superblock)?;
+        Ok(Self { medium, seed: Seed::of_volume(&superblock.uuid), shape, superblock })
+    }
+
+    /// Reads a stored structure of the volume's metadata.
+    pub(crate) fn get<T: FromBytes + IntoBytes + Immutable>(&self, at: u64) -> Result<T> {
+        let mut value = T::new_zeroed();
+        self.medium.read_meta(at, value.as_mut_bytes())?;
+        Ok(value)
+    }
+
+    /// Whether all of `run` lies where inodes, directories and data may lie.
+    pub(crate) fn holds(&self, run: Run) -> bool {
+        run.blocks > 0
+            && run.start >= self.shape.data_start
+            && run.start.checked_add(run.blocks).is_some_and(|end| end <= self.shape.data_end)
+    }
+
+    /// Whether `block` lies where inodes, directories and data may lie.
+    pub(crate) fn holds_block(&self, block: u64) -> bool {
+        self.holds(Run { start: block, blocks: 1 })
+    }
+
+    pub(crate) fn info(&self) -> VolumeInfo {
+        info_of(&self.superblock)
+    }
+}
+
+/// What the superblock on `medium` says; nothing else is looked at, and nothing is changed.
+pub(crate) fn probe(medium: &Medium) -> Result<VolumeInfo> {
+    read_superblock(medium).map(|superblock| info_of(&superblock))
+}
+
+fn info_of(superblock: &Superblock) -> VolumeInfo {
+    let label = &superblock.label;
+    let size = label.iter().position(|byte| *byte == 0).unwrap_or(label.len());
+    VolumeInfo {
+        uuid: superblock.uuid,
+        label: String::from_utf8_lossy(&label[..size]).into_owned(),
+        created: Time { s: superblock.created_s.get(), ns: 0 },
+        format_version: superblock.version.get(),
+        total_blocks: superblock.total_blocks.get(),
+        compat: superblock.compat.get(),
+        ro_compat: superblock.ro_compat.get(),
+        incompat: superblock.incompat.get(),
+        journal_blocks: superblock.journal.blocks.get(),
+        lanes: superblock.lanes.get(),
+    }
+}
+
+fn read_superblock(medium: &Medium) -> Result<Superblock> {
+    if medium.size() < BLOCK_SIZE {
+        return Err(Error::NotAVolume);
+    }
+    let parse_at = |at: u64| -> Result<Result<Superblock, SuperblockError>> {
+        let mut bytes = [0; size_of::<Superblock>()];
+        medium.read(at, &mut bytes)?;
+        Ok(Superblock::parse(&bytes))
+    };
+    let last = (medium.size() / BLOCK_SIZE - 1) * BLOCK_SIZE;
+    match parse_at(0)? {
+        Ok(superblock) => Ok(superblock),
+        Err(SuperblockError::NewerVersion(version)) => Err(Error::Incompatible(format!("format {version}"))),
+        Err(first_fault) => match (parse_at(last)?, first_fault) {
+            (Ok(superblock), _) => Ok(superblock),
+            (Err(SuperblockError::NotAVolume), SuperblockError::NotAVolume) => Err(Error::NotAVolume),
+            _ => Err(Error::Corrupt { object: "superblock".into(), fault: "both copies are damaged" }),
+        },
+    }
+}
+
+fn check_features(superblock: &Superblock, read_only: bool) -> Result<()> {
+    let unknown = superblock.incompat.get() & !features::KNOWN_INCOMPAT;
+    if unknown != 0 {
+        return Err(Error::Incompatible(format!("features {unknown:#x}")));
+    }
+    let unknown = superblock.ro_compat.get() & !features::KNOWN_RO_COMPAT;
+    if unknown != 0 && !read_only {
+        return Err(Error::Incompatible(format!("features {unknown:#x} to write to it; mount it with -o ro")));
+    }
+    Ok(())
+}
+
+fn check_shape(superblock: &Superblock) -> Result<Shape> {
+    let damaged = |fault| Error::Corrupt { object: "superblock".into(), fault };
+    let total_blocks = superblock.total_blocks.get();
+    let lanes = u64::from(superblock.lanes.get());
+    if u64::from(superblock.block_size.get()) != BLOCK_SIZE {
+        return Err(Error::Incompatible(format!("blocks of {} bytes", superblock.block_size.get())));
+    }
+    if total_blocks > geometry::VOLUME_SIZE_MAX / BLOCK_SIZE {
+        return Err(damaged("impossible size"));
+    }
+    check_regions(superblock, total_blocks).ok_or_else(|| damaged("regions overlap or leave the volume"))?;
+    let (state, journal) = (superblock.state, superblock.journal);
+    let (inode_map, bitmap, data) = (superblock.inode_map, superblock.saved_bitmap, superblock.data);
+    if !(1..=1024).contains(&lanes) || !journal.blocks.get().is_multiple_of(2 * lanes) {
+        return Err(damaged("impossible number of journal lanes"));
+    }
+    let half_blocks = journal.blocks.get() / (2 * lanes);
+    let large_enough = state.blocks.get() >= 2
+        && (journal::HALF_BLOCKS_MIN..=1 << 20).contains(&half_blocks)
+        && inode_map.blocks.get() >= 1
+        && bitmap.blocks.get() >= saved_bitmap::blocks_for(total_blocks)
+        && data.blocks.get() >= 1;
+    if !large_enough {
+        return Err(damaged("a region has an impossible size"));
+    }
+    let map_entries = inode_map.blocks.get() * BLOCK_SIZE / inode_map::ENTRY_SIZE;
+    Ok(Shape {
+        total_blocks,
+        lanes,
+        half_blocks,
+        state_start: state.start.get(),
+        journal_start: journal.start.get(),
+        inode_map_start: inode_map.start.get(),
+        inode_chunks_max: map_entries.min(inode_map::chunks_max(total_blocks)),
+        bitmap_start: bitmap.start.get(),
+        bitmap_blocks: saved_bitmap::blocks_for(total_blocks),
+        data_start: data.start.get(),
+        data_end: data.start.get() + data.blocks.get(),
+    })
+}
+
+/// Checks that the regions follow each other between the two superblocks.
+fn check_regions(superblock: &Superblock, total_blocks: u64) -> Option<()> {
+    let regions: [&Region; 5] = [
+        &superblock.state,
+        &superblock.journal,
+        &superblock.inode_map,
+        &superblock.saved_bitmap,
+        &superblock.data,
+    ];
+    let mut next = 1;
+    for region in regions {
+        if region.start.get() < next {
+            return None;
+        }
+        next = region.start.get().checked_add(region.blocks.get())?;
+    }
+    (next < total_blocks).then_some(())
+}
