@@ -1,0 +1,83 @@
+//! Creating the file that a volume lies in.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+
+use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags, fallocate, flock, ftruncate};
+use rustix::io::Errno;
+
+use crate::error::MediumError;
+use crate::open::open_error;
+
+/// Whether the host sets room aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reserve {
+    /// All of it now: the volume cannot run into a full host later. On hosts that cannot, like `Sparse`.
+    Full,
+    /// As it is used. If the host is full by then, a store to the volume ends the process (SIGBUS).
+    Sparse,
+}
+
+/// Makes a file of `size` bytes, all zero, readable by its owner only; or gives an empty file that size. A file with
+/// content is refused. If it fails, a file that it made is removed.
+pub fn create_file(path: &Path, size: u64, reserve: Reserve) -> Result<(), MediumError> {
+    let (file, is_new) = open_or_make(path).map_err(|errno| open_error(path, errno))?;
+    let filled = check_empty(path, &file).and_then(|()| {
+        let sized = give_size(&file, size, reserve);
+        if sized.is_err() {
+            // Room that was set aside before the failure goes back; the failure itself is what is reported.
+            let _ = ftruncate(&file, 0);
+        }
+        sized.map_err(|errno| size_error(path, size, errno))
+    });
+    if filled.is_err() && is_new {
+        let _ = fs::remove_file(path);
+    }
+    filled
+}
+
+fn open_or_make(path: &Path) -> Result<(File, bool), Errno> {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    match rustix::fs::open(path, flags | OFlags::CREATE | OFlags::EXCL, Mode::RUSR | Mode::WUSR) {
+        Ok(file) => Ok((file.into(), true)),
+        Err(Errno::EXIST) => rustix::fs::open(path, flags, Mode::empty()).map(|file| (file.into(), false)),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Takes the lock that a [`Medium`](crate::Medium) takes, so that nobody starts to use the file meanwhile.
+fn check_empty(path: &Path, file: &File) -> Result<(), MediumError> {
+    let path = || path.to_path_buf();
+    let metadata = file.metadata().map_err(|source| io_error(&path(), "look at it", source))?;
+    if !metadata.is_file() {
+        return Err(MediumError::NotAMedium { path: path(), found: "something other than a regular file" });
+    }
+    if metadata.len() > 0 {
+        return Err(MediumError::NotEmpty { path: path() });
+    }
+    flock(file, FlockOperation::NonBlockingLockExclusive).map_err(|_| MediumError::InUse { path: path() })
+}
+
+fn give_size(file: &File, size: u64, reserve: Reserve) -> Result<(), Errno> {
+    if reserve == Reserve::Full && size > 0 {
+        match fallocate(file, FallocateFlags::empty(), 0, size) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
+            done => return done,
+        }
+    }
+    ftruncate(file, size)
+}
+
+fn size_error(path: &Path, size: u64, errno: Errno) -> MediumError {
+    match errno {
+        Errno::NOSPC | Errno::DQUOT | Errno::FBIG => {
+            MediumError::NoSpace { path: path.to_path_buf(), size, source: errno.into() }
+        }
+        _ => io_error(path, "give it its size", errno.into()),
+    }
+}
+
+fn io_error(path: &Path, action: &'static str, source: io::Error) -> MediumError {
+    MediumError::Io { name: path.display().to_string(), action, source }
+}

@@ -1,0 +1,33 @@
+//! The processor's part: streaming stores, cache-line write-back, fences.
+//!
+//! Each architecture has a module with the same few functions. A processor that cannot write cache lines back
+//! towards the medium offers no [`WriteBack`], and then no domain that needs one is ever claimed.
+
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
+#[cfg(any(test, not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
+mod portable;
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
+
+#[cfg(target_arch = "aarch64")]
+use aarch64 as arch;
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+use portable as arch;
+#[cfg(target_arch = "x86_64")]
+use x86_64 as arch;
+
+pub(crate) use arch::{WriteBack, fence, stream, stream_zeroes};
+
+/// Streaming stores come in units of this many bytes.
+pub(crate) const STREAM_UNIT: usize = 8;
+
+impl WriteBack {
+    /// The fastest way that this processor has, if it has one.
+    pub(crate) fn best() -> Option<Self> {
+        Self::ALL.iter().copied().find(|way| way.is_supported())
+    }
+}
+
+#[cfg(test)]
+mod tests;

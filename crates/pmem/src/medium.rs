@@ -1,0 +1,310 @@
+//! A mapped volume and everything that can be done to its bytes.
+//!
+//! Three protocols hide behind one set of functions:
+//!
+//! | domain              | fresh bytes                   | fence   | metadata                 | sync, settle      |
+//! |---------------------|-------------------------------|---------|--------------------------|-------------------|
+//! | `memory-controller` | streamed, or stored + flushed | `sfence`| in place, flushed later  | flush + `sfence`  |
+//! | `cpu-cache`         | stored                        | `sfence`| in place                 | `sfence`          |
+//! | `page`              | stored (shared mapping)       | -       | private copies of pages  | copy in + msync   |
+//! | `volatile`          | stored                        | -       | in place                 | -                 |
+//!
+//! Rules for the caller, which no type can see:
+//! - ranges that are used at the same time by several threads, one of which changes them, are under the caller's
+//!   locks (else a read may see a mixture; nothing worse happens);
+//! - a 4 KiB page that was changed with `store_meta` is not given to `write` or `zero` before a settle that includes
+//!   it has been released: its private copy would hide what was written, and settling would overwrite it;
+//! - `store_meta` is excluded during `stage` and `release`.
+
+use std::fs::File;
+use std::io;
+use std::panic::Location;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::domain::{Domain, DomainReport, MediumKind};
+use crate::error::MediumError;
+use crate::evidence::{
+    Dirty, DirtyRanges, Durable, Flushed, LINE_SIZE, Ordered, Settled, Staged, StagedWhat,
+};
+use crate::flush::WriteBack;
+use crate::mapping::{Mapping, Refused};
+use crate::overlay::Overlay;
+use crate::recording::{Recording, What};
+use crate::store::{Content, HOST_ZEROES_FROM, Piece};
+
+/// What makes a store durable on this medium.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    /// Leaving the caches, then a fence.
+    WriteBack(WriteBack),
+    /// A fence.
+    Fence,
+    /// Nothing that the processor can do.
+    None,
+}
+
+/// A mapped volume.
+#[derive(Debug)]
+pub struct Medium {
+    pub(crate) shared: Mapping,
+    pub(crate) overlay: Option<Overlay>,
+    pub(crate) protocol: Protocol,
+    pub(crate) recording: Option<Recording>,
+    pub(crate) report: DomainReport,
+    pub(crate) read_only: bool,
+    /// Keeps the lock; `None` for memory of this process.
+    pub(crate) file: Option<File>,
+    pub(crate) path: Option<PathBuf>,
+    pub(crate) boot_id: [u8; 16],
+    /// A write-back failed. The host may have forgotten what it could not write, so no later one can be believed.
+    pub(crate) failed: AtomicBool,
+}
+
+impl Medium {
+    /// Bytes in the medium.
+    pub fn size(&self) -> u64 {
+        self.shared.size() as u64
+    }
+
+    /// What makes stores durable here.
+    #[inline]
+    pub fn domain(&self) -> Domain {
+        self.report.domain
+    }
+
+    /// What the medium is and how its domain is known.
+    pub fn report(&self) -> &DomainReport {
+        &self.report
+    }
+
+    /// Whether the medium itself cannot be changed. Metadata can, in memory, where there is an overlay.
+    pub fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
+    /// The path that was opened; `None` for memory of this process.
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
+    /// Identifies the boot of the host: as long as it is the same, everything stored is still in the host's memory.
+    /// All zero if unknown.
+    pub fn boot_id(&self) -> [u8; 16] {
+        self.boot_id
+    }
+
+    /// The same medium as if found by another boot of the host: for tests of recovery.
+    #[must_use]
+    pub fn with_boot_id(mut self, boot_id: [u8; 16]) -> Self {
+        self.boot_id = boot_id;
+        self
+    }
+
+    /// Notes a position in the log of a recorded medium; does nothing on others.
+    pub fn mark(&self, number: u64) {
+        let _held = self.log(|| What::Mark(number));
+    }
+
+    /// Copies `into.len()` bytes of file data out, from `at` on.
+    #[inline]
+    pub fn read(&self, at: u64, into: &mut [u8]) -> Result<(), MediumError> {
+        match self.shared.span(at, into.len()) {
+            Ok(span) => {
+                span.copy_out(into);
+                Ok(())
+            }
+            Err(refused) => Err(self.refused(refused, at, into.len() as u64)),
+        }
+    }
+
+    /// Copies `into.len()` bytes of metadata out, from `at` on, as `store_meta` left them.
+    #[inline]
+    pub fn read_meta(&self, at: u64, into: &mut [u8]) -> Result<(), MediumError> {
+        match self.metadata().span(at, into.len()) {
+            Ok(span) => {
+                span.copy_out(into);
+                Ok(())
+            }
+            Err(refused) => Err(self.refused(refused, at, into.len() as u64)),
+        }
+    }
+
+    /// Stores fresh bytes and starts their write-back. Fastest if `at` and the size are multiples of eight.
+    #[inline]
+    #[track_caller]
+    pub fn write(&self, at: u64, bytes: &[u8]) -> Result<Flushed, MediumError> {
+        self.store(at, Content::Bytes(bytes))
+    }
+
+    /// Like [`write`](Self::write), with `size` zeroes. Large ranges of a file behind a page cache are left to the
+    /// host's file system, which sets room aside for them without writing them.
+    #[inline]
+    #[track_caller]
+    pub fn zero(&self, at: u64, size: u64) -> Result<Flushed, MediumError> {
+        if size >= HOST_ZEROES_FROM && self.zero_by_host(at, size)? {
+            return Ok(Flushed::new());
+        }
+        self.store(at, Content::Zeroes(size as usize))
+    }
+
+    /// The evidence of an operation that wrote no fresh bytes.
+    #[inline]
+    pub fn nothing_flushed() -> Flushed {
+        Flushed::new()
+    }
+
+    /// Orders what was flushed before everything that follows.
+    #[inline]
+    #[track_caller]
+    #[expect(clippy::needless_pass_by_value, reason = "the evidence is used up")]
+    pub fn fence(&self, flushed: Flushed) -> Ordered {
+        let Flushed { .. } = flushed;
+        self.fence_stores();
+        Ordered::new()
+    }
+
+    /// Changes metadata in place, after the journal record that explains the change was fenced. Not flushed: the
+    /// journal has it until the change is settled. With an overlay the change goes there, also on a read-only medium.
+    #[inline]
+    #[track_caller]
+    pub fn store_meta(&self, at: u64, bytes: &[u8], explained: &Ordered) -> Result<Dirty, MediumError> {
+        let Ordered { .. } = explained;
+        let stored = match &self.overlay {
+            Some(overlay) => overlay.private().span_mut(at, bytes.len()).map(|span| span.copy_in(bytes)),
+            None => self.shared.span_mut(at, bytes.len()).map(|span| {
+                self.store_cached(Piece { at, span, content: Content::Bytes(bytes) });
+            }),
+        };
+        match stored {
+            Ok(()) => Ok(Dirty::covering(at, bytes.len())),
+            Err(refused) => Err(self.refused(refused, at, bytes.len() as u64)),
+        }
+    }
+
+    /// Makes everything that was written and fenced survive a power failure, as far as the medium can.
+    #[track_caller]
+    pub fn sync(&self) -> Result<Durable, MediumError> {
+        match self.domain() {
+            _ if self.read_only => {}
+            Domain::Page => self.sync_pages()?,
+            Domain::CpuCache | Domain::MemoryController => self.fence_stores(),
+            Domain::Volatile => {}
+        }
+        Ok(Durable::new())
+    }
+
+    /// Takes changed metadata as it is now, to be settled. The caller excludes `store_meta` meanwhile.
+    pub fn stage(&self, dirty: DirtyRanges) -> Staged {
+        let what = match &self.overlay {
+            Some(overlay) => StagedWhat::Copied(overlay.stage(&dirty)),
+            None => StagedWhat::InPlace(dirty),
+        };
+        Staged { what }
+    }
+
+    /// Brings staged metadata to the medium, after the records that explain it became durable. Everything else that
+    /// was written and fenced becomes durable with it.
+    #[track_caller]
+    pub fn settle(&self, staged: Staged, explained: &Durable) -> Result<(Settled, Durable), MediumError> {
+        let Durable { .. } = explained;
+        if self.read_only {
+            return Err(self.refused(Refused::ReadOnly, 0, 0));
+        }
+        let pages = match staged.what {
+            StagedWhat::InPlace(dirty) => {
+                self.write_back(&dirty)?;
+                Vec::new()
+            }
+            StagedWhat::Copied(pages) => {
+                for (at, bytes) in pages.iter() {
+                    let Flushed { .. } = self.write(at, bytes)?;
+                }
+                pages.into_runs()
+            }
+        };
+        Ok((Settled { pages }, self.sync()?))
+    }
+
+    /// Drops what was kept privately of settled metadata, but for what is dirty again. The caller excludes
+    /// `store_meta` meanwhile.
+    #[expect(clippy::needless_pass_by_value, reason = "the evidence is used up")]
+    pub fn release(&self, settled: Settled, still_dirty: &DirtyRanges) {
+        if let Some(overlay) = &self.overlay {
+            // A copy that cannot be dropped costs memory and says the same as what is shared.
+            let _ = overlay.release(&settled.pages, still_dirty);
+        }
+    }
+
+    /// Where metadata is read and changed.
+    #[inline]
+    fn metadata(&self) -> &Mapping {
+        self.overlay.as_ref().map_or(&self.shared, Overlay::private)
+    }
+
+    /// Writes back every changed line, in place.
+    #[track_caller]
+    fn write_back(&self, dirty: &DirtyRanges) -> Result<(), MediumError> {
+        let Protocol::WriteBack(way) = self.protocol else { return Ok(()) };
+        for (at, size) in dirty.runs(LINE_SIZE) {
+            // The medium may end within its last line.
+            let size = size.min(self.size().saturating_sub(at));
+            match self.shared.span_mut(at, size as usize) {
+                Ok(span) => self.flush(at, span, way),
+                Err(refused) => return Err(self.refused(refused, at, size)),
+            }
+        }
+        Ok(())
+    }
+
+    #[track_caller]
+    fn sync_pages(&self) -> Result<(), MediumError> {
+        if self.failed.load(Ordering::Acquire) {
+            return Err(MediumError::Failed { name: self.name() });
+        }
+        let location = Location::caller();
+        let _held = self.log(|| What::Sync { location });
+        let synced = self.check_still_whole().and_then(|()| {
+            self.shared.sync().map_err(|source| self.io_error("write its pages back", source))
+        });
+        if synced.is_err() {
+            self.failed.store(true, Ordering::Release);
+        }
+        synced
+    }
+
+    /// Whether the file is still as long as what is mapped of it.
+    fn check_still_whole(&self) -> Result<(), MediumError> {
+        if self.report.kind != MediumKind::File {
+            return Ok(());
+        }
+        let Some(file) = &self.file else { return Ok(()) };
+        let found = file.metadata().map_err(|source| self.io_error("ask for its size", source))?.len();
+        if found < self.size() {
+            return Err(MediumError::TruncatedWhileMapped { name: self.name(), mapped: self.size(), found });
+        }
+        Ok(())
+    }
+
+    #[cold]
+    pub(crate) fn refused(&self, refused: Refused, at: u64, size: u64) -> MediumError {
+        match refused {
+            Refused::OutOfRange => MediumError::OutOfRange { name: self.name(), at, size, end: self.size() },
+            Refused::ReadOnly => MediumError::ReadOnly { name: self.name() },
+        }
+    }
+
+    #[cold]
+    pub(crate) fn io_error(&self, action: &'static str, source: io::Error) -> MediumError {
+        MediumError::Io { name: self.name(), action, source }
+    }
+
+    fn name(&self) -> String {
+        name_of(self.path.as_deref())
+    }
+}
+
+/// What messages call a medium.
+pub(crate) fn name_of(path: Option<&Path>) -> String {
+    path.map_or_else(|| "anonymous memory".to_owned(), |path| path.display().to_string())
+}

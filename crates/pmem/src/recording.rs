@@ -1,0 +1,105 @@
+//! A log of everything that is done to a medium, for a crash explorer.
+//!
+//! The log is written by the code that does the stores, flushes and fences, beside each of them and under one lock
+//! with it, so its order is the order in which they were made, over all threads. What may be on the medium after a
+//! crash at some point of the log:
+//!
+//! - `memory-controller`: a non-temporal store is there for certain after the next fence of its thread; a cached
+//!   store after a flush of its cache line, by any thread, and then a fence of the thread that flushed. Anything
+//!   else may or may not be there, in pieces of eight bytes and in any order.
+//! - `cpu-cache`: a store is there for certain after a fence of its thread.
+//! - `page`: what was stored before a sync is there for certain; any page may be at any time. Stores to private
+//!   copies of pages are not in the log, since they reach the medium as a store by settle, or never.
+
+use std::cell::Cell;
+use std::panic::Location;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::{Mutex, MutexGuard};
+
+/// One thing that was done to the medium.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// The thread that did it; small numbers, unique within the process.
+    pub thread: u64,
+    /// What was done.
+    pub what: What,
+}
+
+/// What was done to the medium.
+///
+/// A `location` is the place of the call to [`Medium`](crate::Medium), so that all flushes or fences of one call can
+/// be taken out of a log and the consequences looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// Bytes were stored.
+    Store {
+        /// Where, from the start of the medium.
+        at: u64,
+        /// What.
+        bytes: Vec<u8>,
+        /// Whether past the caches.
+        non_temporal: bool,
+    },
+    /// The write-back of every cache line that holds one of these bytes was started.
+    Flush {
+        /// First byte.
+        at: u64,
+        /// Number of bytes.
+        size: u64,
+        /// The call that did it.
+        location: &'static Location<'static>,
+    },
+    /// The thread's streamed stores and write-backs were waited for.
+    Fence {
+        /// The call that did it.
+        location: &'static Location<'static>,
+    },
+    /// The host wrote everything stored to the medium (msync).
+    Sync {
+        /// The call that did it.
+        location: &'static Location<'static>,
+    },
+    /// A position that the program marked, with its number.
+    Mark(u64),
+}
+
+/// The events of one recorded medium.
+#[derive(Clone, Debug, Default)]
+pub struct Recording {
+    events: Arc<Mutex<Vec<Event>>>,
+}
+
+impl Recording {
+    /// The events since the start or the last call.
+    pub fn take(&self) -> Vec<Event> {
+        std::mem::take(&mut *self.events.lock())
+    }
+
+    /// Logs an event. It must be carried out while the result lives: until then no other is logged.
+    #[cold]
+    pub(crate) fn log(&self, what: What) -> Held<'_> {
+        let mut events = self.events.lock();
+        events.push(Event { thread: thread_number(), what });
+        Held { _events: events }
+    }
+}
+
+/// Keeps other events from being logged, and so from happening.
+#[must_use = "the event is carried out while this is held"]
+pub(crate) struct Held<'l> {
+    _events: MutexGuard<'l, Vec<Event>>,
+}
+
+fn thread_number() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    thread_local! {
+        static NUMBER: Cell<Option<u64>> = const { Cell::new(None) };
+    }
+    NUMBER.with(|number| {
+        let mine = number.get().unwrap_or_else(|| NEXT.fetch_add(1, Ordering::Relaxed));
+        number.set(Some(mine));
+        mine
+    })
+}

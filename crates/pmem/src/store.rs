@@ -1,0 +1,225 @@
+//! Storing fresh bytes: which part is streamed past the caches, and the log of it.
+//!
+//! Each primitive here does one thing to the shared mapping and logs exactly that, so a recording shows what the
+//! code did and not what it should have done.
+
+use std::ops::Range;
+use std::panic::Location;
+use std::sync::atomic::{Ordering, compiler_fence};
+
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
+
+use crate::domain::{Domain, MediumKind};
+use crate::error::MediumError;
+use crate::evidence::{Flushed, LINE_SIZE};
+use crate::flush::{self, STREAM_UNIT, WriteBack};
+use crate::mapping::Refused;
+use crate::medium::{Medium, Protocol};
+use crate::recording::{Held, What};
+use crate::span::SpanMut;
+
+/// From this size on, a file behind a page cache is zeroed by its file system.
+pub(crate) const HOST_ZEROES_FROM: u64 = 1 << 20;
+
+/// What is to be stored.
+#[derive(Clone, Copy)]
+pub(crate) enum Content<'c> {
+    Bytes(&'c [u8]),
+    /// This many zeroes.
+    Zeroes(usize),
+}
+
+impl Content<'_> {
+    #[inline]
+    fn size(self) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes.len(),
+            Self::Zeroes(size) => size,
+        }
+    }
+
+    #[inline]
+    fn split_at(self, size: usize) -> (Self, Self) {
+        match self {
+            Self::Bytes(bytes) => {
+                let (first, rest) = bytes.split_at(size);
+                (Self::Bytes(first), Self::Bytes(rest))
+            }
+            Self::Zeroes(all) => (Self::Zeroes(size), Self::Zeroes(all - size)),
+        }
+    }
+
+    fn to_vec(self) -> Vec<u8> {
+        match self {
+            Self::Bytes(bytes) => bytes.to_vec(),
+            Self::Zeroes(size) => vec![0; size],
+        }
+    }
+}
+
+/// Content and the place in the shared mapping where it goes, of the same size.
+#[derive(Clone, Copy)]
+pub(crate) struct Piece<'p> {
+    pub(crate) at: u64,
+    pub(crate) span: SpanMut<'p>,
+    pub(crate) content: Content<'p>,
+}
+
+impl Piece<'_> {
+    #[inline]
+    fn split_at(self, size: usize) -> (Self, Self) {
+        let (first_span, rest_span) = self.span.split_at(size);
+        let (first_content, rest_content) = self.content.split_at(size);
+        let first = Self { at: self.at, span: first_span, content: first_content };
+        let rest = Self { at: self.at + size as u64, span: rest_span, content: rest_content };
+        (first, rest)
+    }
+}
+
+impl Medium {
+    /// Stores fresh bytes and starts their way to the medium.
+    #[inline]
+    #[track_caller]
+    pub(crate) fn store(&self, at: u64, content: Content<'_>) -> Result<Flushed, MediumError> {
+        let size = content.size();
+        let piece = match self.shared.span_mut(at, size) {
+            Ok(span) => Piece { at, span, content },
+            Err(refused) => return Err(self.refused(refused, at, size as u64)),
+        };
+        match self.protocol {
+            Protocol::WriteBack(way) => {
+                let streamed = streamable(at, size);
+                if streamed == (0..size) && size > 0 {
+                    self.store_streamed(piece);
+                } else {
+                    self.store_in_parts(piece, streamed, way);
+                }
+            }
+            Protocol::Fence | Protocol::None => self.store_cached(piece),
+        }
+        Ok(Flushed::new())
+    }
+
+    /// Streams the `streamed` part of the piece; what is before and behind it goes through the caches.
+    #[inline]
+    #[track_caller]
+    fn store_in_parts(&self, piece: Piece<'_>, streamed: Range<usize>, way: WriteBack) {
+        let (rest, tail) = piece.split_at(streamed.end);
+        let (head, body) = rest.split_at(streamed.start);
+        for edge in [head, tail].into_iter().filter(|edge| edge.content.size() > 0) {
+            self.store_cached(edge);
+            self.flush(edge.at, edge.span, way);
+        }
+        if !streamed.is_empty() {
+            self.store_streamed(body);
+        }
+    }
+
+    /// Stores through the caches.
+    #[inline]
+    pub(crate) fn store_cached(&self, piece: Piece<'_>) {
+        let _held = self.log(|| store_event(piece, false));
+        match piece.content {
+            Content::Bytes(bytes) => piece.span.copy_in(bytes),
+            Content::Zeroes(_) => piece.span.zero(),
+        }
+    }
+
+    /// Stores past the caches.
+    #[inline]
+    fn store_streamed(&self, piece: Piece<'_>) {
+        let _held = self.log(|| store_event(piece, true));
+        match piece.content {
+            Content::Bytes(bytes) => piece.span.stream_in(bytes),
+            Content::Zeroes(_) => piece.span.stream_zeroes(),
+        }
+    }
+
+    /// Starts the write-back of the lines of a span.
+    #[inline]
+    #[track_caller]
+    pub(crate) fn flush(&self, at: u64, span: SpanMut<'_>, way: WriteBack) {
+        let location = Location::caller();
+        let _held = self.log(|| What::Flush { at, size: span.size() as u64, location });
+        span.write_back(way);
+    }
+
+    /// Orders this thread's stores and write-backs before what follows.
+    #[inline]
+    #[track_caller]
+    pub(crate) fn fence_stores(&self) {
+        match self.protocol {
+            Protocol::WriteBack(_) | Protocol::Fence => {
+                let location = Location::caller();
+                let _held = self.log(|| What::Fence { location });
+                flush::fence();
+            }
+            Protocol::None => compiler_fence(Ordering::SeqCst),
+        }
+    }
+
+    /// Lets the host's file system zero a range; false if it cannot, and nothing was changed.
+    #[cold]
+    pub(crate) fn zero_by_host(&self, at: u64, size: u64) -> Result<bool, MediumError> {
+        let is_cached_file = self.report.kind == MediumKind::File && self.report.domain == Domain::Page;
+        let Some(file) = self.file.as_ref().filter(|_| is_cached_file) else { return Ok(false) };
+        if self.read_only {
+            return Err(self.refused(Refused::ReadOnly, at, size));
+        }
+        if at.checked_add(size).is_none_or(|end| end > self.size()) {
+            return Err(self.refused(Refused::OutOfRange, at, size));
+        }
+        match fallocate(file, FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE, at, size) {
+            Ok(()) => Ok(true),
+            // Storing zeroes would meet the same lack of room as a SIGBUS.
+            Err(Errno::NOSPC | Errno::DQUOT) => {
+                Err(self.io_error("find room for it on the host", Errno::NOSPC.into()))
+            }
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// Logs what is done while the result lives, if this medium is recorded.
+    #[inline]
+    pub(crate) fn log(&self, what: impl FnOnce() -> What) -> Option<Held<'_>> {
+        self.recording.as_ref().map(|recording| recording.log(what()))
+    }
+}
+
+fn store_event(piece: Piece<'_>, non_temporal: bool) -> What {
+    What::Store { at: piece.at, bytes: piece.content.to_vec(), non_temporal }
+}
+
+/// Which of `size` bytes at `at` are streamed: all if both ends are multiples of the unit, which is the fastest way
+/// even for eight bytes; else an unaligned end's whole line goes through the caches, so that no line is sent twice.
+#[inline]
+fn streamable(at: u64, size: usize) -> Range<usize> {
+    const UNIT: u64 = STREAM_UNIT as u64;
+    let end = at + size as u64;
+    let first = if at.is_multiple_of(UNIT) { at } else { at.next_multiple_of(LINE_SIZE) };
+    let last = if end.is_multiple_of(UNIT) { end } else { end / LINE_SIZE * LINE_SIZE };
+    if first < last { (first - at) as usize..(last - at) as usize } else { size..size }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn aligned_ranges_are_streamed_as_a_whole() {
+        for (at, size) in [(0, 8), (8, 40), (64, 64), (4096, 4096), (24, 136)] {
+            assert_eq!(streamable(at, size), 0..size);
+        }
+    }
+
+    #[test]
+    fn unaligned_ends_go_through_the_caches_up_to_a_line() {
+        assert_eq!(streamable(1, 200), 63..191);
+        assert_eq!(streamable(8, 57), 0..56);
+        assert_eq!(streamable(3, 61), 61..61);
+        assert_eq!(streamable(3, 4), 4..4);
+        assert_eq!(streamable(0, 100), 0..64);
+        assert_eq!(streamable(100, 28), 28..28);
+    }
+}

@@ -1,0 +1,106 @@
+//! Opening, locking, forcing and creating media.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+
+use lodefs_pmem::{Access, Domain, Medium, MediumError, MediumKind, OpenOptions, Reserve, create_file};
+
+fn open(path: &Path, access: Access) -> Result<Medium, MediumError> {
+    Medium::open(path, &OpenOptions { access, force_domain: None })
+}
+
+#[test]
+fn writers_exclude_everybody_and_readers_share() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    file.as_file().set_len(8192).unwrap();
+    let in_use = |access| matches!(open(file.path(), access), Err(MediumError::InUse { .. }));
+
+    let writer = open(file.path(), Access::ReadWrite).unwrap();
+    assert!(in_use(Access::ReadWrite) && in_use(Access::ReadOnly));
+    drop(writer);
+
+    let reader = open(file.path(), Access::ReadOnly).unwrap();
+    let another = open(file.path(), Access::ReadOnly).unwrap();
+    assert!(in_use(Access::ReadWrite));
+    drop((reader, another));
+    assert!(!in_use(Access::ReadWrite));
+}
+
+#[test]
+fn what_cannot_be_opened_is_named_with_the_reason() {
+    let directory = tempfile::tempdir().unwrap();
+    let missing = directory.path().join("missing");
+    let error = open(&missing, Access::ReadWrite).unwrap_err();
+    assert!(matches!(error, MediumError::NotFound { .. }));
+    assert!(error.to_string().contains(missing.to_str().unwrap()), "{error}");
+
+    for access in [Access::ReadOnly, Access::ReadWrite] {
+        assert!(matches!(open(directory.path(), access), Err(MediumError::NotAMedium { .. })));
+        assert!(matches!(open(Path::new("/dev/null"), access), Err(MediumError::NotAMedium { .. })));
+    }
+
+    let empty = directory.path().join("empty");
+    fs::write(&empty, "").unwrap();
+    assert!(matches!(open(&empty, Access::ReadWrite), Err(MediumError::Empty { .. })));
+}
+
+#[test]
+fn an_ordinary_file_is_a_page_medium_and_tmpfs_is_volatile() {
+    let file = tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    file.as_file().set_len(8192).unwrap();
+    let medium = open(file.path(), Access::ReadWrite).unwrap();
+    let report = medium.report();
+    assert_eq!((report.kind, report.domain, report.forced), (MediumKind::File, Domain::Page, false));
+    assert_eq!(medium.path(), Some(file.path()));
+
+    let file = tempfile::NamedTempFile::new_in("/dev/shm").unwrap();
+    file.as_file().set_len(8192).unwrap();
+    let report = open(file.path(), Access::ReadWrite).unwrap().report().clone();
+    assert_eq!((report.kind, report.domain, report.forced), (MediumKind::Tmpfs, Domain::Volatile, false));
+}
+
+#[test]
+fn a_forced_domain_is_obeyed_and_reported() {
+    let file = tempfile::NamedTempFile::new_in("/dev/shm").unwrap();
+    file.as_file().set_len(8192).unwrap();
+    for domain in Domain::ALL {
+        let options = OpenOptions { access: Access::ReadWrite, force_domain: Some(domain) };
+        let report = Medium::open(file.path(), &options).unwrap().report().clone();
+        assert_eq!((report.domain, report.detected, report.forced), (domain, Domain::Volatile, true));
+    }
+}
+
+#[test]
+fn a_created_file_has_its_size_and_belongs_to_its_owner_only() {
+    let directory = tempfile::tempdir().unwrap();
+    for (name, reserve) in [("full", Reserve::Full), ("sparse", Reserve::Sparse)] {
+        let path = directory.path().join(name);
+        create_file(&path, 1 << 20, reserve).unwrap();
+        let metadata = fs::metadata(&path).unwrap();
+        assert_eq!((metadata.len(), metadata.permissions().mode() & 0o777), (1 << 20, 0o600));
+        assert_eq!(metadata.blocks() * 512 >= 1 << 20, reserve == Reserve::Full);
+        assert!(matches!(create_file(&path, 1 << 20, reserve), Err(MediumError::NotEmpty { .. })));
+    }
+}
+
+#[test]
+fn an_empty_file_is_given_the_size() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    create_file(file.path(), 8192, Reserve::Full).unwrap();
+    assert_eq!(fs::metadata(file.path()).unwrap().len(), 8192);
+}
+
+#[test]
+fn a_file_that_does_not_fit_is_not_left_behind() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("huge");
+    for reserve in [Reserve::Full, Reserve::Sparse] {
+        let error = create_file(&path, i64::MAX as u64, reserve).unwrap_err();
+        assert!(matches!(error, MediumError::NoSpace { .. }), "{error}");
+        assert!(!path.exists());
+    }
+    fs::write(&path, "").unwrap();
+    create_file(&path, i64::MAX as u64, Reserve::Full).unwrap_err();
+    assert_eq!(fs::metadata(&path).unwrap().len(), 0, "a file that was there stays, empty");
+}
