@@ -1,1 +1,3 @@
-//! x
+//! The engine of lodefs.
+
+pub mod alloc;
