@@ -1,9 +1,8 @@
 //! The allocation bitmap between two mounts: saved at a clean close, read at the next open.
 
-use lodefs_layout::BLOCK_SIZE;
 use lodefs_layout::saved_bitmap::{BitmapBlock, WORDS};
-use lodefs_pmem::Durable;
-use zerocopy::IntoBytes;
+use lodefs_pmem::{Durable, Medium};
+use zerocopy::{FromZeros, IntoBytes};
 use zerocopy::little_endian::U64;
 
 use crate::alloc::{BlockAllocator, Builder, Run};
@@ -33,7 +32,7 @@ pub(crate) fn empty_builder(volume: &Volume) -> Builder {
 pub(crate) fn load(volume: &Volume, update: u64) -> Result<Option<BlockAllocator>> {
     let mut words = Vec::with_capacity((volume.shape.bitmap_blocks as usize) * WORDS);
     for index in 0..volume.shape.bitmap_blocks {
-        let mut block: Box<BitmapBlock> = zerocopy::FromZeros::new_box_zeroed().expect("4 KiB of memory");
+        let mut block = BitmapBlock::new_box_zeroed().expect("4 KiB of memory");
         volume.medium.read(offset_of(volume.shape.bitmap_start + index), block.as_mut_bytes())?;
         if !block.is_valid(index, update, volume.seed) {
             return Ok(None);
@@ -48,13 +47,17 @@ pub(crate) fn load(volume: &Volume, update: u64) -> Result<Option<BlockAllocator
             return Err(Error::Corrupt { object: "saved bitmap".into(), fault: "a fixed region is marked free" });
         }
     }
-    let builder = Builder::from_words(volume.shape.total_blocks, words);
+    let builder = Builder::from_words(volume.shape.total_blocks, words.into_iter()).map_err(|_| Error::Corrupt {
+        object: "saved bitmap".into(),
+        fault: "it is too short",
+    })?;
     Ok(Some(builder.finish(reserve_blocks(volume))))
 }
 
 /// Saves the bitmap, to be believed with state update `update`.
 pub(crate) fn save(volume: &Volume, blocks: &BlockAllocator, update: u64) -> Result<Durable> {
     let all = blocks.words();
+    let mut flushed = Medium::nothing_flushed();
     for index in 0..volume.shape.bitmap_blocks {
         let mut words = [U64::ZERO; WORDS];
         let from = all.iter().skip(index as usize * WORDS);
@@ -62,8 +65,9 @@ pub(crate) fn save(volume: &Volume, blocks: &BlockAllocator, update: u64) -> Res
             *word = U64::new(*bits);
         }
         let block = BitmapBlock::new(index, update, words, volume.seed);
-        let flushed = volume.medium.write(offset_of(volume.shape.bitmap_start + index), block.as_bytes())?;
-        volume.medium.fence(flushed);
+        let place = offset_of(volume.shape.bitmap_start + index);
+        flushed = flushed.and(volume.medium.write(place, block.as_bytes())?);
     }
+    let _in_place = volume.medium.fence(flushed);
     Ok(volume.medium.sync()?)
 }

@@ -72,7 +72,7 @@ impl Error {
             Self::Corrupt { .. } => Errno::UCLEAN,
             Self::NotAVolume | Self::Incompatible(_) | Self::VolumeSize { .. } => Errno::INVAL,
             Self::Truncated { .. } => Errno::IO,
-            Self::Medium(MediumError::ReadOnly) | Self::Latched(_) => Errno::ROFS,
+            Self::Medium(MediumError::ReadOnly { .. }) | Self::Latched(_) => Errno::ROFS,
             Self::Medium(MediumError::InUse { .. }) => Errno::BUSY,
             Self::Medium(_) => Errno::IO,
         }

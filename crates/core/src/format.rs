@@ -59,7 +59,7 @@ pub(crate) fn format(medium: &Medium, options: &FormatOptions) -> Result<()> {
     // Wipe: no superblock, and no journal record, state or inode from an earlier life.
     wipe(medium, Region { start: U64::ZERO, blocks: U64::new(1) })?;
     wipe(medium, Region { start: U64::new(last), blocks: U64::new(1) })?;
-    medium.sync()?;
+    let _wiped = medium.sync()?;
     for region in [geometry.state, geometry.journal, geometry.inode_map, geometry.saved_bitmap] {
         wipe(medium, region)?;
     }
@@ -74,12 +74,12 @@ pub(crate) fn format(medium: &Medium, options: &FormatOptions) -> Result<()> {
     let state = first_state(&geometry).sealed(seed);
     let state_block = geometry.state.start.get() + State::slot_of(state.update.get());
     write(medium, state_block * BLOCK_SIZE, state.as_bytes())?;
-    medium.sync()?;
+    let _complete = medium.sync()?;
 
     let superblock = superblock(&geometry, options, uuid, now);
     for block in [last, 0] {
         write(medium, block * BLOCK_SIZE, superblock.as_bytes())?;
-        medium.sync()?;
+        let _in_place = medium.sync()?;
     }
     Ok(())
 }
@@ -95,13 +95,13 @@ fn random_uuid() -> Result<[u8; 16]> {
 
 fn wipe(medium: &Medium, region: Region) -> Result<()> {
     let flushed = medium.zero(region.start.get() * BLOCK_SIZE, region.blocks.get() * BLOCK_SIZE)?;
-    medium.fence(flushed);
+    let _in_place = medium.fence(flushed);
     Ok(())
 }
 
 fn write(medium: &Medium, at: u64, bytes: &[u8]) -> Result<()> {
     let flushed = medium.write(at, bytes)?;
-    medium.fence(flushed);
+    let _in_place = medium.fence(flushed);
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use lodefs_pmem::{DomainReport, Domain, Medium};
 use rustix::io::Errno;
 
-use crate::alloc::{BlockAllocator, Run};
+use crate::alloc::{BlockAllocator, FreeError, Run};
 use crate::clock::Clock;
 use crate::error::{Error, Result, ensure};
 use crate::format::{self, FormatOptions};
@@ -182,7 +182,7 @@ impl Fs {
         let node = self.node(ino)?;
         let same = generation.is_none_or(|generation| generation == node.inode().generation);
         ensure(same, Errno::STALE)?;
-        node.inode().read()?;
+        drop(node.inode().read()?);
         Ok(node)
     }
 
@@ -267,11 +267,11 @@ impl Fs {
             if at_once {
                 self.give_back(*run);
             } else {
-                self.blocks.defer_free(*run, generation);
+                self.give_back_after(*run, generation);
             }
         }
         for run in metadata {
-            self.blocks.defer_free(*run, generation);
+            self.give_back_after(*run, generation);
         }
         if !metadata.is_empty() || !at_once {
             self.release_deferred();
@@ -281,8 +281,14 @@ impl Fs {
     /// Frees blocks that nothing refers to.
     pub(crate) fn give_back(&self, run: Run) {
         if let Err(error) = self.blocks.free(run) {
-            // Only a damaged volume, on which two files claim one block, gets here.
-            tracing::error!(?error, "freeing a block twice; run `lodefs fsck`");
+            report_double_free(&error);
+        }
+    }
+
+    /// Frees blocks that nothing refers to once the records of `generation` are void.
+    fn give_back_after(&self, run: Run, generation: u64) {
+        if let Err(error) = self.blocks.defer_free(run, generation) {
+            report_double_free(&error);
         }
     }
 }
@@ -293,6 +299,11 @@ impl Drop for Fs {
             tracing::error!(%error, "closing the volume failed; the next open recovers it");
         }
     }
+}
+
+/// Only a damaged volume, on which two files claim one block, gets here.
+fn report_double_free(error: &FreeError) {
+    tracing::error!(%error, "a block is freed twice; run `lodefs fsck`");
 }
 
 /// Starts the thread that makes a `page` volume durable at least every `interval`. It ends with the file system.

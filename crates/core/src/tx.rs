@@ -10,11 +10,11 @@ use std::cell::Cell;
 use lodefs_layout::BLOCK_SIZE;
 use lodefs_layout::inode::InodeSlot;
 use lodefs_layout::journal::{RECORD_HEAD_SIZE, RECORD_SIZE_MAX, WriteHead};
-use lodefs_pmem::Flushed;
+use lodefs_pmem::{Flushed, Medium};
 use rustix::io::Errno;
 use smallvec::SmallVec;
 use zerocopy::little_endian::{U32, U64};
-use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::alloc::{Purpose, Request, Run};
 use crate::error::{Error, Result, ensure};
@@ -218,7 +218,7 @@ impl<'f> Tx<'f> {
     pub(crate) fn commit(mut self) -> Result<()> {
         ensure(self.record.len() <= RECORD_SIZE_MAX, Errno::TOOBIG)?;
         let volume = &self.fs.volume;
-        let fresh = self.fresh.take().unwrap_or_else(|| volume.medium.nothing_flushed());
+        let fresh = self.fresh.take().unwrap_or_else(Medium::nothing_flushed);
         let ready = volume.medium.fence(fresh);
         let committed = match self.fs.journal.commit(volume, &mut self.record, &ready) {
             Ok(committed) => committed,

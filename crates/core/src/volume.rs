@@ -6,7 +6,7 @@
 use lodefs_layout::superblock::{Region, Superblock, SuperblockError};
 use lodefs_layout::{BLOCK_SIZE, checksum::Seed, features, geometry, inode_map, journal, saved_bitmap};
 use lodefs_pmem::Medium;
-use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::error::{Error, Result};
 use crate::types::Time;

@@ -57,9 +57,9 @@ impl Entry {
     }
 }
 
-/// Most chunks of inodes on a volume: one inode for each block.
+/// Most chunks of inodes on a volume: one inode for each KiB.
 pub fn chunks_max(total_blocks: u64) -> u64 {
-    total_blocks.div_ceil(CHUNK_INODES)
+    (total_blocks * (BLOCK_SIZE / 1024)).div_ceil(CHUNK_INODES)
 }
 
 /// Blocks that the map of a volume needs.

@@ -105,6 +105,11 @@ impl DirtyRanges {
         self.ranges.append(&mut other.ranges);
     }
 
+    /// Adds a copy of the ranges of `other`.
+    pub fn extend_from(&mut self, other: &Self) {
+        self.ranges.extend_from_slice(&other.ranges);
+    }
+
     /// Whether nothing is dirty.
     pub fn is_empty(&self) -> bool {
         self.ranges.is_empty()

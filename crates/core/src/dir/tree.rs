@@ -223,10 +223,9 @@ impl Tree<'_> {
     ) -> Result<()> {
         let Some((last, above)) = steps.split_last() else { return self.replace_root(tx, slot, replacements, 1, reclaim) };
         let level = last.node.head.claimed_level();
-        let mut children: SmallVec<[Child; CHILDREN_MAX + 2]> = SmallVec::from_slice(last.node.children());
+        let mut children = last.node.children().to_vec();
         let old_hash = children[last.child].hash;
-        children.remove(last.child);
-        children.insert_from_slice(last.child, replacements);
+        children.splice(last.child..=last.child, replacements.iter().copied());
         if replacements.is_empty() && last.child == 0 && !children.is_empty() {
             children[0].hash = old_hash;
         }

@@ -196,8 +196,9 @@ pub(crate) fn rewrite(
         let bytes = extent_block(volume, ino, block, next, part);
         tx.write_fresh(offset_of(block), &bytes)?;
         renewed.chain.push(block);
+        let index = renewed.chain.len() - 1;
         for i in 0..SLOTS {
-            place_or_free(&mut renewed, slot_number(renewed.chain.len() - 1, i), part.get(i));
+            place_or_free(&mut renewed, slot_number(index, i), part.get(i));
         }
         next = block;
     }

@@ -43,9 +43,14 @@ impl Hasher for NumberHasher {
 /// A map keyed by numbers.
 pub(crate) type NumberMap<V> = HashMap<u64, V, BuildHasherDefault<NumberHasher>>;
 
-#[derive(Default)]
 pub(crate) struct InodeCache {
     shards: [Shard; SHARDS],
+}
+
+impl Default for InodeCache {
+    fn default() -> Self {
+        Self { shards: std::array::from_fn(|_| Shard::default()) }
+    }
 }
 
 /// On a cache line of its own, so that shards do not disturb each other.

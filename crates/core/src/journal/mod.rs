@@ -76,7 +76,7 @@ impl Journal {
         state.committed_seq = U64::new(last_seq);
         state.boot_id = volume.medium.boot_id();
         state.flags = U32::new(if volume.medium.domain() == Domain::Page { GATED } else { 0 });
-        state::write(volume, state, ready)?;
+        let _live = state::write(volume, state, ready)?;
         Ok(Self::with_state(volume, state, last_seq))
     }
 
@@ -192,7 +192,7 @@ impl Journal {
             explained = self.write_state(volume, keeper, &explained, |state| state.committed_seq = U64::new(seq))?;
         }
         let (settled, at_home) = volume.medium.settle(staged, &explained)?;
-        self.write_state(volume, keeper, &at_home, |state| state.generation = U64::new(next_generation))?;
+        let _void = self.write_state(volume, keeper, &at_home, |state| state.generation = U64::new(next_generation))?;
         keeper.synced_activity = activity;
         let lanes = self.all_lanes();
         let mut still_dirty = DirtyRanges::default();
@@ -219,7 +219,7 @@ impl Journal {
     /// Makes everything that returned so far durable, as far as the domain can.
     pub(crate) fn sync(&self, volume: &Volume) -> Result<()> {
         if volume.medium.domain() != Domain::Page {
-            volume.medium.sync()?;
+            let _durable = volume.medium.sync()?;
             return Ok(());
         }
         let wanted = self.activity.load(Ordering::Acquire);
@@ -233,7 +233,7 @@ impl Journal {
         };
         let durable = volume.medium.sync()?;
         if keeper.state.committed_seq.get() != seq {
-            self.write_state(volume, &mut keeper, &durable, |state| state.committed_seq = U64::new(seq))?;
+            let _committed = self.write_state(volume, &mut keeper, &durable, |state| state.committed_seq = U64::new(seq))?;
         }
         keeper.synced_activity = activity;
         Ok(())
@@ -243,7 +243,7 @@ impl Journal {
     pub(crate) fn close(&self, volume: &Volume, update: u64, counters: &CleanCounters, saved: &Durable) -> Result<()> {
         let mut keeper = self.keeper.lock();
         debug_assert_eq!(update, keeper.state.update.get() + 1, "the bitmap was saved for this update");
-        self.write_state(volume, &mut keeper, saved, |state| {
+        let _clean = self.write_state(volume, &mut keeper, saved, |state| {
             state.flags = U32::new(state.flags.get() | CLEAN);
             state.used_inodes = U64::new(counters.used_inodes);
             state.inode_chunk_hint = U64::new(counters.inode_chunk_hint);

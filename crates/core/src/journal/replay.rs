@@ -6,7 +6,7 @@
 use lodefs_layout::BLOCK_SIZE;
 use lodefs_layout::journal::{RECORD_ALIGN, RECORD_HEAD_SIZE, claimed_size, verify, writes};
 use lodefs_layout::state::State;
-use lodefs_pmem::{DirtyRanges, Durable, Ordered};
+use lodefs_pmem::{DirtyRanges, Durable, Medium, Ordered};
 
 use super::lane::{half_start, lane_start};
 use crate::error::{Error, Result};
@@ -39,7 +39,7 @@ pub(crate) fn replay(volume: &Volume, state: &State) -> Result<(Replayed, Durabl
     if state.is_gated() && !same_boot(volume, state) {
         records.retain(|record| record.seq <= state.committed_seq.get());
     }
-    let ready = volume.medium.fence(volume.medium.nothing_flushed());
+    let ready = volume.medium.fence(Medium::nothing_flushed());
     let mut dirty = DirtyRanges::default();
     for record in &records {
         apply(volume, record, &ready, &mut dirty)?;

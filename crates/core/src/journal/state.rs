@@ -28,7 +28,7 @@ pub(crate) fn read(volume: &Volume) -> Result<State> {
 pub(crate) fn write(volume: &Volume, state: State, _before: &Durable) -> Result<Durable> {
     let slot = State::slot_of(state.update.get());
     let flushed = volume.medium.write(slot_offset(volume, slot), state.sealed(volume.seed).as_bytes())?;
-    volume.medium.fence(flushed);
+    let _in_place = volume.medium.fence(flushed);
     Ok(volume.medium.sync()?)
 }
 

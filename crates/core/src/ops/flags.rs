@@ -14,7 +14,7 @@ impl Fs {
     /// Sets all flags, and the project identifier if given. Regular files and directories only, else INVAL. Whether the
     /// caller may is for the caller to know.
     pub fn set_flags(&self, node: &Node, flags: Flags, project: Option<u32>) -> Result<()> {
-        let mut tx = Tx::begin(self)?;
+        let tx = Tx::begin(self)?;
         let mut locked = LockedInode::lock(node.inode())?;
         ensure(matches!(locked.kind(), Kind::File | Kind::Directory), Errno::INVAL)?;
         ensure(Flags::all().contains(flags), Errno::OPNOTSUPP)?;

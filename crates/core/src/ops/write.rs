@@ -18,9 +18,9 @@ use super::locked::LockedInode;
 use crate::alloc::{Purpose, Request};
 use crate::error::{Error, Result, ensure};
 use crate::extents::map::Edits;
-use crate::extents::{Extent, store};
+use crate::extents::{Extent, ExtentMap, store};
 use crate::fs::Fs;
-use crate::inode::{Node, SetTimes};
+use crate::inode::Node;
 use crate::tx::{Tx, offset_of};
 use crate::types::{Kind, S_ISGID, S_ISUID, Time};
 
@@ -125,7 +125,7 @@ impl Fs {
             return Ok(false);
         }
         let flushed = self.volume.medium.write(offset_of(extent.physical) + offset % BLOCK_SIZE, bytes)?;
-        self.volume.medium.fence(flushed);
+        let _in_place = self.volume.medium.fence(flushed);
         self.journal.note_activity();
         Ok(true)
     }
@@ -203,10 +203,11 @@ impl Fs {
     ) -> Result<Extent> {
         let ino = locked.inode.ino;
         let map = locked.state.extents(&self.volume, ino)?;
+        let (goal, align) = placement(map, logical, wanted);
         let request = Request {
             blocks: wanted.min(EXTENT_BLOCKS_MAX),
-            goal: map.goal(logical),
-            align: Some(logical % CHUNK_BLOCKS),
+            goal,
+            align,
             contiguous: false,
             purpose: Purpose::Data,
         };
@@ -246,4 +247,16 @@ impl Fs {
         let until = (BLOCK_SIZE - within).min(offset - size);
         tx.zero_fresh(offset_of(extent.physical) + within, until)
     }
+}
+
+/// Where blocks from `logical` on should lie: right behind what comes before, but in a large file each 2 MiB at the
+/// start of a chunk, so that a 2 MiB page can map it.
+fn placement(map: &ExtentMap, logical: u64, wanted: u64) -> (Option<u64>, Option<u64>) {
+    let goal = map.goal(logical);
+    if logical + wanted < CHUNK_BLOCKS {
+        return (goal, None);
+    }
+    let phase = logical % CHUNK_BLOCKS;
+    let goal = goal.filter(|goal| phase != 0 || goal % CHUNK_BLOCKS == phase);
+    (goal, Some(phase))
 }
