@@ -30,7 +30,6 @@ mod ageing;
 mod tests;
 
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lodefs_layout::CHUNK_BLOCKS;
 use parking_lot::Mutex;
@@ -163,7 +162,6 @@ impl BlockAllocator {
             phase: request.align.map(|align| (align % CHUNK_BLOCKS) as usize),
             contiguous: request.contiguous,
             kind,
-            slot: thread_slot(),
         };
         let run = state.placer.find(&mut state.chunks, &wish)?;
         state.chunks.take(run, wish.breaks_into());
@@ -253,13 +251,4 @@ impl State {
         self.chunks.put(run);
         self.placer.freed();
     }
-}
-
-/// A number for the calling thread, so that threads that write at the same time fill different chunks.
-fn thread_slot() -> usize {
-    static THREADS: AtomicUsize = AtomicUsize::new(0);
-    thread_local! {
-        static SLOT: usize = THREADS.fetch_add(1, Ordering::Relaxed);
-    }
-    SLOT.with(|slot| *slot)
 }
