@@ -2,8 +2,8 @@
 
 use lodefs_layout::saved_bitmap::{BitmapBlock, WORDS};
 use lodefs_pmem::{Durable, Medium};
-use zerocopy::{FromZeros, IntoBytes};
 use zerocopy::little_endian::U64;
+use zerocopy::{FromZeros, IntoBytes};
 
 use crate::alloc::{BlockAllocator, Builder, Run};
 use crate::error::{Error, Result};
@@ -44,13 +44,14 @@ pub(crate) fn load(volume: &Volume, update: u64) -> Result<Option<BlockAllocator
     let fixed = (0..volume.shape.data_start).chain(volume.shape.data_end..volume.shape.total_blocks);
     for block in fixed {
         if !fixed_regions_used(block) {
-            return Err(Error::Corrupt { object: "saved bitmap".into(), fault: "a fixed region is marked free" });
+            return Err(Error::Corrupt {
+                object: "saved bitmap".into(),
+                fault: "a fixed region is marked free",
+            });
         }
     }
-    let builder = Builder::from_words(volume.shape.total_blocks, words.into_iter()).map_err(|_| Error::Corrupt {
-        object: "saved bitmap".into(),
-        fault: "it is too short",
-    })?;
+    let builder = Builder::from_words(volume.shape.total_blocks, words.into_iter())
+        .map_err(|_| Error::Corrupt { object: "saved bitmap".into(), fault: "it is too short" })?;
     Ok(Some(builder.finish(reserve_blocks(volume))))
 }
 

@@ -56,7 +56,9 @@ pub enum Error {
     #[error(transparent)]
     Medium(#[from] MediumError),
     /// An earlier failure to make something durable stopped all writing.
-    #[error("the volume is read-only since it failed to store something: {0}; unmount it and check the medium")]
+    #[error(
+        "the volume is read-only since it failed to store something: {0}; unmount it and check the medium"
+    )]
     Latched(String),
 }
 

@@ -39,7 +39,14 @@ pub struct FormatOptions {
 
 impl Default for FormatOptions {
     fn default() -> Self {
-        Self { label: String::new(), uuid: None, root_uid: 0, root_gid: 0, root_perm: 0o755, clock: Clock::System }
+        Self {
+            label: String::new(),
+            uuid: None,
+            root_uid: 0,
+            root_gid: 0,
+            root_perm: 0o755,
+            clock: Clock::System,
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use lodefs_pmem::{DomainReport, Domain, Medium};
+use lodefs_pmem::{Domain, DomainReport, Medium};
 use rustix::io::Errno;
 
 use crate::alloc::{BlockAllocator, FreeError, Run};
@@ -112,7 +112,9 @@ impl Fs {
             report: opened.report,
         });
         fs.node(Ino::ROOT).map_err(|error| match error {
-            Error::Refused(_) => Error::Corrupt { object: "root directory".into(), fault: "it does not exist" },
+            Error::Refused(_) => {
+                Error::Corrupt { object: "root directory".into(), fault: "it does not exist" }
+            }
             other => other,
         })?;
         if !options.read_only {

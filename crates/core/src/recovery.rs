@@ -8,8 +8,8 @@ use lodefs_layout::inode_map::{CHUNK_BLOCKS, CHUNK_INODES, Found};
 use lodefs_layout::state::State;
 
 use crate::alloc::{BlockAllocator, Builder, Run};
-use crate::dir::tree::Tree;
 use crate::dir::NodeCache;
+use crate::dir::tree::Tree;
 use crate::error::{Error, Result};
 use crate::extents::store;
 use crate::fs::RecoveryReport;
@@ -34,7 +34,8 @@ pub(crate) struct Opened {
 pub(crate) fn open(volume: &Volume, read_only: bool) -> Result<Opened> {
     let last = state::read(volume)?;
     let (replayed, ready) = replay::replay(volume, &last)?;
-    let known = if last.is_clean() && replayed.records == 0 { from_clean_state(volume, &last)? } else { None };
+    let known =
+        if last.is_clean() && replayed.records == 0 { from_clean_state(volume, &last)? } else { None };
     let (blocks, table, found) = match known {
         Some((blocks, table)) => (blocks, table, Scan::default()),
         None => from_scan(volume)?,
@@ -102,7 +103,9 @@ fn scan_chunk(volume: &Volume, chunk: u64, builder: &mut Builder, scan: &mut Sca
             scan.orphans.push(ino);
         }
         visit_runs(volume, ino, &slot, &mut |run| {
-            builder.mark_used(run).map_err(|_| Error::corrupt_inode(ino, "its blocks belong to something else as well"))
+            builder
+                .mark_used(run)
+                .map_err(|_| Error::corrupt_inode(ino, "its blocks belong to something else as well"))
         })?;
     }
     Ok(())

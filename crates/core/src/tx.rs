@@ -65,11 +65,8 @@ impl<'f> Tx<'f> {
 
     /// Will change the metadata at byte `offset` of the volume to `bytes`.
     pub(crate) fn put(&mut self, offset: u64, bytes: &[u8]) {
-        let head = WriteHead {
-            offset: U64::new(offset),
-            size: U32::new(bytes.len() as u32),
-            reserved: U32::ZERO,
-        };
+        let head =
+            WriteHead { offset: U64::new(offset), size: U32::new(bytes.len() as u32), reserved: U32::ZERO };
         self.record.extend_from_slice(head.as_bytes());
         self.record.extend_from_slice(bytes);
         self.record.resize(self.record.len().next_multiple_of(8), 0);

@@ -149,7 +149,9 @@ fn check_features(superblock: &Superblock, read_only: bool) -> Result<()> {
     }
     let unknown = superblock.ro_compat.get() & !features::KNOWN_RO_COMPAT;
     if unknown != 0 && !read_only {
-        return Err(Error::Incompatible(format!("features {unknown:#x} to write to it; mount it with -o ro")));
+        return Err(Error::Incompatible(format!(
+            "features {unknown:#x} to write to it; mount it with -o ro"
+        )));
     }
     Ok(())
 }

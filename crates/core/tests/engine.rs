@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use lodefs_core::{Fallocate, FormatOptions, Fs, NewInode, NewKind, OpenOptions, RenameMode, SeekTarget, SetAttr};
+use lodefs_core::{
+    Fallocate, FormatOptions, Fs, NewInode, NewKind, OpenOptions, RenameMode, SeekTarget, SetAttr,
+};
 use lodefs_pmem::{Access, Domain, Medium};
 use rustix::io::Errno;
 
@@ -56,7 +58,11 @@ fn space_comes_back_to_the_byte() {
             for i in 0..1000 {
                 fs.write(&file, i * 8192 + round, &[7; 3000], false).unwrap();
             }
-            assert_eq!(fs.attr(&file).unwrap().sectors / 8 + 1, before - fs.space().blocks_free, "and a directory leaf");
+            assert_eq!(
+                fs.attr(&file).unwrap().sectors / 8 + 1,
+                before - fs.space().blocks_free,
+                "and a directory leaf"
+            );
             fs.fallocate(&file, Fallocate::PunchHole, 100_000, 3_000_000).unwrap();
             fs.set_attr(&file, &SetAttr { size: Some(4_000_001), ..SetAttr::default() }).unwrap();
             fs.unlink(&root, b"f").unwrap();
@@ -136,7 +142,8 @@ fn rename_in_all_modes() {
     let root = fs.root().unwrap();
     let a = fs.create(&root, b"a", &DIR).unwrap();
     let b = fs.create(&a, b"b", &DIR).unwrap();
-    let rename = |from: (&_, &[u8]), to: (&_, &[u8]), mode| fs.rename(from.0, from.1, to.0, to.1, mode, (0, 0));
+    let rename =
+        |from: (&_, &[u8]), to: (&_, &[u8]), mode| fs.rename(from.0, from.1, to.0, to.1, mode, (0, 0));
     assert_eq!(rename((&root, b"a"), (&b, b"x"), RenameMode::Replace).unwrap_err().errno(), Errno::INVAL);
     rename((&a, b"b"), (&root, b"c"), RenameMode::Replace).unwrap();
     assert_eq!(fs.attr(&a).unwrap().links, 2);

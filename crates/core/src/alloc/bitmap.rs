@@ -69,6 +69,12 @@ impl ChunkBits {
         self.next(start, true) - start
     }
 
+    /// The same, but counts no further than `max`, of which there are at least 1 in the chunk. In the common case,
+    /// a file that grows by a block, this looks at a single word.
+    pub(super) fn free_from_up_to(&self, start: usize, max: usize) -> usize {
+        if max == 1 { usize::from(!self.is_used(start)) } else { self.free_from(start).min(max) }
+    }
+
     /// How many blocks right before `end` are free, down to the start of the chunk.
     pub(super) fn free_before(&self, end: usize) -> usize {
         let mut at = end;
@@ -172,6 +178,11 @@ mod tests {
             let bits = bits_of(&model);
             for at in 0..=CHUNK {
                 prop_assert_eq!(bits.free_from(at), model[at..].iter().take_while(|used| !**used).count());
+                if at < CHUNK {
+                    let free = bits.free_from(at);
+                    prop_assert_eq!(bits.free_from_up_to(at, 1), free.min(1));
+                    prop_assert_eq!(bits.free_from_up_to(at, 70), free.min(70));
+                }
                 prop_assert_eq!(bits.free_before(at), model[..at].iter().rev().take_while(|used| !**used).count());
             }
             let mut from_runs = vec![true; CHUNK];

@@ -11,7 +11,7 @@ use super::{BlockAllocator, Run, State};
 
 /// Why a run cannot be marked as used. The volume contradicts itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum MarkError {
+pub(crate) enum MarkError {
     /// The run reaches beyond the end of the volume.
     #[error("blocks {0} lie beyond the end of the volume")]
     OutOfRange(Run),
@@ -23,11 +23,11 @@ pub enum MarkError {
 /// The saved bitmap is shorter than the volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the bitmap has {found} words, but the volume needs {needed}")]
-pub struct TooFewWords {
+pub(crate) struct TooFewWords {
     /// Words that were there.
-    pub found: u64,
+    pub(crate) found: u64,
     /// Words that the volume needs.
-    pub needed: u64,
+    pub(crate) needed: u64,
 }
 
 /// An allocator in the making: nobody allocates yet.
@@ -35,14 +35,14 @@ pub struct TooFewWords {
 /// Takes 64 bytes of memory for each 2 MiB of the volume (the finished allocator 73), so the caller must know
 /// beforehand that the medium is as large as `total_blocks` says.
 #[derive(Debug)]
-pub struct Builder {
+pub(crate) struct Builder {
     total_blocks: u64,
     bits: Vec<ChunkBits>,
 }
 
 impl Builder {
     /// A volume on which all blocks are free.
-    pub fn new(total_blocks: u64) -> Self {
+    pub(crate) fn new(total_blocks: u64) -> Self {
         Self::filled(total_blocks, ChunkBits::FREE)
     }
 
@@ -58,7 +58,10 @@ impl Builder {
 
     /// A volume with the bitmap that [`BlockAllocator::words`] returned; what follows the last word that the
     /// volume needs is ignored.
-    pub fn from_words(total_blocks: u64, words: impl Iterator<Item = u64>) -> Result<Self, TooFewWords> {
+    pub(crate) fn from_words(
+        total_blocks: u64,
+        words: impl Iterator<Item = u64>,
+    ) -> Result<Self, TooFewWords> {
         let needed = total_blocks.div_ceil(64);
         let mut found = 0;
         let mut words = words.take(needed as usize).inspect(|_| found += 1);
@@ -74,7 +77,7 @@ impl Builder {
     }
 
     /// Marks a run as used. Changes nothing if the run is not entirely free.
-    pub fn mark_used(&mut self, run: Run) -> Result<(), MarkError> {
+    pub(crate) fn mark_used(&mut self, run: Run) -> Result<(), MarkError> {
         if !run.lies_within(self.total_blocks) {
             return Err(MarkError::OutOfRange(run));
         }
@@ -88,13 +91,13 @@ impl Builder {
     }
 
     /// Whether a block is marked, or lies beyond the end.
-    pub fn is_used(&self, block: u64) -> bool {
+    pub(crate) fn is_used(&self, block: u64) -> bool {
         block >= self.total_blocks
             || self.bits[(block / CHUNK_BLOCKS) as usize].is_used((block % CHUNK_BLOCKS) as usize)
     }
 
     /// The allocator. The last `reserve_blocks` free blocks are kept for [`Purpose::Reclaim`](super::Purpose).
-    pub fn finish(mut self, reserve_blocks: u64) -> BlockAllocator {
+    pub(crate) fn finish(mut self, reserve_blocks: u64) -> BlockAllocator {
         let behind_end = (self.total_blocks % CHUNK_BLOCKS) as usize;
         if behind_end > 0
             && let Some(last) = self.bits.last_mut()

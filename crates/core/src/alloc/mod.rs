@@ -30,12 +30,11 @@ mod ageing;
 mod tests;
 
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lodefs_layout::CHUNK_BLOCKS;
 use parking_lot::Mutex;
 
-pub use builder::{Builder, MarkError, TooFewWords};
+pub(crate) use builder::{Builder, MarkError, TooFewWords};
 
 use bitmap::CHUNK;
 use chunks::{Chunks, Kind, pieces};
@@ -47,16 +46,16 @@ const RELEASE_BATCH: usize = 256;
 
 /// Adjacent blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Run {
+pub(crate) struct Run {
     /// First block, counted from the start of the volume.
-    pub start: u64,
+    pub(crate) start: u64,
     /// Number of blocks.
-    pub blocks: u64,
+    pub(crate) blocks: u64,
 }
 
 impl Run {
     /// The block behind the last one. The run must lie on a volume.
-    pub fn end(self) -> u64 {
+    pub(crate) fn end(self) -> u64 {
         self.start + self.blocks
     }
 
@@ -73,7 +72,7 @@ impl fmt::Display for Run {
 
 /// What blocks are wanted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
+pub(crate) enum Purpose {
     /// Content of files.
     Data,
     /// Inodes, extent blocks, directories, blobs: kept in chunks of their own.
@@ -84,39 +83,39 @@ pub enum Purpose {
 
 /// What is wanted of [`BlockAllocator::allocate`].
 #[derive(Clone, Copy, Debug)]
-pub struct Request {
+pub(crate) struct Request {
     /// Number of blocks.
-    pub blocks: u64,
+    pub(crate) blocks: u64,
     /// The best first block: the one behind the file's last extent. None for a new file.
-    pub goal: Option<u64>,
+    pub(crate) goal: Option<u64>,
     /// The wish that `start % 512` be this number modulo 512: that of the logical block for which the run is
     /// meant. With it 2 MiB pages can map the file, so give it for files that are or will be large. Even a small
     /// request then gets a whole chunk if it cannot continue in one at its goal.
-    pub align: Option<u64>,
+    pub(crate) align: Option<u64>,
     /// All blocks in one run, or nothing.
-    pub contiguous: bool,
+    pub(crate) contiguous: bool,
     /// What they are wanted for.
-    pub purpose: Purpose,
+    pub(crate) purpose: Purpose,
 }
 
 /// How the blocks of the volume are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Counts {
+pub(crate) struct Counts {
     /// Blocks on the volume.
-    pub total: u64,
+    pub(crate) total: u64,
     /// Blocks that no inode owns, the deferred ones included.
-    pub free: u64,
+    pub(crate) free: u64,
     /// Free blocks that may not be reused yet.
-    pub deferred: u64,
+    pub(crate) deferred: u64,
     /// Blocks that only [`Purpose::Reclaim`] may use.
-    pub reserve: u64,
+    pub(crate) reserve: u64,
     /// Chunks of 2 MiB that are entirely free.
-    pub whole_chunks_free: u64,
+    pub(crate) whole_chunks_free: u64,
 }
 
 /// Why a run cannot be freed. The caller is mistaken; nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum FreeError {
+pub(crate) enum FreeError {
     /// The run reaches beyond the end of the volume.
     #[error("blocks {0} lie beyond the end of the volume")]
     OutOfRange(Run),
@@ -134,7 +133,7 @@ struct State {
 
 /// The allocator of a volume's blocks.
 #[derive(Debug)]
-pub struct BlockAllocator {
+pub(crate) struct BlockAllocator {
     total_blocks: u64,
     reserve_blocks: u64,
     state: Mutex<State>,
@@ -142,13 +141,13 @@ pub struct BlockAllocator {
 
 impl BlockAllocator {
     /// A volume on which all blocks are in use, and nothing is reserved.
-    pub fn all_used(total_blocks: u64) -> Self {
+    pub(crate) fn all_used(total_blocks: u64) -> Self {
         Builder::all_used(total_blocks).finish(0)
     }
 
     /// Allocates one run of 1 to `request.blocks` blocks; the caller asks again for the rest. None if there is no
     /// free block, or no run that is long enough for a contiguous request.
-    pub fn allocate(&self, request: &Request) -> Option<Run> {
+    pub(crate) fn allocate(&self, request: &Request) -> Option<Run> {
         let state = &mut *self.state.lock();
         let free = state.chunks.free_blocks();
         let kept = if request.purpose == Purpose::Reclaim { 0 } else { self.reserve_blocks };
@@ -163,7 +162,6 @@ impl BlockAllocator {
             phase: request.align.map(|align| (align % CHUNK_BLOCKS) as usize),
             contiguous: request.contiguous,
             kind,
-            slot: thread_slot(),
         };
         let run = state.placer.find(&mut state.chunks, &wish)?;
         state.chunks.take(run, wish.breaks_into());
@@ -171,7 +169,7 @@ impl BlockAllocator {
     }
 
     /// Frees a run of used blocks; they may be reused at once.
-    pub fn free(&self, run: Run) -> Result<(), FreeError> {
+    pub(crate) fn free(&self, run: Run) -> Result<(), FreeError> {
         let mut state = self.state.lock();
         self.check_used(&state, run)?;
         state.put(run);
@@ -179,7 +177,7 @@ impl BlockAllocator {
     }
 
     /// Frees a run of used blocks that may be reused only after [`Self::release_deferred`] of `epoch`.
-    pub fn defer_free(&self, run: Run, epoch: u64) -> Result<(), FreeError> {
+    pub(crate) fn defer_free(&self, run: Run, epoch: u64) -> Result<(), FreeError> {
         let mut state = self.state.lock();
         self.check_used(&state, run)?;
         if run.blocks > 0 {
@@ -189,7 +187,7 @@ impl BlockAllocator {
     }
 
     /// Lets the blocks be reused that were freed with an epoch not above `up_to_epoch`.
-    pub fn release_deferred(&self, up_to_epoch: u64) {
+    pub(crate) fn release_deferred(&self, up_to_epoch: u64) {
         loop {
             let mut state = self.state.lock();
             for _ in 0..RELEASE_BATCH {
@@ -200,7 +198,7 @@ impl BlockAllocator {
     }
 
     /// How the blocks of the volume are used.
-    pub fn counts(&self) -> Counts {
+    pub(crate) fn counts(&self) -> Counts {
         let state = self.state.lock();
         let deferred = state.deferred.blocks();
         Counts {
@@ -213,13 +211,13 @@ impl BlockAllocator {
     }
 
     /// Heap bytes in use, roughly: a bitmap and a few counters for each chunk.
-    pub fn memory(&self) -> usize {
+    pub(crate) fn memory(&self) -> usize {
         self.total_blocks.div_ceil(CHUNK_BLOCKS) as usize * 80
     }
 
     /// The bitmap: a bit for each block, least significant first, set if the block is in use. Deferred blocks are
     /// free. Bits behind the end of the volume are zero.
-    pub fn words(&self) -> Vec<u64> {
+    pub(crate) fn words(&self) -> Vec<u64> {
         let state = self.state.lock();
         let mut chunks = state.chunks.bits().to_vec();
         for (chunk, start, len) in state.deferred.runs().flat_map(pieces) {
@@ -236,7 +234,7 @@ impl BlockAllocator {
     }
 
     /// Whether a block is in use, its reuse is deferred, or it lies beyond the end of the volume.
-    pub fn is_used(&self, block: u64) -> bool {
+    pub(crate) fn is_used(&self, block: u64) -> bool {
         block >= self.total_blocks
             || self.state.lock().chunks.bits()[(block / CHUNK_BLOCKS) as usize]
                 .is_used((block % CHUNK_BLOCKS) as usize)
@@ -258,13 +256,4 @@ impl State {
         self.chunks.put(run);
         self.placer.freed();
     }
-}
-
-/// A number for the calling thread, so that threads that write at the same time fill different chunks.
-fn thread_slot() -> usize {
-    static THREADS: AtomicUsize = AtomicUsize::new(0);
-    thread_local! {
-        static SLOT: usize = THREADS.fetch_add(1, Ordering::Relaxed);
-    }
-    SLOT.with(|slot| *slot)
 }

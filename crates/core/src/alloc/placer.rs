@@ -10,6 +10,8 @@
 //! files start in a chunk that only one slot, a group of threads, fills. A file that found its way blocked starts
 //! again in the middle of the longest run of a chunk, so it and whoever grows towards it have room.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use super::Run;
 use super::bitmap::{CHUNK, FreeRun};
 use super::chunks::{BINS, CLASSES, Choice, Chunks, Kind, bin_of};
@@ -39,8 +41,6 @@ pub(super) struct Wish {
     pub(super) contiguous: bool,
     /// Data or metadata.
     pub(super) kind: Kind,
-    /// Number of the thread, for instance.
-    pub(super) slot: usize,
 }
 
 impl Wish {
@@ -147,7 +147,7 @@ impl Placer {
 
     fn slot(&self, wish: &Wish) -> usize {
         let data_slots = self.open.len() - 1;
-        if wish.kind == Kind::Data { wish.slot % data_slots } else { data_slots }
+        if wish.kind == Kind::Data { thread_number() % data_slots } else { data_slots }
     }
 
     fn in_own_chunk(&self, chunks: &mut Chunks, wish: &Wish, need: usize) -> Option<Run> {
@@ -247,6 +247,15 @@ impl Placer {
     }
 }
 
+/// A number for the calling thread: threads that write at the same time should fill different chunks.
+fn thread_number() -> usize {
+    static THREADS: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static NUMBER: usize = THREADS.fetch_add(1, Ordering::Relaxed);
+    }
+    NUMBER.with(|number| *number)
+}
+
 /// Whether so little free space lies in broken chunks that a small request may break another.
 fn may_break(chunks: &Chunks) -> bool {
     let in_broken = chunks.free_blocks() - chunks.whole_chunks() * CHUNK as u64;
@@ -279,7 +288,7 @@ fn at_goal(chunks: &Chunks, wish: &Wish) -> Option<Run> {
             break;
         }
         let step = (wanted - len).min(CHUNK - start);
-        let free = chunks.bits()[chunk].free_from(start).min(step);
+        let free = chunks.bits()[chunk].free_from_up_to(start, step);
         len += free;
         if free < step {
             break;

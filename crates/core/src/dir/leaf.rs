@@ -5,7 +5,8 @@
 
 use lodefs_layout::BLOCK_SIZE;
 use lodefs_layout::directory::{
-    BlockHead, ENTRY_HEAD_SIZE, EntryHead, HEAP_END, HEAP_START, Leaf, TAGS, TAGS_START, entry_size, tag, tag_position,
+    BlockHead, ENTRY_HEAD_SIZE, EntryHead, HEAP_END, HEAP_START, Leaf, TAGS, TAGS_START, entry_size, tag,
+    tag_position,
 };
 use zerocopy::little_endian::U32;
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
@@ -61,7 +62,13 @@ impl Source for Tx<'_> {
 type Tags = [U32; TAGS];
 
 /// Looks for a name in the leaf at `block` of directory `owner`.
-pub(crate) fn find(source: &impl Source, volume: &Volume, owner: Ino, block: u64, key: Key<'_>) -> Result<Option<Entry>> {
+pub(crate) fn find(
+    source: &impl Source,
+    volume: &Volume,
+    owner: Ino,
+    block: u64,
+    key: Key<'_>,
+) -> Result<Option<Entry>> {
     let tags: Tags = source.get(offset_of(block) + TAGS_START as u64)?;
     let wanted = (key.hash & 0xffff) as u32;
     for (tag_index, tag) in tags.iter().enumerate() {
@@ -103,11 +110,18 @@ fn check_end(block: u64, position: usize, name_size: usize) -> Result<()> {
     }
 }
 
-fn check_entry(volume: &Volume, owner: Ino, block: u64, head: &EntryHead, name: &[u8]) -> Result<(Ino, Kind)> {
+fn check_entry(
+    volume: &Volume,
+    owner: Ino,
+    block: u64,
+    head: &EntryHead,
+    name: &[u8],
+) -> Result<(Ino, Kind)> {
     if !head.is_valid(owner.0, name, volume.seed) {
         return Err(Error::corrupt_block(block, "a directory entry has a wrong checksum"));
     }
-    let kind = Kind::from_d_type(head.kind).ok_or_else(|| Error::corrupt_block(block, "an entry of unknown type"))?;
+    let kind = Kind::from_d_type(head.kind)
+        .ok_or_else(|| Error::corrupt_block(block, "an entry of unknown type"))?;
     Ok((Ino(head.ino.get()), kind))
 }
 
@@ -189,7 +203,8 @@ fn find_room(tx: &Tx<'_>, block: u64, tags: &Tags, size: usize) -> Result<Option
     if end + size <= HEAP_END {
         return Ok(Some(end));
     }
-    let mut positions: Vec<usize> = tags.iter().filter(|t| t.get() != 0).map(|t| tag_position(t.get())).collect();
+    let mut positions: Vec<usize> =
+        tags.iter().filter(|t| t.get() != 0).map(|t| tag_position(t.get())).collect();
     positions.sort_unstable();
     let mut free_from = HEAP_START;
     for position in positions {
@@ -217,7 +232,15 @@ pub(crate) fn remove(tx: &mut Tx<'_>, entry: &Entry) {
 }
 
 /// Makes an entry that was found lead to another inode.
-pub(crate) fn redirect(tx: &mut Tx<'_>, volume: &Volume, owner: Ino, entry: &Entry, key: Key<'_>, ino: Ino, kind: Kind) {
+pub(crate) fn redirect(
+    tx: &mut Tx<'_>,
+    volume: &Volume,
+    owner: Ino,
+    entry: &Entry,
+    key: Key<'_>,
+    ino: Ino,
+    kind: Kind,
+) {
     let bytes = encode(volume, owner, key, ino, kind);
     tx.put(offset_of(entry.block) + entry.position as u64, &bytes.0[..ENTRY_HEAD_SIZE]);
 }
@@ -233,14 +256,20 @@ pub(crate) fn fits(entries: &[OwnedEntry]) -> bool {
 }
 
 /// The bytes of a new leaf with these entries, which fit.
-pub(crate) fn build(volume: &Volume, owner: Ino, block: u64, entries: &[OwnedEntry]) -> [u8; BLOCK_SIZE as usize] {
+pub(crate) fn build(
+    volume: &Volume,
+    owner: Ino,
+    block: u64,
+    entries: &[OwnedEntry],
+) -> [u8; BLOCK_SIZE as usize] {
     let mut bytes = [0; BLOCK_SIZE as usize];
     bytes[..TAGS_START].copy_from_slice(BlockHead::leaf(owner.0, block, volume.seed).as_bytes());
     let mut position = HEAP_START;
     for (index, entry) in entries.iter().enumerate() {
         let key = Key { name: &entry.name, hash: entry.hash };
         let size = entry_size(entry.name.len());
-        bytes[position..position + size].copy_from_slice(&encode(volume, owner, key, entry.ino, entry.kind).0[..size]);
+        bytes[position..position + size]
+            .copy_from_slice(&encode(volume, owner, key, entry.ino, entry.kind).0[..size]);
         bytes[TAGS_START + index * 4..][..4].copy_from_slice(&tag(entry.hash, position).to_le_bytes());
         position += size;
     }

@@ -77,7 +77,12 @@ impl Tree<'_> {
     }
 
     /// The interior node at `block`, or `None` if a leaf is there.
-    pub(crate) fn node(&self, source: &impl Source, block: u64, level: Option<u16>) -> Result<Option<Arc<Node>>> {
+    pub(crate) fn node(
+        &self,
+        source: &impl Source,
+        block: u64,
+        level: Option<u16>,
+    ) -> Result<Option<Arc<Node>>> {
         if level == Some(0) {
             return self.check_leaf(source, block).map(|()| None);
         }
@@ -115,7 +120,14 @@ impl Tree<'_> {
 
     /// Adds an entry whose name is not there yet. `slot` is the directory's, as it will be stored; its root, size and
     /// number of blocks are adjusted.
-    pub(crate) fn insert(&self, tx: &mut Tx<'_>, slot: &mut InodeSlot, key: Key<'_>, ino: Ino, kind: Kind) -> Result<()> {
+    pub(crate) fn insert(
+        &self,
+        tx: &mut Tx<'_>,
+        slot: &mut InodeSlot,
+        key: Key<'_>,
+        ino: Ino,
+        kind: Kind,
+    ) -> Result<()> {
         slot.size = U64::new(slot.size.get() + 1);
         let added = OwnedEntry { hash: key.hash, ino, kind, name: key.name.to_vec() };
         if slot.root.get() == 0 {
@@ -136,7 +148,13 @@ impl Tree<'_> {
     }
 
     /// Removes an entry that was found with `key`.
-    pub(crate) fn remove(&self, tx: &mut Tx<'_>, slot: &mut InodeSlot, key: Key<'_>, entry: &Entry) -> Result<()> {
+    pub(crate) fn remove(
+        &self,
+        tx: &mut Tx<'_>,
+        slot: &mut InodeSlot,
+        key: Key<'_>,
+        entry: &Entry,
+    ) -> Result<()> {
         slot.size = U64::new(slot.size.get().saturating_sub(1));
         let leaf = leaf::read(&*tx, self.volume, self.owner, entry.block)?;
         let others = leaf.tags.iter().filter(|tag| tag.get() != 0).count() - 1;
@@ -192,7 +210,13 @@ impl Tree<'_> {
         Ok(children)
     }
 
-    fn write_leaf(&self, tx: &mut Tx<'_>, slot: &mut InodeSlot, entries: &[OwnedEntry], reclaim: bool) -> Result<u64> {
+    fn write_leaf(
+        &self,
+        tx: &mut Tx<'_>,
+        slot: &mut InodeSlot,
+        entries: &[OwnedEntry],
+        reclaim: bool,
+    ) -> Result<u64> {
         let block = self.take_block(tx, slot, reclaim)?;
         tx.write_fresh(offset_of(block), &leaf::build(self.volume, self.owner, block, entries))?;
         Ok(block)
@@ -221,7 +245,9 @@ impl Tree<'_> {
         replacements: &[Child],
         reclaim: bool,
     ) -> Result<()> {
-        let Some((last, above)) = steps.split_last() else { return self.replace_root(tx, slot, replacements, 1, reclaim) };
+        let Some((last, above)) = steps.split_last() else {
+            return self.replace_root(tx, slot, replacements, 1, reclaim);
+        };
         let level = last.node.head.claimed_level();
         let mut children = last.node.children().to_vec();
         let old_hash = children[last.child].hash;
@@ -229,7 +255,8 @@ impl Tree<'_> {
         if replacements.is_empty() && last.child == 0 && !children.is_empty() {
             children[0].hash = old_hash;
         }
-        let parts = children.chunks(if children.len() > CHILDREN_MAX { CHILDREN_MAX / 2 + 1 } else { CHILDREN_MAX });
+        let parts =
+            children.chunks(if children.len() > CHILDREN_MAX { CHILDREN_MAX / 2 + 1 } else { CHILDREN_MAX });
         let mut nodes: SmallVec<[Child; 2]> = SmallVec::new();
         let is_root = above.is_empty();
         if is_root && children.len() == 1 {
@@ -281,7 +308,14 @@ impl Tree<'_> {
         Ok(())
     }
 
-    fn write_node(&self, tx: &mut Tx<'_>, slot: &mut InodeSlot, level: u16, children: &[Child], reclaim: bool) -> Result<Child> {
+    fn write_node(
+        &self,
+        tx: &mut Tx<'_>,
+        slot: &mut InodeSlot,
+        level: u16,
+        children: &[Child],
+        reclaim: bool,
+    ) -> Result<Child> {
         let block = self.take_block(tx, slot, reclaim)?;
         let node = Node::new(self.owner.0, block, level, children, self.volume.seed);
         tx.write_fresh(offset_of(block), node.as_bytes())?;
@@ -295,12 +329,19 @@ impl Tree<'_> {
         }
         let mut left = self.volume.shape.total_blocks;
         self.visit_below(root, None, &mut |block| {
-            left = left.checked_sub(1).ok_or_else(|| Error::corrupt_inode(self.owner, "its blocks form a circle"))?;
+            left = left
+                .checked_sub(1)
+                .ok_or_else(|| Error::corrupt_inode(self.owner, "its blocks form a circle"))?;
             visit(block)
         })
     }
 
-    fn visit_below(&self, block: u64, level: Option<u16>, visit: &mut impl FnMut(u64) -> Result<()>) -> Result<()> {
+    fn visit_below(
+        &self,
+        block: u64,
+        level: Option<u16>,
+        visit: &mut impl FnMut(u64) -> Result<()>,
+    ) -> Result<()> {
         visit(block)?;
         let Some(node) = self.node(self.volume, block, level)? else { return Ok(()) };
         for child in node.children() {

@@ -68,6 +68,7 @@ pub(crate) struct ExtentMap {
 
 impl ExtentMap {
     /// A map without extents, and with the slots of an inode.
+    #[cfg(test)]
     pub(crate) fn empty() -> Self {
         Self { free_slots: (0..INLINE_EXTENTS as u32).rev().collect(), ..Self::default() }
     }
@@ -118,11 +119,6 @@ impl ExtentMap {
         (start + placed.blocks == logical).then_some(placed.physical + placed.blocks)
     }
 
-    /// The end of the last extent, in blocks.
-    pub(crate) fn end(&self) -> u64 {
-        self.tree.last_key_value().map_or(0, |(logical, placed)| logical + placed.blocks)
-    }
-
     /// Maps a range that is a hole. Joins the extent before it if they are adjacent. `false` if no slot is free.
     #[must_use]
     pub(crate) fn insert(&mut self, extent: Extent, edits: &mut Edits) -> bool {
@@ -146,7 +142,13 @@ impl ExtentMap {
     /// Unmaps blocks `[from, to)` and passes on what was there. `false` if a slot was missing (an extent was cut in
     /// two); then the map must be thrown away.
     #[must_use]
-    pub(crate) fn remove(&mut self, from: u64, to: u64, edits: &mut Edits, mut freed: impl FnMut(Run)) -> bool {
+    pub(crate) fn remove(
+        &mut self,
+        from: u64,
+        to: u64,
+        edits: &mut Edits,
+        mut freed: impl FnMut(Run),
+    ) -> bool {
         while let Some((extent, slot)) = self.next_overlapping(from, to) {
             freed(extent.clip(from, to).run());
             self.tree.remove(&extent.logical);

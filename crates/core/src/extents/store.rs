@@ -78,8 +78,15 @@ fn slot_number(chain_index: usize, slot: usize) -> SlotNumber {
     (INLINE_EXTENTS + chain_index * SLOTS + slot) as SlotNumber
 }
 
-fn load_extent(volume: &Volume, ino: Ino, map: &mut ExtentMap, number: SlotNumber, stored: &InlineExtent) -> Result<()> {
-    let extent = check_extent(volume, stored).ok_or_else(|| Error::corrupt_inode(ino, "an extent makes no sense"))?;
+fn load_extent(
+    volume: &Volume,
+    ino: Ino,
+    map: &mut ExtentMap,
+    number: SlotNumber,
+    stored: &InlineExtent,
+) -> Result<()> {
+    let extent =
+        check_extent(volume, stored).ok_or_else(|| Error::corrupt_inode(ino, "an extent makes no sense"))?;
     if map.load(number, extent) { Ok(()) } else { Err(Error::corrupt_inode(ino, "two extents overlap")) }
 }
 
@@ -217,7 +224,13 @@ fn place_or_free(map: &mut ExtentMap, number: SlotNumber, extent: Option<&Extent
     }
 }
 
-fn extent_block(volume: &Volume, ino: Ino, block: u64, next: u64, part: &[Extent]) -> [u8; BLOCK_SIZE as usize] {
+fn extent_block(
+    volume: &Volume,
+    ino: Ino,
+    block: u64,
+    next: u64,
+    part: &[Extent],
+) -> [u8; BLOCK_SIZE as usize] {
     let mut bytes = [0; BLOCK_SIZE as usize];
     bytes[..SLOTS_START].copy_from_slice(ExtentBlockHead::new(ino.0, next, block, volume.seed).as_bytes());
     for (place, extent) in bytes[SLOTS_START..].chunks_exact_mut(SLOT_SIZE).zip(part) {

@@ -99,7 +99,11 @@ impl InodeCache {
     /// Whether an inode without links is still referred to.
     pub(crate) fn has_unlinked(&self) -> bool {
         // Inodes are locked before shards, never the other way round.
-        let all: Vec<Arc<Inode>> = self.shards.iter().flat_map(|shard| shard.0.lock().values().cloned().collect::<Vec<_>>()).collect();
+        let all: Vec<Arc<Inode>> = self
+            .shards
+            .iter()
+            .flat_map(|shard| shard.0.lock().values().cloned().collect::<Vec<_>>())
+            .collect();
         all.iter().any(|inode| inode.read().is_ok_and(|state| state.slot.links.get() == 0))
     }
 

@@ -31,7 +31,9 @@ pub(crate) fn fault_of(volume: &Volume, ino: Ino, slot: &InodeSlot) -> Option<&'
     let size = slot.size.get();
     match kind {
         Kind::File if size > FILE_SIZE_MAX => Some("impossible size"),
-        Kind::Symlink if size == 0 || size as usize > SYMLINK_MAX => Some("impossible length of a symbolic link"),
+        Kind::Symlink if size == 0 || size as usize > SYMLINK_MAX => {
+            Some("impossible length of a symbolic link")
+        }
         Kind::Symlink if size as usize > INLINE_SIZE && slot.root.get() == 0 => Some("target is missing"),
         Kind::Directory if slot.root.get() != 0 && !volume.holds_block(slot.root.get()) => {
             Some("directory block outside of the volume")

@@ -85,7 +85,8 @@ pub(crate) fn kind_of(slot: &InodeSlot) -> Kind {
 pub(crate) fn attr_of(slot: &InodeSlot) -> Attr {
     let kind = kind_of(slot);
     let time = |s: i64, which: usize| Time { s, ns: slot.times_ns[which].get() };
-    let size = if kind == Kind::Directory { slot.blocks.get() * lodefs_layout::BLOCK_SIZE } else { slot.size.get() };
+    let size =
+        if kind == Kind::Directory { slot.blocks.get() * lodefs_layout::BLOCK_SIZE } else { slot.size.get() };
     Attr {
         ino: Ino(slot.ino.get()),
         generation: slot.generation.get(),

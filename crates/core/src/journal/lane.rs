@@ -26,7 +26,13 @@ pub(crate) struct Lane {
 impl Lane {
     pub(crate) fn new(volume: &Volume, index: u64, generation: u64) -> Self {
         let half_size = volume.shape.half_blocks * BLOCK_SIZE;
-        Self { start: lane_start(volume, index), half_size, generation, used: 0, dirty: DirtyRanges::default() }
+        Self {
+            start: lane_start(volume, index),
+            half_size,
+            generation,
+            used: 0,
+            dirty: DirtyRanges::default(),
+        }
     }
 
     /// Takes room for a record of `size` bytes and returns where it goes; `None` if the half is full.

@@ -184,15 +184,21 @@ impl Journal {
             for lane in &mut lanes {
                 dirty.append(&mut lane.turn_over(next_generation));
             }
-            (volume.medium.stage(dirty), self.seq.load(Ordering::Relaxed), self.activity.load(Ordering::Acquire))
+            (
+                volume.medium.stage(dirty),
+                self.seq.load(Ordering::Relaxed),
+                self.activity.load(Ordering::Acquire),
+            )
         };
         let mut explained = volume.medium.sync()?;
         if keeper.state.is_gated() {
             // The overlay's pages hold the effects of records that a later boot replays only up to this number.
-            explained = self.write_state(volume, keeper, &explained, |state| state.committed_seq = U64::new(seq))?;
+            explained =
+                self.write_state(volume, keeper, &explained, |state| state.committed_seq = U64::new(seq))?;
         }
         let (settled, at_home) = volume.medium.settle(staged, &explained)?;
-        let _void = self.write_state(volume, keeper, &at_home, |state| state.generation = U64::new(next_generation))?;
+        let _void =
+            self.write_state(volume, keeper, &at_home, |state| state.generation = U64::new(next_generation))?;
         keeper.synced_activity = activity;
         let lanes = self.all_lanes();
         let mut still_dirty = DirtyRanges::default();
@@ -233,14 +239,21 @@ impl Journal {
         };
         let durable = volume.medium.sync()?;
         if keeper.state.committed_seq.get() != seq {
-            let _committed = self.write_state(volume, &mut keeper, &durable, |state| state.committed_seq = U64::new(seq))?;
+            let _committed =
+                self.write_state(volume, &mut keeper, &durable, |state| state.committed_seq = U64::new(seq))?;
         }
         keeper.synced_activity = activity;
         Ok(())
     }
 
     /// Marks the volume as closed cleanly. The caller has checkpointed, and writes nothing more.
-    pub(crate) fn close(&self, volume: &Volume, update: u64, counters: &CleanCounters, saved: &Durable) -> Result<()> {
+    pub(crate) fn close(
+        &self,
+        volume: &Volume,
+        update: u64,
+        counters: &CleanCounters,
+        saved: &Durable,
+    ) -> Result<()> {
         let mut keeper = self.keeper.lock();
         debug_assert_eq!(update, keeper.state.update.get() + 1, "the bitmap was saved for this update");
         let _clean = self.write_state(volume, &mut keeper, saved, |state| {

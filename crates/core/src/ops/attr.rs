@@ -47,7 +47,10 @@ impl Fs {
         if let Some(gid) = change.gid {
             locked.slot.gid = U32::new(gid);
         }
-        if (changes_owner || change.drop_privileges) && locked.kind() != Kind::Directory && change.perm.is_none() {
+        if (changes_owner || change.drop_privileges)
+            && locked.kind() != Kind::Directory
+            && change.perm.is_none()
+        {
             self.drop_privileges(&mut tx, &mut locked)?;
         }
         if let Some(size) = change.size {

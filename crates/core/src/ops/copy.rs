@@ -15,7 +15,14 @@ impl Fs {
     /// Copies up to `size` bytes from one file to another, or within one (INVAL if the ranges overlap). Holes are copied
     /// as holes where the target has none of its own. Returns how many bytes were copied: fewer at the end of the source,
     /// or if space ran out.
-    pub fn copy_range(&self, from: &Node, from_offset: u64, to: &Node, to_offset: u64, size: u64) -> Result<u64> {
+    pub fn copy_range(
+        &self,
+        from: &Node,
+        from_offset: u64,
+        to: &Node,
+        to_offset: u64,
+        size: u64,
+    ) -> Result<u64> {
         ensure(to.inode().read()?.kind() == Kind::File, Errno::INVAL)?;
         let source_size = match from.inode().read()? {
             state if state.kind() == Kind::File => state.slot.size.get(),
@@ -40,7 +47,15 @@ impl Fs {
         Ok(done)
     }
 
-    fn copy_part(&self, from: &Node, from_offset: u64, to: &Node, to_offset: u64, size: u64, buffer: &mut [u8]) -> Result<u64> {
+    fn copy_part(
+        &self,
+        from: &Node,
+        from_offset: u64,
+        to: &Node,
+        to_offset: u64,
+        size: u64,
+        buffer: &mut [u8],
+    ) -> Result<u64> {
         let hole = self.hole_at(from, from_offset)?.min(size);
         let hole = hole.min(self.hole_at(to, to_offset)?);
         if hole > 0 {

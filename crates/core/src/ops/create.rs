@@ -8,13 +8,13 @@ use zerocopy::little_endian::{U32, U64};
 
 use super::locked::{Locked, LockedInode};
 use super::xattr::{self, ACL_ACCESS, ACL_DEFAULT};
-use crate::acl;
+use crate::acl::{self, Acl};
 use crate::blob;
-use crate::error::{Result, ensure};
+use crate::error::{Error, Result, ensure};
 use crate::fs::Fs;
 use crate::inode::{InodeState, Node, SetTimes, table};
 use crate::tx::Tx;
-use crate::types::{Flags, Ino, Kind, NewInode, NewKind, S_ISGID, S_PERM, check_name};
+use crate::types::{Flags, Ino, Kind, NewInode, NewKind, S_ISGID, S_PERM, XattrMode, check_name};
 use crate::xattr_set::XattrSet;
 
 /// A number that was taken and goes back unless it is used.
@@ -99,7 +99,12 @@ impl Fs {
 
     /// Puts a new inode with one link, to which the caller adds an entry, into the transaction. If the transaction is
     /// not committed, the number stays taken until the next open.
-    pub(super) fn put_new(&self, tx: &mut Tx<'_>, parent: &LockedInode<'_>, new: &NewInode<'_>) -> Result<Ino> {
+    pub(super) fn put_new(
+        &self,
+        tx: &mut Tx<'_>,
+        parent: &LockedInode<'_>,
+        new: &NewInode<'_>,
+    ) -> Result<Ino> {
         let mut draft = self.draft(tx, parent, new)?;
         draft.slot.links = U32::new(1);
         tx.put_inode(draft.offset, draft.taken.ino, &draft.old, &mut draft.slot);
@@ -176,17 +181,21 @@ impl Fs {
             return Ok(if kind == Kind::Symlink { perm } else { without_acl });
         }
         let of_parent = xattr::load(&self.volume, &parent.slot)?;
-        let Some(default) = of_parent.get(ACL_DEFAULT) else { return Ok(without_acl) };
-        let inherited = acl::inherit(default, perm, umask, kind == Kind::Directory).map_err(|_| Errno::IO)?;
+        let default = of_parent.get(ACL_DEFAULT).map(|value| parse_acl(parent, value)).transpose()?.flatten();
+        let inherited = acl::inherit(default.as_ref(), perm, umask, kind == Kind::Directory);
         let mut attributes = XattrSet::default();
-        for (name, value) in [(ACL_ACCESS, inherited.access), (ACL_DEFAULT, inherited.default)] {
-            if let Some(value) = value {
-                attributes.set(name, &value, crate::types::XattrMode::Set)?;
+        for (name, acl) in [(ACL_ACCESS, inherited.access), (ACL_DEFAULT, inherited.default)] {
+            if let Some(acl) = acl {
+                attributes.set(name, &acl.to_bytes(), XattrMode::Set)?;
             }
         }
         xattr::store(tx, &self.volume, slot, &attributes)?;
-        Ok(inherited.perm)
+        Ok(inherited.mode)
     }
+}
+
+fn parse_acl(owner: &LockedInode<'_>, value: &[u8]) -> Result<Option<Acl>> {
+    Acl::parse(value).map_err(|_| Error::corrupt_inode(owner.inode.ino, "its default ACL makes no sense"))
 }
 
 fn lock_parent(dir: &Node) -> Result<LockedInode<'_>> {

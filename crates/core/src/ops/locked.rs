@@ -84,19 +84,40 @@ impl<'i> LockedInode<'i> {
     }
 
     /// Adds an entry, whose name is not there, to this directory.
-    pub(super) fn insert_entry(&mut self, fs: &Fs, tx: &mut Tx<'_>, key: Key<'_>, ino: Ino, kind: Kind) -> Result<()> {
+    pub(super) fn insert_entry(
+        &mut self,
+        fs: &Fs,
+        tx: &mut Tx<'_>,
+        key: Key<'_>,
+        ino: Ino,
+        kind: Kind,
+    ) -> Result<()> {
         let tree = Tree { volume: &fs.volume, nodes: &self.state.nodes, owner: self.inode.ino };
         tree.insert(tx, &mut self.slot, key, ino, kind)
     }
 
     /// Removes an entry that was found in this directory.
-    pub(super) fn remove_entry(&mut self, fs: &Fs, tx: &mut Tx<'_>, key: Key<'_>, entry: &Entry) -> Result<()> {
+    pub(super) fn remove_entry(
+        &mut self,
+        fs: &Fs,
+        tx: &mut Tx<'_>,
+        key: Key<'_>,
+        entry: &Entry,
+    ) -> Result<()> {
         let tree = Tree { volume: &fs.volume, nodes: &self.state.nodes, owner: self.inode.ino };
         tree.remove(tx, &mut self.slot, key, entry)
     }
 
     /// Makes an entry that was found in this directory lead elsewhere.
-    pub(super) fn redirect_entry(&self, fs: &Fs, tx: &mut Tx<'_>, key: Key<'_>, entry: &Entry, ino: Ino, kind: Kind) {
+    pub(super) fn redirect_entry(
+        &self,
+        fs: &Fs,
+        tx: &mut Tx<'_>,
+        key: Key<'_>,
+        entry: &Entry,
+        ino: Ino,
+        kind: Kind,
+    ) {
         leaf::redirect(tx, &fs.volume, self.inode.ino, entry, key, ino, kind);
     }
 

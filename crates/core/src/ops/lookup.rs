@@ -25,9 +25,10 @@ impl Fs {
         let entry = self.find(dir.inode(), &state, self.key(name))?.ok_or(Errno::NOENT)?;
         // Under the lock of the directory, so that the inode cannot be unlinked and gone in between.
         match dir.fs().node(entry.ino) {
-            Err(Error::Refused(Errno::STALE)) => {
-                Err(Error::Corrupt { object: format!("directory {}", dir.ino()), fault: "an entry leads to no inode" })
-            }
+            Err(Error::Refused(Errno::STALE)) => Err(Error::Corrupt {
+                object: format!("directory {}", dir.ino()),
+                fault: "an entry leads to no inode",
+            }),
             other => other,
         }
     }

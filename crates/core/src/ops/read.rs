@@ -57,7 +57,8 @@ impl Fs {
                     part
                 }
                 Err(hole) => {
-                    let part = (rest.len() as u64).min(hole.saturating_mul(BLOCK_SIZE).saturating_sub(within)) as usize;
+                    let part = (rest.len() as u64).min(hole.saturating_mul(BLOCK_SIZE).saturating_sub(within))
+                        as usize;
                     rest[..part].fill(0);
                     part
                 }

@@ -94,5 +94,7 @@ pub(super) fn drop_link(target: &mut LockedInode<'_>) -> Result<()> {
         target.slot.links = 0.into();
         return Ok(());
     }
-    target.add_links(-1).map_err(|_| crate::error::Error::corrupt_inode(target.inode.ino, "it has a name but no links"))
+    target
+        .add_links(-1)
+        .map_err(|_| crate::error::Error::corrupt_inode(target.inode.ino, "it has a name but no links"))
 }

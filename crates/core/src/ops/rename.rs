@@ -44,7 +44,9 @@ impl Fs {
             let source = self.lookup(old_dir, old_name)?;
             let target = self.resolve(new_dir, new_name)?;
             match (mode, &target) {
-                (RenameMode::NoReplace | RenameMode::NoReplaceWhiteout, Some(_)) => return Err(Errno::EXIST.into()),
+                (RenameMode::NoReplace | RenameMode::NoReplaceWhiteout, Some(_)) => {
+                    return Err(Errno::EXIST.into());
+                }
                 (RenameMode::Exchange, None) => return Err(Errno::NOENT.into()),
                 (_, Some(target)) if target.ino() == source.ino() => return Ok(()),
                 _ => {}
@@ -146,7 +148,11 @@ impl Fs {
         }
         // Looked up again: adding the new name may have moved the old one to another leaf.
         let whiteout = matches!(mode, RenameMode::Whiteout | RenameMode::NoReplaceWhiteout);
-        let taken = if whiteout { Some(self.put_whiteout(tx, locked.get(from.dir.inode()), whiteout_owner)?) } else { None };
+        let taken = if whiteout {
+            Some(self.put_whiteout(tx, locked.get(from.dir.inode()), whiteout_owner)?)
+        } else {
+            None
+        };
         let old_parent = locked.get(from.dir.inode());
         let entry = old_parent.find_entry(self, tx, from.key)?.ok_or(Errno::NOENT)?;
         match taken {
@@ -190,7 +196,13 @@ impl Fs {
 }
 
 /// Whether a name leads to `expected` (or nowhere).
-fn leads_to(fs: &Fs, tx: &Tx<'_>, locked: &mut Locked<'_>, place: Place<'_>, expected: Option<Ino>) -> Result<bool> {
+fn leads_to(
+    fs: &Fs,
+    tx: &Tx<'_>,
+    locked: &mut Locked<'_>,
+    place: Place<'_>,
+    expected: Option<Ino>,
+) -> Result<bool> {
     let entry = locked.get(place.dir.inode()).find_entry(fs, tx, place.key)?;
     Ok(entry.map(|entry| entry.ino) == expected)
 }

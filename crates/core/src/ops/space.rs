@@ -45,7 +45,13 @@ impl Fs {
         result
     }
 
-    fn allocate_range(&self, locked: &mut LockedInode<'_>, offset: u64, end: u64, keep_size: bool) -> Result<()> {
+    fn allocate_range(
+        &self,
+        locked: &mut LockedInode<'_>,
+        offset: u64,
+        end: u64,
+        keep_size: bool,
+    ) -> Result<()> {
         let (first, last) = (offset / BLOCK_SIZE, end.div_ceil(BLOCK_SIZE));
         self.check_space(locked, first, last)?;
         let mut next = first;

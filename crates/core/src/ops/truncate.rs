@@ -33,7 +33,13 @@ impl Fs {
     }
 
     /// Puts into the transaction that blocks `[from, to)` of a file become a hole.
-    pub(super) fn unmap(&self, tx: &mut Tx<'_>, locked: &mut LockedInode<'_>, from: u64, to: u64) -> Result<()> {
+    pub(super) fn unmap(
+        &self,
+        tx: &mut Tx<'_>,
+        locked: &mut LockedInode<'_>,
+        from: u64,
+        to: u64,
+    ) -> Result<()> {
         let ino = locked.inode.ino;
         let map = locked.state.extents(&self.volume, ino)?;
         if from >= to || map.find(from).is_err_and(|hole| hole >= to - from) {

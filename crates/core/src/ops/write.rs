@@ -49,7 +49,13 @@ impl Fs {
         self.write_from(node, Position::End, bytes, drop_privileges)
     }
 
-    fn write_from(&self, node: &Node, position: Position, bytes: &[u8], drop_privileges: bool) -> Result<(u64, usize)> {
+    fn write_from(
+        &self,
+        node: &Node,
+        position: Position,
+        bytes: &[u8],
+        drop_privileges: bool,
+    ) -> Result<(u64, usize)> {
         self.check_writable()?;
         let mut locked = LockedInode::lock(node.inode())?;
         match locked.kind() {

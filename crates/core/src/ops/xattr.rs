@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use zerocopy::little_endian::{U32, U64};
 
 use super::locked::LockedInode;
-use crate::acl;
+use crate::acl::{Acl, AclError};
 use crate::blob;
 use crate::error::{Error, Result, ensure};
 use crate::fs::Fs;
@@ -16,7 +16,7 @@ use crate::inode::{Node, SetTimes, kind_of};
 use crate::tx::Tx;
 use crate::types::{Flags, Ino, Kind, S_PERM, XattrMode};
 use crate::volume::{Run, Volume};
-use crate::xattr_set::XattrSet;
+use crate::xattr_set::{self, XattrSet};
 
 pub(super) const ACL_ACCESS: &[u8] = b"system.posix_acl_access";
 pub(super) const ACL_DEFAULT: &[u8] = b"system.posix_acl_default";
@@ -29,8 +29,9 @@ impl Fs {
         let state = node.inode().read()?;
         check_attribute(name, state.kind())?;
         ensure(state.slot.xattr_block.get() != 0, Errno::NODATA)?;
-        let attributes = load(&self.volume, &state.slot)?;
-        Ok(attributes.get(name).ok_or(Errno::NODATA)?.to_vec())
+        let bytes = load_bytes(&self.volume, &state.slot)?;
+        let value = xattr_set::find(&bytes, name).map_err(|_| makes_no_sense(&state.slot))?;
+        Ok(value.ok_or(Errno::NODATA)?.to_vec())
     }
 
     /// The names of all attributes, each ended by a zero byte.
@@ -107,13 +108,24 @@ pub(super) fn load(volume: &Volume, slot: &InodeSlot) -> Result<XattrSet> {
     if slot.xattr_block.get() == 0 {
         return Ok(XattrSet::default());
     }
-    let ino = Ino(slot.ino.get());
-    let bytes = blob::read(volume, ino, slot.xattr_block.get(), slot.xattr_size.get() as usize)?;
-    XattrSet::decode(&bytes).map_err(|_| Error::corrupt_inode(ino, "its attributes make no sense"))
+    XattrSet::decode(&load_bytes(volume, slot)?).map_err(|_| makes_no_sense(slot))
+}
+
+fn load_bytes(volume: &Volume, slot: &InodeSlot) -> Result<Vec<u8>> {
+    blob::read(volume, Ino(slot.ino.get()), slot.xattr_block.get(), slot.xattr_size.get() as usize)
+}
+
+fn makes_no_sense(slot: &InodeSlot) -> Error {
+    Error::corrupt_inode(Ino(slot.ino.get()), "its attributes make no sense")
 }
 
 /// Replaces the attributes of an inode.
-pub(super) fn store(tx: &mut Tx<'_>, volume: &Volume, slot: &mut InodeSlot, attributes: &XattrSet) -> Result<()> {
+pub(super) fn store(
+    tx: &mut Tx<'_>,
+    volume: &Volume,
+    slot: &mut InodeSlot,
+    attributes: &XattrSet,
+) -> Result<()> {
     let mut blocks = slot.blocks.get();
     if let Some(run) = run_of(slot) {
         tx.free_data(run);
@@ -134,29 +146,36 @@ pub(super) fn store(tx: &mut Tx<'_>, volume: &Volume, slot: &mut InodeSlot, attr
 }
 
 fn set_access_acl(locked: &mut LockedInode<'_>, attributes: &mut XattrSet, value: &[u8]) -> Result<()> {
-    if value.is_empty() {
-        let _ = attributes.remove(ACL_ACCESS);
-        return Ok(());
+    let acl = parse_acl(value)?;
+    if let Some(acl) = &acl {
+        locked.slot.mode = U32::new(acl.mode(locked.slot.mode.get()));
     }
-    let parsed = acl::Acl::parse(value).map_err(|_| Errno::INVAL)?;
-    let mode = locked.slot.mode.get();
-    let equivalent = parsed.equivalent_mode();
-    locked.slot.mode = U32::new(mode & !0o777 | equivalent.perm);
-    if equivalent.exact {
-        let _ = attributes.remove(ACL_ACCESS);
-        return Ok(());
-    }
-    Ok(attributes.set(ACL_ACCESS, value, XattrMode::Set)?)
+    replace_acl(attributes, ACL_ACCESS, acl.filter(|acl| !acl.is_mode_only()))
 }
 
 fn set_default_acl(locked: &LockedInode<'_>, attributes: &mut XattrSet, value: &[u8]) -> Result<()> {
     ensure(locked.kind() == Kind::Directory, Errno::ACCESS)?;
+    replace_acl(attributes, ACL_DEFAULT, parse_acl(value)?)
+}
+
+/// The ACL that a program hands over; none, if it is empty.
+fn parse_acl(value: &[u8]) -> Result<Option<Acl>> {
     if value.is_empty() {
-        let _ = attributes.remove(ACL_DEFAULT);
-        return Ok(());
+        return Ok(None);
     }
-    acl::Acl::parse(value).map_err(|_| Errno::INVAL)?;
-    Ok(attributes.set(ACL_DEFAULT, value, XattrMode::Set)?)
+    Acl::parse(value).map_err(|error| match error {
+        AclError::Version(_) => Errno::OPNOTSUPP.into(),
+        _ => Errno::INVAL.into(),
+    })
+}
+
+fn replace_acl(attributes: &mut XattrSet, name: &[u8], acl: Option<Acl>) -> Result<()> {
+    match acl {
+        Some(acl) => attributes.set(name, &acl.to_bytes(), XattrMode::Set)?,
+        None if attributes.get(name).is_some() => attributes.remove(name)?,
+        None => {}
+    }
+    Ok(())
 }
 
 /// Sets the permissions, in the mode and in the access ACL if there is one.
@@ -167,8 +186,10 @@ pub(super) fn change_perm(tx: &mut Tx<'_>, volume: &Volume, slot: &mut InodeSlot
     }
     let mut attributes = load(volume, slot)?;
     let Some(value) = attributes.get(ACL_ACCESS) else { return Ok(()) };
-    let changed = acl::Acl::parse(value).map_err(|_| Errno::IO)?.with_perm(perm);
-    attributes.set(ACL_ACCESS, &changed.to_bytes(), XattrMode::Set)?;
+    let damaged = |_| Error::corrupt_inode(Ino(slot.ino.get()), "its ACL makes no sense");
+    let Some(mut acl) = Acl::parse(value).map_err(damaged)? else { return Ok(()) };
+    acl.chmod(perm);
+    attributes.set(ACL_ACCESS, &acl.to_bytes(), XattrMode::Set)?;
     store(tx, volume, slot, &attributes)
 }
 
