@@ -74,9 +74,24 @@ impl Medium {
                     self.flush(at, piece.span, way);
                 }
             }
-            Protocol::Fence | Protocol::None => self.store_cached(piece),
+            Protocol::Fence => self.store_cached(piece),
+            Protocol::None => {
+                self.check_not_hidden(at, size as u64)?;
+                self.store_cached(piece);
+            }
         }
         Ok(Flushed::new())
+    }
+
+    /// Refuses to write where changed metadata would hide the bytes.
+    #[inline]
+    fn check_not_hidden(&self, at: u64, size: u64) -> Result<(), MediumError> {
+        match &self.overlay {
+            Some(overlay) if overlay.hides(at, size) => {
+                Err(MediumError::UnderMetadata { name: self.name(), at, size })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Stores through the caches.
@@ -133,6 +148,7 @@ impl Medium {
         if at.checked_add(size).is_none_or(|end| end > self.size()) {
             return Err(self.refused(Refused::OutOfRange, at, size));
         }
+        self.check_not_hidden(at, size)?;
         match fallocate(file, FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE, at, size) {
             Ok(()) => Ok(true),
             // Storing zeroes would meet the same lack of room as a SIGBUS.
