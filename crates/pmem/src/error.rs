@@ -102,6 +102,18 @@ pub enum MediumError {
         /// Bytes in the medium.
         end: u64,
     },
+    /// Fresh bytes were to go where changed metadata is that has not reached the medium.
+    #[error(
+        "{name}: {size} bytes at {at} are to be overwritten, but hold metadata in use; the volume is damaged, run lodefs fsck"
+    )]
+    UnderMetadata {
+        /// The medium.
+        name: String,
+        /// First byte to be written.
+        at: u64,
+        /// Bytes to be written.
+        size: u64,
+    },
     /// A change to a medium that was opened read-only.
     #[error("{name}: opened read-only; open it for writing to change it")]
     ReadOnly {

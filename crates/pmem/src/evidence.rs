@@ -12,7 +12,8 @@ pub(crate) const LINE_SIZE: u64 = 64;
 /// Bytes in a page of the overlay, the unit of msync.
 pub(crate) const PAGE_SIZE: u64 = 4096;
 
-/// Bytes were stored and their write-back was started, but nothing waits for it yet.
+/// Bytes were stored and their write-back was started, but nothing waits for it yet. Not even other threads see them
+/// for certain, so the fence comes before the lock over the bytes is given back.
 ///
 /// A fence orders only the stores of the thread that makes it, so this evidence cannot leave its thread.
 #[derive(Debug)]

@@ -19,8 +19,8 @@ use x86_64 as arch;
 
 pub(crate) use arch::{WriteBack, fence, stream, stream_zeroes};
 
-/// Streaming stores come in units of this many bytes.
-pub(crate) const STREAM_UNIT: usize = 8;
+/// Fewest bytes that can be streamed; fewer go through the caches.
+pub(crate) const STREAM_SIZE_MIN: usize = 8;
 
 impl WriteBack {
     /// The fastest way that this processor has, if it has one.

@@ -13,7 +13,7 @@
 //! - ranges that are used at the same time by several threads, one of which changes them, are under the caller's
 //!   locks (else a read may see a mixture; nothing worse happens);
 //! - a 4 KiB page that was changed with `store_meta` is not given to `write` or `zero` before a settle that includes
-//!   it has been released: its private copy would hide what was written, and settling would overwrite it;
+//!   it has been released (on media with an overlay this is checked: `MediumError::UnderMetadata`);
 //! - `store_meta` is excluded during `stage` and `release`.
 
 use std::fs::File;
@@ -171,7 +171,7 @@ impl Medium {
     pub fn store_meta(&self, at: u64, bytes: &[u8], explained: &Ordered) -> Result<Dirty, MediumError> {
         let Ordered { .. } = explained;
         let stored = match &self.overlay {
-            Some(overlay) => overlay.private().span_mut(at, bytes.len()).map(|span| span.copy_in(bytes)),
+            Some(overlay) => overlay.store(at, bytes),
             None => self.shared.span_mut(at, bytes.len()).map(|span| {
                 self.store_cached(Piece { at, span, content: Content::Bytes(bytes) });
             }),
@@ -218,7 +218,10 @@ impl Medium {
             }
             StagedWhat::Copied(pages) => {
                 for (at, bytes) in pages.iter() {
-                    let Flushed { .. } = self.write(at, bytes)?;
+                    match self.shared.span_mut(at, bytes.len()) {
+                        Ok(span) => self.store_cached(Piece { at, span, content: Content::Bytes(bytes) }),
+                        Err(refused) => return Err(self.refused(refused, at, bytes.len() as u64)),
+                    }
                 }
                 pages.into_runs()
             }
@@ -299,7 +302,7 @@ impl Medium {
         MediumError::Io { name: self.name(), action, source }
     }
 
-    fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         name_of(self.path.as_deref())
     }
 }

@@ -3,7 +3,8 @@
 use std::env;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
@@ -60,7 +61,10 @@ impl Medium {
             Some(domain) => Some(domain),
             None => forced_by_environment()?,
         };
-        let file = open_file(path, options.access)?;
+        let mut file = open_file(path, options.access)?;
+        if options.access == Access::ReadWrite {
+            file = claim_block_device(path, file)?;
+        }
         let Probed { facts, size, unit } = detect::probe(path, &file, options.access)?;
         lock(path, &file, options.access)?;
         if size == 0 {
@@ -124,6 +128,18 @@ fn open_file(path: &Path, access: Access) -> Result<File, MediumError> {
     opened.map(File::from).map_err(|errno| open_error(path, errno))
 }
 
+/// Opens a block device once more, in the way that the host refuses while it is mounted or part of another device.
+fn claim_block_device(path: &Path, file: File) -> Result<File, MediumError> {
+    let io_error =
+        |source| MediumError::Io { name: path.display().to_string(), action: "look at it", source };
+    if !file.metadata().map_err(io_error)?.file_type().is_block_device() {
+        return Ok(file);
+    }
+    let flags = OFlags::RDWR | OFlags::EXCL | OFlags::CLOEXEC;
+    let same = format!("/proc/self/fd/{}", file.as_raw_fd());
+    rustix::fs::open(same, flags, Mode::empty()).map(File::from).map_err(|errno| open_error(path, errno))
+}
+
 /// The error for a path that the host would not open.
 pub(crate) fn open_error(path: &Path, errno: Errno) -> MediumError {
     let path = path.to_path_buf();
@@ -180,7 +196,7 @@ fn map(plan: Plan) -> Result<Medium, MediumError> {
         .map_err(io_error)?;
     let overlay = if wants_overlay(&name, &report, read_only)? {
         let request = Request { size, unit, sharing: Sharing::Private, writable: true };
-        Some(Overlay::new(Mapping::new(file.as_fd(), request).map_err(io_error)?))
+        Some(Mapping::new(file.as_fd(), request).and_then(Overlay::new).map_err(io_error)?)
     } else {
         None
     };

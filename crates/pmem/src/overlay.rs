@@ -5,13 +5,16 @@
 //! journal records that explain it survive a power failure. A page that was never changed has no private copy, and
 //! reads what is shared.
 //!
-//! Invariant: a page with a private copy is not written in the shared mapping by anyone but [`Overlay::settle`], or
-//! the two would say different things.
+//! Invariant: a page with a private copy is written in the shared mapping only by settling it. Anything else would
+//! be hidden by the copy, and overwritten when it is settled; so the pages that have one are known and guarded.
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use zerocopy::{AllocError, FromZeros};
 
 use crate::evidence::{DirtyRanges, PAGE_SIZE};
-use crate::mapping::Mapping;
+use crate::mapping::{Mapping, Refused};
 
 /// Staged pages: runs (offset, size) of whole pages, and their bytes one after another.
 #[derive(Debug)]
@@ -24,17 +27,34 @@ pub(crate) struct StagedPages {
 #[derive(Debug)]
 pub(crate) struct Overlay {
     private: Mapping,
+    copied: PageSet,
 }
 
 impl Overlay {
-    pub(crate) fn new(private: Mapping) -> Self {
-        Self { private }
+    pub(crate) fn new(private: Mapping) -> io::Result<Self> {
+        let copied = PageSet::new(private.size() as u64).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        Ok(Self { private, copied })
     }
 
-    /// Where metadata is read and changed.
+    /// Where metadata is read.
     #[inline]
     pub(crate) fn private(&self) -> &Mapping {
         &self.private
+    }
+
+    /// Changes metadata.
+    #[inline]
+    pub(crate) fn store(&self, at: u64, bytes: &[u8]) -> Result<(), Refused> {
+        let span = self.private.span_mut(at, bytes.len())?;
+        self.copied.insert(at, bytes.len() as u64);
+        span.copy_in(bytes);
+        Ok(())
+    }
+
+    /// Whether any of these bytes, which lie within the medium, are in a page with a private copy.
+    #[inline]
+    pub(crate) fn hides(&self, at: u64, size: u64) -> bool {
+        self.copied.meets(at, size)
     }
 
     /// Copies the dirty pages aside, as they are now.
@@ -60,6 +80,7 @@ impl Overlay {
     pub(crate) fn release(&self, settled: &[(u64, u64)], still_dirty: &DirtyRanges) -> io::Result<()> {
         for (at, size) in without(settled, &still_dirty.runs(PAGE_SIZE)) {
             self.private.drop_copies(at, size.next_multiple_of(PAGE_SIZE))?;
+            self.copied.remove(at, size);
         }
         Ok(())
     }
@@ -79,6 +100,54 @@ impl StagedPages {
     /// Forgets the bytes.
     pub(crate) fn into_runs(self) -> Vec<(u64, u64)> {
         self.runs
+    }
+}
+
+/// A set of pages of the medium. Whoever uses the same pages from several threads does so under locks, which also
+/// order what they see of the set.
+#[derive(Debug)]
+struct PageSet {
+    words: Box<[AtomicU64]>,
+}
+
+impl PageSet {
+    fn new(medium_size: u64) -> Result<Self, AllocError> {
+        let words = medium_size.div_ceil(PAGE_SIZE).div_ceil(u64::from(u64::BITS));
+        // Memory that is zero because it was never touched: a large medium costs what is used of it.
+        let words = <[AtomicU64]>::new_box_zeroed_with_elems(words as usize)?;
+        Ok(Self { words })
+    }
+
+    /// Adds the pages that hold these bytes.
+    #[inline]
+    fn insert(&self, at: u64, size: u64) {
+        for (word, bit) in self.bits(at, size) {
+            // Most changes hit a page that has a copy already: no need to fight over the cache line.
+            if word.load(Ordering::Relaxed) & bit == 0 {
+                word.fetch_or(bit, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Removes the pages that hold these bytes.
+    fn remove(&self, at: u64, size: u64) {
+        for (word, bit) in self.bits(at, size) {
+            word.fetch_and(!bit, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether any page that holds one of these bytes is in the set.
+    #[inline]
+    fn meets(&self, at: u64, size: u64) -> bool {
+        self.bits(at, size).any(|(word, bit)| word.load(Ordering::Relaxed) & bit != 0)
+    }
+
+    #[inline]
+    fn bits(&self, at: u64, size: u64) -> impl Iterator<Item = (&AtomicU64, u64)> {
+        let pages = if size == 0 { 0..0 } else { at / PAGE_SIZE..(at + size).div_ceil(PAGE_SIZE) };
+        pages.map(|page| {
+            (&self.words[(page / u64::from(u64::BITS)) as usize], 1 << (page % u64::from(u64::BITS)))
+        })
     }
 }
 
@@ -116,6 +185,19 @@ mod tests {
             }
         }
         runs
+    }
+
+    #[test]
+    fn a_page_set_holds_the_pages_of_the_bytes() {
+        let set = PageSet::new(100 * PAGE_SIZE + 1).unwrap();
+        set.insert(PAGE_SIZE - 1, 2);
+        set.insert(63 * PAGE_SIZE, 2 * PAGE_SIZE);
+        set.insert(100 * PAGE_SIZE, 1);
+        set.insert(50 * PAGE_SIZE, 0);
+        set.remove(PAGE_SIZE, 1);
+        let pages: Vec<u64> = (0..101).filter(|page| set.meets(page * PAGE_SIZE, 1)).collect();
+        assert_eq!(pages, [0, 63, 64, 100]);
+        assert!(set.meets(2 * PAGE_SIZE, 61 * PAGE_SIZE + 1) && !set.meets(2 * PAGE_SIZE, 61 * PAGE_SIZE));
     }
 
     proptest! {

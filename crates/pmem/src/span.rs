@@ -7,7 +7,7 @@
 
 use std::marker::PhantomData;
 
-use crate::flush::{self, STREAM_UNIT, WriteBack};
+use crate::flush::{self, STREAM_SIZE_MIN, WriteBack};
 
 /// Bytes of a mapping that may be read.
 #[derive(Clone, Copy)]
@@ -56,14 +56,6 @@ impl SpanMut<'_> {
         self.size
     }
 
-    /// The first `size` bytes and the rest.
-    #[inline]
-    pub(crate) fn split_at(self, size: usize) -> (Self, Self) {
-        assert!(size <= self.size, "a span is split within its size");
-        // SAFETY: both parts lie within this span.
-        unsafe { (Self::new(self.start, size), Self::new(self.start.add(size), self.size - size)) }
-    }
-
     /// Stores `bytes`, which have the span's size, through the caches.
     #[inline]
     pub(crate) fn copy_in(self, bytes: &[u8]) {
@@ -80,21 +72,20 @@ impl SpanMut<'_> {
         unsafe { self.start.write_bytes(0, self.size) }
     }
 
-    /// Stores `bytes`, which have the span's size, past the caches. Start and size are multiples of
-    /// [`STREAM_UNIT`].
+    /// Stores `bytes`, which have the span's size, past the caches: at least [`STREAM_SIZE_MIN`].
     #[inline]
     pub(crate) fn stream_in(self, bytes: &[u8]) {
         assert_eq!(self.size, bytes.len(), "a span is stored as a whole");
-        self.assert_streamable();
-        // SAFETY: as in `copy_in`; the alignment was just checked. On processors whose streaming stores need a write-
+        assert!(self.size >= STREAM_SIZE_MIN, "too little to stream");
+        // SAFETY: as in `copy_in`; the size was just checked. On processors whose streaming stores need a write-
         // back instruction it is there: without one no domain that streams is ever chosen.
         unsafe { flush::stream(self.start, bytes.as_ptr(), self.size) }
     }
 
-    /// Stores zeroes past the caches. Start and size are multiples of [`STREAM_UNIT`].
+    /// Stores zeroes past the caches: at least [`STREAM_SIZE_MIN`].
     #[inline]
     pub(crate) fn stream_zeroes(self) {
-        self.assert_streamable();
+        assert!(self.size >= STREAM_SIZE_MIN, "too little to stream");
         // SAFETY: as in `stream_in`.
         unsafe { flush::stream_zeroes(self.start, self.size) }
     }
@@ -105,13 +96,5 @@ impl SpanMut<'_> {
         // SAFETY: a `WriteBack` comes from `WriteBack::best`, so the processor has it; `new` was promised that the
         // bytes are mapped.
         unsafe { way.lines(self.start, self.size) }
-    }
-
-    #[inline]
-    fn assert_streamable(self) {
-        assert!(
-            (self.start.addr() | self.size).is_multiple_of(STREAM_UNIT),
-            "streamed stores are of whole units"
-        );
     }
 }

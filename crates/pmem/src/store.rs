@@ -3,7 +3,6 @@
 //! Each primitive here does one thing to the shared mapping and logs exactly that, so a recording shows what the
 //! code did and not what it should have done.
 
-use std::ops::Range;
 use std::panic::Location;
 use std::sync::atomic::{Ordering, compiler_fence};
 
@@ -12,8 +11,8 @@ use rustix::io::Errno;
 
 use crate::domain::{Domain, MediumKind};
 use crate::error::MediumError;
-use crate::evidence::{Flushed, LINE_SIZE};
-use crate::flush::{self, STREAM_UNIT, WriteBack};
+use crate::evidence::Flushed;
+use crate::flush::{self, STREAM_SIZE_MIN, WriteBack};
 use crate::mapping::Refused;
 use crate::medium::{Medium, Protocol};
 use crate::recording::{Held, What};
@@ -39,17 +38,6 @@ impl Content<'_> {
         }
     }
 
-    #[inline]
-    fn split_at(self, size: usize) -> (Self, Self) {
-        match self {
-            Self::Bytes(bytes) => {
-                let (first, rest) = bytes.split_at(size);
-                (Self::Bytes(first), Self::Bytes(rest))
-            }
-            Self::Zeroes(all) => (Self::Zeroes(size), Self::Zeroes(all - size)),
-        }
-    }
-
     fn to_vec(self) -> Vec<u8> {
         match self {
             Self::Bytes(bytes) => bytes.to_vec(),
@@ -66,17 +54,6 @@ pub(crate) struct Piece<'p> {
     pub(crate) content: Content<'p>,
 }
 
-impl Piece<'_> {
-    #[inline]
-    fn split_at(self, size: usize) -> (Self, Self) {
-        let (first_span, rest_span) = self.span.split_at(size);
-        let (first_content, rest_content) = self.content.split_at(size);
-        let first = Self { at: self.at, span: first_span, content: first_content };
-        let rest = Self { at: self.at + size as u64, span: rest_span, content: rest_content };
-        (first, rest)
-    }
-}
-
 impl Medium {
     /// Stores fresh bytes and starts their way to the medium.
     #[inline]
@@ -89,30 +66,31 @@ impl Medium {
         };
         match self.protocol {
             Protocol::WriteBack(way) => {
-                let streamed = streamable(at, size);
-                if streamed == (0..size) && size > 0 {
+                // Streaming wins even for eight bytes: it need not fetch the line.
+                if size >= STREAM_SIZE_MIN {
                     self.store_streamed(piece);
                 } else {
-                    self.store_in_parts(piece, streamed, way);
+                    self.store_cached(piece);
+                    self.flush(at, piece.span, way);
                 }
             }
-            Protocol::Fence | Protocol::None => self.store_cached(piece),
+            Protocol::Fence => self.store_cached(piece),
+            Protocol::None => {
+                self.check_not_hidden(at, size as u64)?;
+                self.store_cached(piece);
+            }
         }
         Ok(Flushed::new())
     }
 
-    /// Streams the `streamed` part of the piece; what is before and behind it goes through the caches.
+    /// Refuses to write where changed metadata would hide the bytes.
     #[inline]
-    #[track_caller]
-    fn store_in_parts(&self, piece: Piece<'_>, streamed: Range<usize>, way: WriteBack) {
-        let (rest, tail) = piece.split_at(streamed.end);
-        let (head, body) = rest.split_at(streamed.start);
-        for edge in [head, tail].into_iter().filter(|edge| edge.content.size() > 0) {
-            self.store_cached(edge);
-            self.flush(edge.at, edge.span, way);
-        }
-        if !streamed.is_empty() {
-            self.store_streamed(body);
+    fn check_not_hidden(&self, at: u64, size: u64) -> Result<(), MediumError> {
+        match &self.overlay {
+            Some(overlay) if overlay.hides(at, size) => {
+                Err(MediumError::UnderMetadata { name: self.name(), at, size })
+            }
+            _ => Ok(()),
         }
     }
 
@@ -170,6 +148,7 @@ impl Medium {
         if at.checked_add(size).is_none_or(|end| end > self.size()) {
             return Err(self.refused(Refused::OutOfRange, at, size));
         }
+        self.check_not_hidden(at, size)?;
         match fallocate(file, FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE, at, size) {
             Ok(()) => Ok(true),
             // Storing zeroes would meet the same lack of room as a SIGBUS.
@@ -189,37 +168,4 @@ impl Medium {
 
 fn store_event(piece: Piece<'_>, non_temporal: bool) -> What {
     What::Store { at: piece.at, bytes: piece.content.to_vec(), non_temporal }
-}
-
-/// Which of `size` bytes at `at` are streamed: all if both ends are multiples of the unit, which is the fastest way
-/// even for eight bytes; else an unaligned end's whole line goes through the caches, so that no line is sent twice.
-#[inline]
-fn streamable(at: u64, size: usize) -> Range<usize> {
-    const UNIT: u64 = STREAM_UNIT as u64;
-    let end = at + size as u64;
-    let first = if at.is_multiple_of(UNIT) { at } else { at.next_multiple_of(LINE_SIZE) };
-    let last = if end.is_multiple_of(UNIT) { end } else { end / LINE_SIZE * LINE_SIZE };
-    if first < last { (first - at) as usize..(last - at) as usize } else { size..size }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn aligned_ranges_are_streamed_as_a_whole() {
-        for (at, size) in [(0, 8), (8, 40), (64, 64), (4096, 4096), (24, 136)] {
-            assert_eq!(streamable(at, size), 0..size);
-        }
-    }
-
-    #[test]
-    fn unaligned_ends_go_through_the_caches_up_to_a_line() {
-        assert_eq!(streamable(1, 200), 63..191);
-        assert_eq!(streamable(8, 57), 0..56);
-        assert_eq!(streamable(3, 61), 61..61);
-        assert_eq!(streamable(3, 4), 4..4);
-        assert_eq!(streamable(0, 100), 0..64);
-        assert_eq!(streamable(100, 28), 28..28);
-    }
 }

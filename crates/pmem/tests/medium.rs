@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use lodefs_pmem::{Access, DirtyRanges, Domain, Medium, MediumError, OpenOptions};
+use lodefs_pmem::{Access, DirtyRanges, Domain, Flushed, Medium, MediumError, OpenOptions};
 use proptest::prelude::*;
 
 const SIZE: u64 = 16 << 10;
@@ -163,11 +163,25 @@ fn releasing_drops_private_copies_of_what_is_clean() {
     let (settled, _) = medium.settle(staged, &durable).unwrap();
     change(&medium, 4096, b"more", &mut dirty);
     medium.release(settled, &dirty);
-    for page in [0, 4096] {
-        let _ordered = medium.fence(medium.write(page, b"seen").unwrap());
-    }
+    let _ordered = medium.fence(medium.write(0, b"seen").unwrap());
     assert_eq!(read_meta(&medium, 0, 4), b"seen");
     assert_eq!(read_meta(&medium, 4096, 4), b"more");
+}
+
+#[test]
+fn nothing_is_written_under_a_private_copy() {
+    let file = volume(&vec![1; 4 << 20]);
+    let medium = open(file.path(), Access::ReadWrite, Domain::Page).unwrap();
+    let mut dirty = DirtyRanges::default();
+    change(&medium, 4100, b"metadata", &mut dirty);
+    let refused =
+        |result: Result<Flushed, MediumError>| matches!(result, Err(MediumError::UnderMetadata { .. }));
+    assert!(refused(medium.write(4096, b"data")) && refused(medium.write(4095, b"data")));
+    assert!(refused(medium.zero(8191, 1)) && refused(medium.zero(0, 8193)));
+    assert!(refused(medium.zero(0, 4 << 20)), "nor by the host");
+    assert!(!refused(medium.write(4092, b"data")) && !refused(medium.write(8192, b"data")));
+    checkpoint(&medium, &mut dirty);
+    assert!(!refused(medium.write(4096, b"data")));
 }
 
 #[test]

@@ -1,10 +1,14 @@
 //! Opening, locking, forcing and creating media.
 
+use std::env;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::process::Command;
 
-use lodefs_pmem::{Access, Domain, Medium, MediumError, MediumKind, OpenOptions, Reserve, create_file};
+use lodefs_pmem::{
+    Access, Domain, FORCE_DOMAIN_VARIABLE, Medium, MediumError, MediumKind, OpenOptions, Reserve, create_file,
+};
 
 fn open(path: &Path, access: Access) -> Result<Medium, MediumError> {
     Medium::open(path, &OpenOptions { access, force_domain: None })
@@ -69,6 +73,31 @@ fn a_forced_domain_is_obeyed_and_reported() {
         let report = Medium::open(file.path(), &options).unwrap().report().clone();
         assert_eq!((report.domain, report.detected, report.forced), (domain, Domain::Volatile, true));
     }
+}
+
+/// Run by the next test in a process of its own, since the environment belongs to the whole process.
+#[test]
+fn report_a_medium() {
+    let file = tempfile::NamedTempFile::new_in("/dev/shm").unwrap();
+    file.as_file().set_len(8192).unwrap();
+    match open(file.path(), Access::ReadWrite) {
+        Ok(medium) => println!("report: {}", medium.report()),
+        Err(error) => println!("error: {error}"),
+    }
+}
+
+#[test]
+fn the_environment_forces_a_domain() {
+    let reported_under = |value: &str| {
+        let mut child = Command::new(env::current_exe().unwrap());
+        child.args(["--exact", "report_a_medium", "--nocapture"]).env(FORCE_DOMAIN_VARIABLE, value);
+        String::from_utf8(child.output().unwrap().stdout).unwrap()
+    };
+    assert!(reported_under("cpu-cache").contains("report: cpu-cache (forced; detected volatile: "));
+    assert!(reported_under("").contains("report: volatile ("), "an empty value is none");
+    let refused = reported_under("eadr");
+    assert!(refused.contains("error: LODEFS_FORCE_DOMAIN: 'eadr' is not"), "{refused}");
+    assert!(Domain::ALL.iter().all(|domain| refused.contains(domain.name())), "{refused}");
 }
 
 #[test]

@@ -2,10 +2,13 @@
 
 use std::arch::asm;
 use std::arch::x86_64::{__cpuid, __cpuid_count, __m128i, _mm_setzero_si128};
+use std::ops::Range;
 
-use super::STREAM_UNIT;
+use super::STREAM_SIZE_MIN;
 
 const LINE: usize = 64;
+/// Bytes that one `movnti` stores.
+const UNIT: usize = STREAM_SIZE_MIN;
 
 /// How a cache line is written back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,43 +70,57 @@ pub(crate) fn fence() {
 /// Copies `size` bytes past the caches.
 ///
 /// Lines go out with four 16-byte stores: measured against 32- and 64-byte ones (AVX, AVX-512) a 4 KiB copy with its
-/// fence takes the same time, since it waits for memory; so nothing is chosen at run time.
+/// fence takes the same time, since it waits for memory; so nothing is chosen at run time. What does not fill a
+/// line goes out before them, in units that may overlap a line: after it, the line would be sent twice.
 ///
 /// # Safety
-/// `from` is readable and `to` writable for `size` bytes, they do not overlap, and `to` and `size` are multiples of
-/// [`STREAM_UNIT`].
+/// `from` is readable and `to` writable for `size` bytes, at least [`STREAM_SIZE_MIN`], and they do not overlap.
 #[inline]
 pub(crate) unsafe fn stream(to: *mut u8, from: *const u8, size: usize) {
-    let lead = to.align_offset(LINE).min(size);
-    let end = lead + (size - lead) / LINE * LINE;
-    // SAFETY: the three parts follow each other within the `size` bytes that the caller vouches for; the middle one
-    // starts at a line and consists of whole ones; the others are of whole units because `to` and `size` are.
+    let lines = whole_lines(to, size);
+    // SAFETY: every offset is that of a unit or of a line within the `size` bytes that the caller vouches for; lines
+    // are where lines of memory are.
     unsafe {
-        stream_units(to, from, lead);
-        for offset in (lead..end).step_by(LINE) {
+        for offset in units(0..lines.start).chain(units(lines.end..size)) {
+            stream_unit(to.add(offset), from.add(offset).cast::<u64>().read_unaligned());
+        }
+        for offset in lines.step_by(LINE) {
             stream_line(to.add(offset), from.add(offset).cast::<[__m128i; 4]>().read_unaligned());
         }
-        stream_units(to.add(end), from.add(end), size - end);
     }
 }
 
 /// Zeroes `size` bytes past the caches.
 ///
 /// # Safety
-/// `to` is writable for `size` bytes, and both are multiples of [`STREAM_UNIT`].
+/// `to` is writable for `size` bytes, at least [`STREAM_SIZE_MIN`].
 #[inline]
 pub(crate) unsafe fn stream_zeroes(to: *mut u8, size: usize) {
-    const ZEROES: [u8; LINE] = [0; LINE];
-    let lead = to.align_offset(LINE).min(size);
-    let end = lead + (size - lead) / LINE * LINE;
-    // SAFETY: as in `stream`; the first and the last part are shorter than a line, so `ZEROES` is long enough.
+    let lines = whole_lines(to, size);
+    // SAFETY: as in `stream`.
     unsafe {
-        stream_units(to, ZEROES.as_ptr(), lead);
-        for offset in (lead..end).step_by(LINE) {
+        for offset in units(0..lines.start).chain(units(lines.end..size)) {
+            stream_unit(to.add(offset), 0);
+        }
+        for offset in lines.step_by(LINE) {
             stream_line(to.add(offset), [_mm_setzero_si128(); 4]);
         }
-        stream_units(to.add(end), ZEROES.as_ptr(), size - end);
     }
+}
+
+/// Which of `size` bytes at `to` fill lines.
+#[inline]
+fn whole_lines(to: *mut u8, size: usize) -> Range<usize> {
+    let first = (to.addr().wrapping_neg() % LINE).min(size);
+    first..first + (size - first) / LINE * LINE
+}
+
+/// Offsets of units that cover a range. The last may overlap what is before it; if the range is shorter than a unit
+/// at the start, the only one overlaps what is behind it.
+#[inline]
+fn units(range: Range<usize>) -> impl Iterator<Item = usize> {
+    let last = range.end.max(UNIT) - UNIT;
+    range.step_by(UNIT).map(move |offset| offset.min(last))
 }
 
 /// # Safety
@@ -124,15 +141,9 @@ unsafe fn stream_line(to: *mut u8, [a, b, c, d]: [__m128i; 4]) {
 }
 
 /// # Safety
-/// `from` is readable and `to` writable for `size` bytes, a multiple of [`STREAM_UNIT`].
+/// `to` is writable for 8 bytes; it needs no alignment.
 #[inline]
-unsafe fn stream_units(to: *mut u8, from: *const u8, size: usize) {
-    for offset in (0..size).step_by(STREAM_UNIT) {
-        // SAFETY: the unit at `offset` lies within the `size` bytes that the caller vouches for.
-        unsafe {
-            let unit = from.add(offset).cast::<u64>().read_unaligned();
-            let to = to.add(offset);
-            asm!("movnti [{}], {}", in(reg) to, in(reg) unit, options(nostack, preserves_flags));
-        }
-    }
+unsafe fn stream_unit(to: *mut u8, unit: u64) {
+    // SAFETY: by the caller's promise.
+    unsafe { asm!("movnti [{}], {}", in(reg) to, in(reg) unit, options(nostack, preserves_flags)) }
 }
