@@ -285,6 +285,15 @@ mod tests {
         assert_eq!(decode(&[&[255; 8]]), Err(Malformed::Truncated(0)));
     }
 
+    #[test]
+    fn finding_looks_no_further_than_it_must() {
+        let bytes = [stored(b"user.b", b"1"), stored(b"user.d", b"2"), vec![1]].concat();
+        let damaged = Err(Malformed::Truncated(bytes.len() - 1));
+        assert_eq!(find(&bytes, b"user.b"), Ok(Some(&b"1"[..])));
+        assert_eq!(find(&bytes, b"user.c"), Ok(None));
+        assert_eq!(find(&bytes, b"user.e"), damaged);
+    }
+
     fn names() -> impl Strategy<Value = Vec<u8>> {
         prop_oneof!["[a-c]{1,2}".prop_map(String::into_bytes), prop::collection::vec(1..=255_u8, 1..9)]
     }

@@ -216,9 +216,8 @@ fn age(seed: u64) -> (Report, Report) {
 fn an_aged_volume_is_nearly_as_good_as_a_fresh_one() {
     for seed in 1..=4 {
         let (fresh, aged) = age(seed);
-        eprintln!("fresh {fresh:?}, aged {aged:?}");
         assert!(aged.whole * 100 >= fresh.whole * 90, "fresh {fresh:?}, aged {aged:?}");
-        assert!(aged.mappable * 100 >= fresh.mappable * 90, "fresh {fresh:?}, aged {aged:?}");
+        assert!(aged.mappable * 100 >= fresh.mappable * 97, "fresh {fresh:?}, aged {aged:?}");
         assert!(fresh.mappable >= 93 && aged.extents <= 300, "fresh {fresh:?}, aged {aged:?}");
     }
 }

@@ -32,7 +32,7 @@ pub(crate) struct TooFewWords {
 
 /// An allocator in the making: nobody allocates yet.
 ///
-/// Takes 64 bytes of memory for each 2 MiB of the volume (the finished allocator 73), so the caller must know
+/// Takes 64 bytes of memory for each 2 MiB of the volume (the finished allocator 74), so the caller must know
 /// beforehand that the medium is as large as `total_blocks` says.
 #[derive(Debug)]
 pub(crate) struct Builder {

@@ -6,7 +6,7 @@
 //!
 //! The volume is divided into chunks of 512 blocks, which are 2 MiB and aligned to that on the volume. Whole free
 //! chunks are kept whole for large files; small requests are served from chunks that are broken already
-//! (`placer` says how). Every operation takes a few steps, on a volume of any size: chunks are sorted into bins by
+//! (`placer` says how). Operations take a few steps, on a volume of any size: chunks are sorted into bins by
 //! how many free blocks they have, and a bin is a tree that finds its next chunk at once.
 //!
 //! Invariants:

@@ -6,6 +6,10 @@
 //! request as long as little free space lies in broken chunks (`WHOLE_SHARE`); when more does, holes down to a
 //! sixteenth of the request will do.
 //!
+//! Chunks are broken for data, for metadata, or for large files (aligned requests and those of a chunk and more).
+//! The last kind is not shared unless nothing else is left: when its file goes it is whole again. Letting small
+//! files into the end of every large file is what wears a volume out.
+//!
 //! Files must not grow through each other block by block. A file grows behind its last extent (the goal). New
 //! files start in a chunk that only one slot, a group of threads, fills. A file that found its way blocked starts
 //! again in the middle of the longest run of a chunk, so it and whoever grows towards it have room.
@@ -135,7 +139,7 @@ impl Placer {
             .or_else(|| self.break_whole(chunks, wish))
     }
 
-    /// The last resort: whatever there is.
+    /// The last resort: whatever there is. Only here, and only for contiguous requests, a search is linear.
     fn anywhere(&mut self, chunks: &mut Chunks, wish: &Wish) -> Option<Run> {
         if wish.contiguous {
             return self.longest_search(chunks, wish.blocks);

@@ -169,6 +169,9 @@ impl Model {
 
     fn save_and_load(&mut self) {
         let words = self.allocator.words();
+        let behind_end =
+            words.last().unwrap().unbounded_shr((self.total - (words.len() as u64 - 1) * 64) as u32);
+        assert_eq!((words.len() as u64, behind_end), (self.total.div_ceil(64), 0));
         let builder = Builder::from_words(self.total, words.into_iter().chain([u64::MAX; 3])).unwrap();
         self.allocator = builder.finish(self.reserve);
         self.free.extend(std::mem::take(&mut self.deferred).into_keys());
@@ -310,6 +313,59 @@ fn an_aligned_request_starts_in_phase() {
     assert_eq!(head, run(small.end(), 412), "out of phase no further than the border of the logical chunk");
     let body = allocator.allocate(&aligned(1588, 0, Some(head.end()))).unwrap();
     assert_eq!((body.start % 512, body.blocks), (0, 3 * 512));
+}
+
+#[test]
+fn a_large_file_leaves_a_broken_chunk_at_its_goal_for_a_whole_one() {
+    let mut builder = Builder::new(64 * 512);
+    builder.mark_used(run(0, 512)).unwrap();
+    builder.mark_used(run(700, 1)).unwrap();
+    let allocator = builder.finish(0);
+    let next = Request { goal: Some(512), align: Some(512), ..data(1) };
+    assert_eq!(
+        allocator.allocate(&next),
+        Some(run(1024, 1)),
+        "512 is free, but a page cannot map what follows"
+    );
+}
+
+#[test]
+fn an_interrupted_page_does_not_break_another_chunk() {
+    let allocator = Builder::new(64 * 512).finish(0);
+    let small = allocator.allocate(&data(7)).unwrap();
+    let begin = allocator.allocate(&Request { align: Some(0), ..data(100) }).unwrap();
+    let other = allocator.allocate(&Request { goal: Some(begin.end()), ..data(1) }).unwrap();
+    assert_eq!(other.start, begin.end(), "another file goes in between");
+    let next = allocator.allocate(&Request { goal: Some(begin.end()), align: Some(100), ..data(1) }).unwrap();
+    assert_eq!(next.start / 512, small.start / 512);
+    assert_eq!(allocator.counts().whole_chunks_free, 62);
+}
+
+#[test]
+fn chunks_of_large_files_are_given_up_one_at_a_time() {
+    let allocator = Builder::new(8 * 512).finish(0);
+    let ends: Vec<Run> =
+        (0..8).map(|_| allocator.allocate(&Request { align: Some(0), ..data(256) }).unwrap()).collect();
+    for number in 0..200 {
+        // One that does not fit into the open chunk closes it.
+        let request = if number == 100 { Request { contiguous: true, ..data(200) } } else { data(1) };
+        allocator.allocate(&request).unwrap();
+    }
+    for end in ends {
+        allocator.free(end).unwrap();
+    }
+    assert_eq!(allocator.counts().whole_chunks_free, 6);
+}
+
+#[test]
+fn threads_start_files_in_different_chunks() {
+    let allocator = Builder::new(512 * 512).finish(0);
+    let chunks: BTreeSet<u64> = std::thread::scope(|scope| {
+        let start = || allocator.allocate(&data(1)).unwrap().start / 512;
+        let threads: Vec<_> = (0..8).map(|_| scope.spawn(start)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert!(chunks.len() > 1, "all 8 threads started in the same chunk");
 }
 
 #[test]
