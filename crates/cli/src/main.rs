@@ -1,2 +1,66 @@
-//! lodefs
-fn main() {}
+//! The command `lodefs`: make, mount, check and measure volumes.
+//!
+//! | module | question |
+//! |---|---|
+//! | `arguments` | what can be asked for? (help, completions and manual pages come from the same definition) |
+//! | `size` | how many bytes is `1G`? |
+//! | `volume` | how is a volume opened, and who has it if it cannot be? |
+//! | `mkfs`, `mount`, `umount`, `info` | what do the commands do? |
+//! | `report` | what does a mount tell about itself, and where is it asked? |
+//! | `log` | where do messages go that have no reader at a terminal? |
+//! | `generate` | completions and manual pages |
+//!
+//! Errors are one line that names the object, the fault and the remedy. The exit status is 0, 1 for a failure and
+//! 2 for wrong usage; called as a mount helper it is mount(8)'s.
+
+mod arguments;
+mod generate;
+mod holder;
+mod info;
+mod log;
+mod mkfs;
+mod mount;
+mod report;
+mod size;
+mod umount;
+mod volume;
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::arguments::{Arguments, Command};
+
+fn main() -> ExitCode {
+    let mut command_line = std::env::args_os();
+    let name = command_line.next().unwrap_or_default();
+    if mount::helper::is_helper(Path::new(&name).file_name().unwrap_or(OsStr::new(""))) {
+        return mount::helper::run(command_line);
+    }
+    match run(Arguments::parse().command) {
+        Ok(status) => status,
+        Err(error) => {
+            complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Mkfs(arguments) => mkfs::run(&arguments)?,
+        Command::Mount(arguments) => return mount::run(&arguments),
+        Command::Umount(arguments) => umount::run(&arguments)?,
+        Command::Info(arguments) => info::run(&arguments)?,
+        Command::Completions { shell } => generate::completions(shell)?,
+        Command::Man { directory } => generate::manual_pages(&directory)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Says what went wrong, in one line.
+fn complain(error: &anyhow::Error) {
+    eprintln!("lodefs: {}", format!("{error:#}").replace('\n', " "));
+}

@@ -1,0 +1,145 @@
+//! What can be asked for on the command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueHint};
+use clap_complete::Shell;
+use uuid::Uuid;
+
+use crate::size::parse_size;
+
+/// A file system for byte-addressable storage, in user space
+#[derive(Debug, Parser)]
+#[command(name = "lodefs", version, propagate_version = true, arg_required_else_help = true)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make a volume
+    Mkfs(MkfsArguments),
+    /// Mount a volume
+    ///
+    /// Returns once the mount is usable; a server in the background keeps it until it is unmounted.
+    Mount(MountArguments),
+    /// Unmount a volume, and wait until it is closed
+    Umount(UmountArguments),
+    /// Show what a volume is and how it is used
+    Info(InfoArguments),
+    /// Print a script that completes commands in a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Write the manual pages
+    Man {
+        /// Where to
+        #[arg(value_hint = ValueHint::DirPath)]
+        directory: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MkfsArguments {
+    /// The file (made if there is none) or device to make the volume in
+    #[arg(value_hint = ValueHint::AnyPath)]
+    pub(crate) volume: PathBuf,
+    /// Size of the file: bytes, or with K, M, G, T for powers of 1024
+    #[arg(long, value_parser = parse_size)]
+    pub(crate) size: Option<u64>,
+    /// Name of the volume, at most 64 bytes
+    #[arg(long, default_value = "")]
+    pub(crate) label: String,
+    /// Identity of the volume, instead of a random one
+    #[arg(long)]
+    pub(crate) uuid: Option<Uuid>,
+    /// Overwrite what is there (never a volume in use)
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Take room from the host only as it is needed: if the host is full by then, the server dies
+    #[arg(long)]
+    pub(crate) sparse: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MountArguments {
+    /// The volume; with `-o remount` it may be left out
+    #[arg(value_hint = ValueHint::AnyPath)]
+    pub(crate) volume: PathBuf,
+    /// The directory to mount it on
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub(crate) directory: Option<PathBuf>,
+    /// Make the volume, of this size, and the directory, if they do not exist
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub(crate) create: Option<u64>,
+    /// Mount options, separated by commas
+    #[arg(short, long, value_name = "LIST", long_help = OPTIONS_HELP)]
+    pub(crate) options: Vec<String>,
+    /// Stay in the foreground, with messages on standard error
+    #[arg(long, short)]
+    pub(crate) foreground: bool,
+    /// Append the server's messages to this file, instead of the system's log
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) log: Option<PathBuf>,
+    /// Pass over unknown mount options
+    #[arg(long, hide = true)]
+    pub(crate) sloppy: bool,
+    /// Serve; say "ready" on standard output once the mount is usable, and let go of the terminal
+    #[arg(long, hide = true, conflicts_with = "foreground")]
+    pub(crate) server: bool,
+}
+
+const OPTIONS_HELP: &str = "\
+Mount options, separated by commas:
+  ro, rw               forbid or allow changes
+  dax=inode            files whose DAX flag is set are direct (default)
+  dax=always|never     all files are, or none
+  writeback            let the kernel hold back written data; faster, but it is lost if the server dies
+  commit=SECONDS       on volumes that need msync: what is done is durable after this time (default 5)
+  attach=WHO           who may map the volume's memory: owner (default), group or none
+  allow_other          everybody may use the mount (default for root)
+  allow_root           root may, beside the owner
+  fsname=NAME          what /proc/mounts shows as source (default: VOLUME as given)
+  nosuid, nodev, noexec, noatime, sync, dirsync and their opposites, as in mount(8)
+  remount              change ro and the options of the line before, of a mounted volume";
+
+#[derive(Debug, Args)]
+pub(crate) struct UmountArguments {
+    /// Where the volume is mounted
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub(crate) directory: PathBuf,
+    /// Unmount although it is in use: it ends when the last file is closed. Does not wait for that
+    #[arg(long, short)]
+    pub(crate) lazy: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InfoArguments {
+    /// A volume, or a directory where one is mounted
+    #[arg(value_hint = ValueHint::AnyPath)]
+    pub(crate) path: PathBuf,
+    /// As one JSON object, sizes in bytes
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn options_may_be_given_more_than_once() {
+        let parsed = Arguments::parse_from(["lodefs", "mount", "-o", "ro", "v", "d", "-o", "dax=never"]);
+        let Command::Mount(mount) = parsed.command else { panic!("not mount") };
+        assert_eq!(mount.options, ["ro", "dax=never"]);
+    }
+}

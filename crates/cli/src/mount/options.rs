@@ -1,0 +1,262 @@
+//! The list behind `-o`.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::time::Duration;
+
+use anyhow::bail;
+use lodefs_fuse::Allow;
+use rustix::mount::MountFlags;
+
+/// How long work on a `page` volume may stay undurable, unless it is said otherwise.
+const COMMIT_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Which files are direct.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Dax {
+    /// Those whose flag says so.
+    #[default]
+    Inode,
+    /// All.
+    Always,
+    /// None.
+    Never,
+}
+
+impl fmt::Display for Dax {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Inode => "inode",
+            Self::Always => "always",
+            Self::Never => "never",
+        })
+    }
+}
+
+/// Who may map the memory of the volume.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Attach {
+    /// The user who mounted it.
+    #[default]
+    Owner,
+    /// That user's group.
+    Group,
+    /// Nobody.
+    Nobody,
+}
+
+impl fmt::Display for Attach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Owner => "owner",
+            Self::Group => "group",
+            Self::Nobody => "none",
+        })
+    }
+}
+
+/// How a volume is to be mounted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Options {
+    /// Flags of the mount that are asked for.
+    pub(crate) set: MountFlags,
+    /// Flags of the mount that are asked not to be.
+    pub(crate) cleared: MountFlags,
+    /// Change the flags of an existing mount.
+    pub(crate) remount: bool,
+    pub(crate) dax: Dax,
+    pub(crate) attach: Attach,
+    pub(crate) writeback: bool,
+    pub(crate) commit: Duration,
+    /// `None`: as suits the user.
+    pub(crate) allow: Option<Allow>,
+    /// `None`: the volume's path as given.
+    pub(crate) source: Option<OsString>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            set: MountFlags::empty(),
+            cleared: MountFlags::empty(),
+            remount: false,
+            dax: Dax::default(),
+            attach: Attach::default(),
+            writeback: false,
+            commit: COMMIT_INTERVAL,
+            allow: None,
+            source: None,
+        }
+    }
+}
+
+/// Flags of mounts: the option that sets each, and its opposite.
+const FLAGS: [(&str, &str, MountFlags); 10] = [
+    ("ro", "rw", MountFlags::RDONLY),
+    ("nosuid", "suid", MountFlags::NOSUID),
+    ("nodev", "dev", MountFlags::NODEV),
+    ("noexec", "exec", MountFlags::NOEXEC),
+    ("noatime", "atime", MountFlags::NOATIME),
+    ("nodiratime", "diratime", MountFlags::NODIRATIME),
+    ("relatime", "norelatime", MountFlags::RELATIME),
+    ("strictatime", "nostrictatime", MountFlags::STRICTATIME),
+    ("sync", "async", MountFlags::SYNCHRONOUS),
+    ("dirsync", "nodirsync", MountFlags::DIRSYNC),
+];
+
+/// Options that concern mount(8), or whoever reads /etc/fstab, or say what is so anyway.
+const IGNORED: [&str; 15] = [
+    "defaults",
+    "auto",
+    "noauto",
+    "nofail",
+    "_netdev",
+    "user",
+    "nouser",
+    "users",
+    "owner",
+    "group",
+    "default_permissions",
+    "lazytime",
+    "nolazytime",
+    "loud",
+    "silent",
+];
+
+/// Beginnings of further options of that kind.
+const IGNORED_PREFIXES: [&str; 6] = ["x-", "X-", "comment=", "uhelper=", "helper=", "user="];
+
+impl Options {
+    /// Reads lists, later options before earlier ones. An unknown option is an error that names it, unless `sloppy`.
+    pub(crate) fn parse<'a>(lists: impl IntoIterator<Item = &'a str>, sloppy: bool) -> anyhow::Result<Self> {
+        let mut options = Self::default();
+        let all = lists.into_iter().flat_map(|list| list.split(','));
+        for option in all.filter(|option| !option.is_empty()) {
+            let is_known = options.take_flag(option) || is_ignored(option) || options.take(option)?;
+            if !is_known && !sloppy {
+                bail!("-o {option}: no such option; see `lodefs mount --help`");
+            }
+        }
+        Ok(options)
+    }
+
+    fn take_flag(&mut self, option: &str) -> bool {
+        for (set, clear, flag) in FLAGS {
+            if option == set {
+                self.set |= flag;
+                self.cleared -= flag;
+                return true;
+            }
+            if option == clear {
+                self.set -= flag;
+                self.cleared |= flag;
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Takes an option of lodefs; false if it is none.
+    fn take(&mut self, option: &str) -> anyhow::Result<bool> {
+        let (name, value) =
+            option.split_once('=').map_or((option, None), |(name, value)| (name, Some(value)));
+        match (name, value) {
+            ("remount", None) => self.remount = true,
+            ("writeback", None) => self.writeback = true,
+            ("allow_other", None) => self.allow = Some(Allow::Everybody),
+            ("allow_root", None) => self.allow = Some(Allow::OwnerAndRoot),
+            ("dax", None | Some("always")) => self.dax = Dax::Always,
+            ("dax", Some("inode")) => self.dax = Dax::Inode,
+            ("dax", Some("never")) => self.dax = Dax::Never,
+            ("dax", Some(_)) => bail!("-o {option}: dax is inode, always or never"),
+            ("attach", Some("owner")) => self.attach = Attach::Owner,
+            ("attach", Some("group")) => self.attach = Attach::Group,
+            ("attach", Some("none")) => self.attach = Attach::Nobody,
+            ("attach", _) => bail!("-o {option}: attach is owner, group or none"),
+            ("commit", value) => self.commit = parse_commit(option, value)?,
+            ("fsname", Some(name)) if !name.is_empty() => self.source = Some(name.into()),
+            ("fsname", _) => bail!("-o {option}: a name must follow"),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Whether the volume is only to be read.
+    pub(crate) fn read_only(&self) -> bool {
+        self.set.contains(MountFlags::RDONLY)
+    }
+}
+
+fn is_ignored(option: &str) -> bool {
+    IGNORED.contains(&option) || IGNORED_PREFIXES.iter().any(|prefix| option.starts_with(prefix))
+}
+
+/// Seconds; 0 means the default, as for ext4.
+fn parse_commit(option: &str, value: Option<&str>) -> anyhow::Result<Duration> {
+    let seconds: Option<u32> = value.and_then(|value| value.parse().ok());
+    match seconds {
+        None => bail!("-o {option}: a number of seconds must follow, like commit=5"),
+        Some(0) => Ok(COMMIT_INTERVAL),
+        Some(seconds) => Ok(Duration::from_secs(seconds.into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(list: &str) -> Options {
+        Options::parse([list], false).unwrap()
+    }
+
+    #[test]
+    fn an_empty_list_is_the_default() {
+        assert_eq!(parse(""), Options::default());
+        assert_eq!(parse(",,defaults,"), Options::default());
+    }
+
+    #[test]
+    fn the_last_of_opposites_holds() {
+        let options = parse("ro,nosuid,rw,noexec");
+        assert_eq!(options.set, MountFlags::NOSUID | MountFlags::NOEXEC);
+        assert_eq!(options.cleared, MountFlags::RDONLY);
+        let lists = Options::parse(["dax=always", "dax=never,rw", "ro"], false).unwrap();
+        assert_eq!((lists.dax, lists.read_only()), (Dax::Never, true));
+    }
+
+    #[test]
+    fn own_options_are_understood() {
+        let options = parse("dax,attach=none,commit=30,writeback,allow_root,fsname=a=b,remount");
+        assert_eq!(options.dax, Dax::Always);
+        assert_eq!(options.attach, Attach::Nobody);
+        assert_eq!(options.commit, Duration::from_secs(30));
+        assert_eq!(options.allow, Some(Allow::OwnerAndRoot));
+        assert_eq!(options.source, Some("a=b".into()));
+        assert!(options.writeback && options.remount);
+        assert_eq!(parse("commit=0").commit, COMMIT_INTERVAL);
+    }
+
+    #[test]
+    fn what_concerns_others_is_passed_over() {
+        let list =
+            "nofail,_netdev,x-systemd.automount,X-mount.mkdir,user,noauto,comment=x,default_permissions";
+        assert_eq!(parse(list), Options::default());
+    }
+
+    #[test]
+    fn faults_are_named() {
+        for list in
+            ["rw,frobnicate", "dax=maybe", "attach", "attach=all", "commit", "commit=soon", "fsname=", "ro=1"]
+        {
+            let fault = list.rsplit(',').next().unwrap();
+            let message = Options::parse([list], false).unwrap_err().to_string();
+            assert!(message.starts_with(&format!("-o {fault}:")), "{message}");
+        }
+    }
+
+    #[test]
+    fn sloppiness_forgives_unknown_options_only() {
+        assert_eq!(Options::parse(["frobnicate,ro"], true).unwrap().set, MountFlags::RDONLY);
+        assert!(Options::parse(["dax=maybe"], true).is_err());
+    }
+}

@@ -1,0 +1,108 @@
+//! `-o remount`: changes the flags of a mount.
+//!
+//! Flags are the kernel's business; the server is not told. What it has been given, it keeps: its own options cannot
+//! be changed, and a volume that it has opened read-only cannot become writable.
+
+use std::fs::File;
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use lodefs_fuse::mountinfo::Mount;
+use lodefs_fuse::remount;
+use rustix::mount::MountFlags;
+
+use super::options::Options;
+use crate::report::{self, MountReport};
+use crate::umount::{lodefs_mount_at, resolve};
+
+/// Changes the flags of the mount at `directory` to what it has, with what `options` asks for.
+pub(crate) fn run(directory: &Path, options: &Options) -> anyhow::Result<()> {
+    let mount = lodefs_mount_at(&resolve(directory)?)?;
+    let name = directory.display();
+    let server = report::of_mount(&mount.target)
+        .ok()
+        .and_then(|report| report.mount)
+        .with_context(|| format!("{name}: the server does not answer"))?;
+    if let Some(option) = changed_option(options, &server) {
+        bail!("{name}: {option} cannot be changed by a remount; unmount it, and mount it again");
+    }
+    let flags = (flags_of(&mount)? - options.cleared) | options.set;
+    if flags.contains(MountFlags::RDONLY) {
+        make_durable(&mount.target)?;
+    } else if server.read_only {
+        bail!("{name}: was mounted read-only; to change it, unmount it and mount it again");
+    }
+    Ok(remount(&mount.target, flags)?)
+}
+
+/// An option of the server that is asked for and is not what it has. (mount(8) repeats all that stand in fstab.)
+fn changed_option(options: &Options, server: &MountReport) -> Option<&'static str> {
+    let default = Options::default();
+    let differs = |wanted: &dyn ToString, usual: &dyn ToString, is: &str| {
+        let wanted = wanted.to_string();
+        wanted != usual.to_string() && wanted != is
+    };
+    [
+        ("dax", differs(&options.dax, &default.dax, &server.dax)),
+        ("attach", differs(&options.attach, &default.attach, &server.attach)),
+        ("commit", options.commit != default.commit && options.commit.as_secs() != server.commit_s),
+        ("writeback", options.writeback && !server.writeback),
+    ]
+    .into_iter()
+    .find_map(|(name, changed)| changed.then_some(name))
+}
+
+/// The flags that a mount has now.
+fn flags_of(mount: &Mount) -> anyhow::Result<MountFlags> {
+    // Source and user are the kernel's, and no flags.
+    let mut flags = Options::parse([mount.options.as_str()], true)?.set;
+    flags.set(MountFlags::RDONLY, mount.is_read_only());
+    Ok(flags)
+}
+
+/// The kernel writes back what it holds when a mount becomes read-only, but tells the server nothing.
+fn make_durable(target: &Path) -> anyhow::Result<()> {
+    File::open(target)
+        .and_then(|directory| directory.sync_all())
+        .with_context(|| format!("{}: cannot be made durable", target.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_differs_is_a_change() {
+        let server = MountReport {
+            pid: 1,
+            source: "v".into(),
+            directory: "/m".into(),
+            read_only: false,
+            writeback: false,
+            dax: "never".into(),
+            attach: "owner".into(),
+            commit_s: 5,
+        };
+        let changed = |list| changed_option(&Options::parse([list], false).unwrap(), &server);
+        assert_eq!(changed("remount,ro,dax=never,commit=5"), None);
+        assert_eq!(changed("remount,ro"), None);
+        assert_eq!(changed("remount,dax=always"), Some("dax"));
+        assert_eq!(changed("remount,writeback"), Some("writeback"));
+        assert_eq!(changed("remount,commit=9"), Some("commit"));
+    }
+
+    #[test]
+    fn flags_are_read_from_the_mount_table() {
+        let mount = Mount {
+            device: (0, 1),
+            target: "/m".into(),
+            options: "rw,nosuid,nodev,relatime".into(),
+            kind: lodefs_fuse::FILE_SYSTEM_TYPE.into(),
+            source: "v".into(),
+            super_options: "ro,user_id=0".into(),
+        };
+        let flags = flags_of(&mount).unwrap();
+        let expected = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::RELATIME | MountFlags::RDONLY;
+        assert_eq!(flags, expected);
+    }
+}

@@ -1,0 +1,231 @@
+//! What a request means in calls of the engine, where that is more than one call.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::{Arc, OnceLock};
+
+use fuser::{
+    FileAttr, Generation, INodeNo, Notifier, OpenFlags, ReplyDirectory, ReplyDirectoryPlus, Request,
+};
+use lodefs_core::{Attr, DirEntry, Fs, Ino, NewInode, NewKind, Node, Result, S_ISGID, S_PERM, SetAttr};
+use rustix::io::Errno;
+
+use crate::negotiate::CACHE_TTL;
+use crate::options::Report;
+use crate::table::NodeTable;
+use crate::{REPORT_ATTRIBUTE, caller, convert, ioctl};
+
+/// The attribute that holds the access ACL, whose change changes the mode.
+const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
+
+/// Entries that are read ahead of being looked up for a listing with attributes.
+const LISTING_BATCH: usize = 64;
+
+/// The engine and what the kernel knows of it.
+pub(crate) struct Served {
+    pub(crate) fs: Arc<Fs>,
+    pub(crate) nodes: NodeTable<Node>,
+    report: Option<Report>,
+    /// The way to the kernel's caches; there once the session is.
+    notifier: Arc<OnceLock<Notifier>>,
+}
+
+/// What a reply says about an inode.
+pub(crate) struct Found {
+    pub(crate) attr: FileAttr,
+    pub(crate) generation: Generation,
+}
+
+/// The parts of a request to make an inode that depend on what it is.
+pub(crate) struct New<'a> {
+    pub(crate) kind: NewKind<'a>,
+    pub(crate) mode: u32,
+    pub(crate) umask: u32,
+}
+
+impl Served {
+    pub(crate) fn new(fs: Arc<Fs>, report: Option<Report>, notifier: Arc<OnceLock<Notifier>>) -> Self {
+        let nodes = NodeTable::new(fs.root());
+        Self { fs, nodes, report, notifier }
+    }
+
+    pub(crate) fn node(&self, ino: INodeNo) -> Result<Node> {
+        Ok(self.nodes.get(ino.0).ok_or(Errno::STALE)?)
+    }
+
+    /// Counts `node` as known to the kernel and describes it.
+    pub(crate) fn found(&self, node: Node) -> Result<Found> {
+        let attr = self.fs.attr(&node)?;
+        self.nodes.remember(attr.ino.0, node);
+        Ok(describe(&attr))
+    }
+
+    pub(crate) fn look_up(&self, parent: INodeNo, name: &OsStr) -> Result<Found> {
+        let name = name.as_bytes();
+        let by_number = name == b"." || name == b"..";
+        let directory = match self.nodes.get(parent.0) {
+            Some(node) => node,
+            // A file handle from before the kernel dropped its caches: the kernel asks for "." of what the handle
+            // names, directory or not, and compares the generation itself.
+            None if by_number => self.fs.node_by_handle(Ino(parent.0), None)?,
+            None => return Err(Errno::STALE.into()),
+        };
+        let node = if name == b"." { directory } else { self.fs.lookup(&directory, name)? };
+        self.found(node)
+    }
+
+    pub(crate) fn create_inode(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        new: New<'_>,
+    ) -> Result<Found> {
+        let node = self.fs.create(
+            &self.node(parent)?,
+            name.as_bytes(),
+            &NewInode {
+                kind: new.kind,
+                perm: new.mode & S_PERM,
+                umask: new.umask,
+                uid: request.uid(),
+                gid: request.gid(),
+            },
+        )?;
+        self.found(node)
+    }
+
+    pub(crate) fn open_file(&self, request: &Request, ino: INodeNo, flags: OpenFlags) -> Result<()> {
+        let node = self.node(ino)?;
+        let intent = convert::open_intent(flags);
+        self.fs.check_open(&node, intent)?;
+        if intent.truncate {
+            let change = SetAttr {
+                size: Some(0),
+                by_handle: true,
+                drop_privileges: caller::drops_privileges(request),
+                ..SetAttr::default()
+            };
+            self.fs.set_attr(&node, &change)?;
+        }
+        Ok(())
+    }
+
+    /// Adds entries from `from` on until the reply is full.
+    pub(crate) fn list(&self, ino: INodeNo, from: u64, reply: &mut ReplyDirectory) -> Result<()> {
+        self.fs.read_dir(&self.node(ino)?, from, &mut |entry| {
+            let name = OsStr::from_bytes(&entry.name);
+            !reply.add(INodeNo(entry.ino.0), entry.next, convert::file_type(entry.kind), name)
+        })
+    }
+
+    /// The same with attributes; every entry but the dots counts as looked up.
+    ///
+    /// An entry that cannot be looked up ends the reply before it, and fails the next: what is in a reply has been
+    /// counted, so it must be sent.
+    pub(crate) fn list_with_attributes(
+        &self,
+        ino: INodeNo,
+        from: u64,
+        reply: &mut ReplyDirectoryPlus,
+    ) -> Result<()> {
+        let directory = self.node(ino)?;
+        let (mut from, mut is_empty) = (from, true);
+        loop {
+            let batch = self.next_entries(&directory, from)?;
+            if batch.is_empty() {
+                return Ok(());
+            }
+            for entry in batch {
+                from = entry.next;
+                let (node, found) = match self.entry_target(&directory, &entry.name) {
+                    Ok(target) => target,
+                    // Deleted since it was listed.
+                    Err(error) if error.errno() == Errno::NOENT => continue,
+                    Err(error) => return if is_empty { Err(error) } else { Ok(()) },
+                };
+                let name = OsStr::from_bytes(&entry.name);
+                if reply.add(found.attr.ino, entry.next, name, &CACHE_TTL, &found.attr, found.generation) {
+                    return Ok(());
+                }
+                is_empty = false;
+                if entry.name != b"." && entry.name != b".." {
+                    self.nodes.remember(found.attr.ino.0, node);
+                }
+            }
+        }
+    }
+
+    fn next_entries(&self, directory: &Node, from: u64) -> Result<Vec<DirEntry>> {
+        let mut batch = Vec::with_capacity(LISTING_BATCH);
+        self.fs.read_dir(directory, from, &mut |entry| {
+            let room = batch.len() < LISTING_BATCH;
+            if room {
+                batch.push(entry.clone());
+            }
+            room
+        })?;
+        Ok(batch)
+    }
+
+    /// By name, not by the number in the entry, which may have been given to another inode since.
+    fn entry_target(&self, directory: &Node, name: &[u8]) -> Result<(Node, Found)> {
+        let node = self.fs.lookup(directory, name)?;
+        let attr = self.fs.attr(&node)?;
+        Ok((node, describe(&attr)))
+    }
+
+    /// Reads or sets the flags of an inode; the answer is what goes back to the caller.
+    pub(crate) fn flags(&self, ino: INodeNo, command: u32, argument: &[u8]) -> Result<Vec<u8>> {
+        let request = ioctl::Request::parse(command, argument)?;
+        let node = self.node(ino)?;
+        let attr = self.fs.attr(&node)?;
+        ioctl::check_kind(attr.kind)?;
+        match request {
+            ioctl::Request::Get(form) => Ok(ioctl::answer(form, &attr)),
+            ioctl::Request::Set { flags, project } => {
+                self.fs.set_flags(&node, flags, project)?;
+                self.expire_attributes(ino);
+                Ok(Vec::new())
+            }
+        }
+    }
+
+    /// Tells the kernel that the attributes of `ino` are not what it was told before (its data are).
+    fn expire_attributes(&self, ino: INodeNo) {
+        if let Some(Err(error)) = self.notifier.get().map(|notifier| notifier.inval_inode(ino, -1, 0)) {
+            tracing::warn!(%ino, %error, "could not tell the kernel of changed attributes");
+        }
+    }
+
+    pub(crate) fn set_attribute(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        name: &[u8],
+        value: &[u8],
+        flags: i32,
+    ) -> Result<()> {
+        let node = self.node(ino)?;
+        self.fs.set_xattr(&node, name, value, convert::xattr_mode(flags)?)?;
+        if name == ACCESS_ACL {
+            let attr = self.fs.attr(&node)?;
+            if attr.perm & S_ISGID != 0 && !caller::is_in_group(request, attr.gid) {
+                let change = SetAttr { perm: Some(attr.perm & !S_ISGID), ..SetAttr::default() };
+                self.fs.set_attr(&node, &change)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn attribute(&self, ino: INodeNo, name: &[u8]) -> Result<Vec<u8>> {
+        match &self.report {
+            Some(report) if ino == INodeNo::ROOT && name == REPORT_ATTRIBUTE.as_bytes() => Ok((report.0)()),
+            _ => self.fs.get_xattr(&self.node(ino)?, name),
+        }
+    }
+}
+
+fn describe(attr: &Attr) -> Found {
+    Found { attr: convert::file_attr(attr), generation: Generation(attr.generation.into()) }
+}

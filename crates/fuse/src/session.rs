@@ -1,0 +1,95 @@
+//! How a mount is served, and how it ends.
+//!
+//! A mount ends when the kernel says so: after it was unmounted, and the last file in it was closed. Whoever wants
+//! to end it therefore unmounts ([`Unmounter`]) and lets [`Session::serve`] return by itself. Closing the engine is
+//! the caller's, after that.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use fuser::{Config, SessionACL};
+use lodefs_core::Fs;
+
+use crate::adapter::Adapter;
+use crate::attach::{self, MountError};
+use crate::mountinfo;
+use crate::options::{Allow, MountOptions};
+use crate::served::Served;
+
+/// A mount that is ready to be served. Programs that touch it wait until it is.
+pub struct Session {
+    inner: fuser::Session<Adapter>,
+    unmounter: Unmounter,
+}
+
+/// Mounts `fs` on the directory `target`.
+pub fn mount(fs: Arc<Fs>, target: &Path, options: &MountOptions) -> Result<Session, MountError> {
+    let target = attach::resolve_target(target)?;
+    let device = attach::attach(&target, options)?;
+    // From here on there is a mount to take back.
+    let unmounter = Unmounter { device: device_of(&target), target };
+    let notifier = Arc::new(OnceLock::new());
+    let served = Served::new(fs, options.report.clone(), Arc::clone(&notifier));
+    let adapter = Adapter::new(served, options.writeback);
+    let acl = match options.allow {
+        Allow::OwnerAndRoot => SessionACL::RootAndOwner,
+        // That only the owner may use it, the kernel sees to.
+        Allow::Owner | Allow::Everybody => SessionACL::All,
+    };
+    let mut config = Config::default();
+    config.n_threads = Some(options.threads.get());
+    config.clone_fd = true;
+    match fuser::Session::from_fd(adapter, device, acl, config) {
+        Ok(inner) => {
+            let _ = notifier.set(inner.notifier());
+            Ok(Session { inner, unmounter })
+        }
+        Err(error) => {
+            let _ = unmounter.unmount(true);
+            Err(MountError::Handshake(error))
+        }
+    }
+}
+
+fn device_of(target: &Path) -> Option<(u32, u32)> {
+    mountinfo::mount_at(target).ok()?.filter(mountinfo::Mount::is_lodefs).map(|mount| mount.device)
+}
+
+impl Session {
+    /// Answers requests until the mount is gone.
+    pub fn serve(self) -> io::Result<()> {
+        self.inner.run()
+    }
+
+    /// What ends it, from any thread.
+    pub fn unmounter(&self) -> Unmounter {
+        self.unmounter.clone()
+    }
+}
+
+/// Takes a mount out of the tree of names, wherever it is now.
+#[derive(Clone, Debug)]
+pub struct Unmounter {
+    target: PathBuf,
+    /// Tells it from another mount that has come to lie on the same directory.
+    device: Option<(u32, u32)>,
+}
+
+impl Unmounter {
+    /// Where it was mounted.
+    pub fn target(&self) -> &Path {
+        &self.target
+    }
+
+    /// Unmounts; with `lazy` although files in it are open. It is no error if that has been done already.
+    pub fn unmount(&self, lazy: bool) -> Result<(), MountError> {
+        let Some(device) = self.device else { return attach::unmount(&self.target, lazy) };
+        let mounts = mountinfo::mounts()
+            .map_err(|source| MountError::Unmount { target: self.target.clone(), source })?;
+        for mount in mounts.iter().rev().filter(|mount| mount.device == device) {
+            attach::unmount(&mount.target, lazy)?;
+        }
+        Ok(())
+    }
+}
