@@ -22,7 +22,7 @@ impl Clock {
         match self {
             Self::System => {
                 let now = clock_gettime(ClockId::RealtimeCoarse);
-                Time { s: now.tv_sec, ns: now.tv_nsec as u32 }
+                Time { s: now.tv_sec, ns: now.tv_nsec.unsigned_abs() as u32 }
             }
             Self::Manual(ns) => {
                 let ns = ns.load(Ordering::Relaxed);

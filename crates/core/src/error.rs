@@ -73,10 +73,9 @@ impl Error {
             Self::Refused(errno) => *errno,
             Self::Corrupt { .. } => Errno::UCLEAN,
             Self::NotAVolume | Self::Incompatible(_) | Self::VolumeSize { .. } => Errno::INVAL,
-            Self::Truncated { .. } => Errno::IO,
             Self::Medium(MediumError::ReadOnly { .. }) | Self::Latched(_) => Errno::ROFS,
             Self::Medium(MediumError::InUse { .. }) => Errno::BUSY,
-            Self::Medium(_) => Errno::IO,
+            Self::Truncated { .. } | Self::Medium(_) => Errno::IO,
         }
     }
 

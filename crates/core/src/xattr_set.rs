@@ -150,6 +150,7 @@ impl XattrSet {
     }
 
     /// Bytes in the content of the blob; zero: none is needed.
+    #[cfg(test)]
     pub(crate) fn encoded_size(&self) -> usize {
         self.size
     }

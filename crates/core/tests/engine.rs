@@ -121,7 +121,7 @@ fn a_closed_volume_opens_as_it_was() {
     let fs = Fs::open(open(), &OpenOptions::default()).unwrap();
     let root = fs.root().unwrap();
     let file = fs.create(&root, b"f", &FILE).unwrap();
-    fs.write(&file, 0, &[1; 100_000], false).unwrap();
+    fs.write(&file, 0, &vec![1; 100_000], false).unwrap();
     let space = fs.space();
     drop((file, root));
     fs.close().unwrap();

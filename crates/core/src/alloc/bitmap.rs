@@ -26,6 +26,7 @@ pub(super) struct FreeRun {
 
 impl ChunkBits {
     pub(super) const FREE: Self = Self([0; WORDS]);
+    #[cfg(test)]
     pub(super) const USED: Self = Self([u64::MAX; WORDS]);
 
     pub(super) fn from_words(words: [u64; WORDS]) -> Self {

@@ -47,6 +47,7 @@ impl Builder {
     }
 
     /// A volume on which all blocks are in use.
+    #[cfg(test)]
     pub(super) fn all_used(total_blocks: u64) -> Self {
         Self::filled(total_blocks, ChunkBits::USED)
     }
@@ -91,6 +92,7 @@ impl Builder {
     }
 
     /// Whether a block is marked, or lies beyond the end.
+    #[cfg(test)]
     pub(crate) fn is_used(&self, block: u64) -> bool {
         block >= self.total_blocks
             || self.bits[(block / CHUNK_BLOCKS) as usize].is_used((block % CHUNK_BLOCKS) as usize)

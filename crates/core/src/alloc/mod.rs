@@ -34,7 +34,7 @@ use std::fmt;
 use lodefs_layout::CHUNK_BLOCKS;
 use parking_lot::Mutex;
 
-pub(crate) use builder::{Builder, MarkError, TooFewWords};
+pub(crate) use builder::Builder;
 
 use bitmap::CHUNK;
 use chunks::{Chunks, Kind, pieces};
@@ -141,6 +141,7 @@ pub(crate) struct BlockAllocator {
 
 impl BlockAllocator {
     /// A volume on which all blocks are in use, and nothing is reserved.
+    #[cfg(test)]
     pub(crate) fn all_used(total_blocks: u64) -> Self {
         Builder::all_used(total_blocks).finish(0)
     }
@@ -234,6 +235,7 @@ impl BlockAllocator {
     }
 
     /// Whether a block is in use, its reuse is deferred, or it lies beyond the end of the volume.
+    #[cfg(test)]
     pub(crate) fn is_used(&self, block: u64) -> bool {
         block >= self.total_blocks
             || self.state.lock().chunks.bits()[(block / CHUNK_BLOCKS) as usize]

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
-use super::{BlockAllocator, Builder, FreeError, MarkError, Purpose, Request, Run, TooFewWords};
+use super::builder::{MarkError, TooFewWords};
+use super::{BlockAllocator, Builder, FreeError, Purpose, Request, Run};
 
 fn data(blocks: u64) -> Request {
     Request { blocks, goal: None, align: None, contiguous: false, purpose: Purpose::Data }

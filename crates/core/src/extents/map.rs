@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 
 use lodefs_layout::extent::EXTENT_BLOCKS_MAX;
+#[cfg(test)]
 use lodefs_layout::inode::INLINE_EXTENTS;
 use smallvec::SmallVec;
 

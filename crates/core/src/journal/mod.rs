@@ -30,7 +30,7 @@ use lodefs_pmem::{DirtyRanges, Domain, Durable, Ordered};
 use zerocopy::little_endian::{U32, U64};
 
 use self::lane::Lane;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::sync::{AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering};
 use crate::volume::Volume;
 
@@ -194,11 +194,11 @@ impl Journal {
         if keeper.state.is_gated() {
             // The overlay's pages hold the effects of records that a later boot replays only up to this number.
             explained =
-                self.write_state(volume, keeper, &explained, |state| state.committed_seq = U64::new(seq))?;
+                write_state(volume, keeper, &explained, |state| state.committed_seq = U64::new(seq))?;
         }
         let (settled, at_home) = volume.medium.settle(staged, &explained)?;
         let _void =
-            self.write_state(volume, keeper, &at_home, |state| state.generation = U64::new(next_generation))?;
+            write_state(volume, keeper, &at_home, |state| state.generation = U64::new(next_generation))?;
         keeper.synced_activity = activity;
         let lanes = self.all_lanes();
         let mut still_dirty = DirtyRanges::default();
@@ -240,7 +240,7 @@ impl Journal {
         let durable = volume.medium.sync()?;
         if keeper.state.committed_seq.get() != seq {
             let _committed =
-                self.write_state(volume, &mut keeper, &durable, |state| state.committed_seq = U64::new(seq))?;
+                write_state(volume, &mut keeper, &durable, |state| state.committed_seq = U64::new(seq))?;
         }
         keeper.synced_activity = activity;
         Ok(())
@@ -256,7 +256,7 @@ impl Journal {
     ) -> Result<()> {
         let mut keeper = self.keeper.lock();
         debug_assert_eq!(update, keeper.state.update.get() + 1, "the bitmap was saved for this update");
-        let _clean = self.write_state(volume, &mut keeper, saved, |state| {
+        let _clean = write_state(volume, &mut keeper, saved, |state| {
             state.flags = U32::new(state.flags.get() | CLEAN);
             state.used_inodes = U64::new(counters.used_inodes);
             state.inode_chunk_hint = U64::new(counters.inode_chunk_hint);
@@ -269,21 +269,21 @@ impl Journal {
     pub(crate) fn next_update(&self) -> u64 {
         self.keeper.lock().state.update.get() + 1
     }
+}
 
-    fn write_state(
-        &self,
-        volume: &Volume,
-        keeper: &mut Keeper,
-        before: &Durable,
-        change: impl FnOnce(&mut State),
-    ) -> Result<Durable, Error> {
-        let mut state = keeper.state;
-        state.update = U64::new(state.update.get() + 1);
-        change(&mut state);
-        let durable = state::write(volume, state, before)?;
-        keeper.state = state;
-        Ok(durable)
-    }
+/// Replaces the volume's state; in memory too, once it is durable.
+fn write_state(
+    volume: &Volume,
+    keeper: &mut Keeper,
+    before: &Durable,
+    change: impl FnOnce(&mut State),
+) -> Result<Durable> {
+    let mut state = keeper.state;
+    state.update = U64::new(state.update.get() + 1);
+    change(&mut state);
+    let durable = state::write(volume, state, before)?;
+    keeper.state = state;
+    Ok(durable)
 }
 
 /// Spreads threads over lanes, so that each mostly finds its own free and in its cache.

@@ -36,9 +36,9 @@ impl Fs {
             return Ok(0);
         }
         self.read_mapped(loaded(&state), offset, into)?;
-        let stale = self.atime_is_stale(&state);
+        let touched = self.atime_to_store(&state);
         drop(state);
-        if let Some(now) = stale {
+        if let Some(now) = touched {
             self.touch_atime(node.inode(), now)?;
         }
         Ok(into.len())
@@ -84,7 +84,7 @@ impl Fs {
     }
 
     /// The time to store as the last access, if it is time to do so ("relatime").
-    fn atime_is_stale(&self, state: &InodeState) -> Option<Time> {
+    fn atime_to_store(&self, state: &InodeState) -> Option<Time> {
         if !self.keeps_atime || state.flags().contains(Flags::NOATIME) || self.check_writable().is_err() {
             return None;
         }
@@ -161,9 +161,9 @@ impl Fs {
         }
         let tree = Tree { volume: &self.volume, nodes: &state.nodes, owner: dir.ino() };
         dir::read::read(&tree, state.slot.root.get(), from, visit)?;
-        let stale = self.atime_is_stale(&state);
+        let touched = self.atime_to_store(&state);
         drop(state);
-        match stale {
+        match touched {
             Some(now) => self.touch_atime(dir.inode(), now),
             None => Ok(()),
         }

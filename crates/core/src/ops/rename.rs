@@ -6,11 +6,21 @@ use smallvec::SmallVec;
 use super::locked::{Locked, LockedInode};
 use super::remove::{check_may_remove, drop_link};
 use crate::dir::leaf::Key;
-use crate::error::{Result, ensure};
+use crate::error::{Error, Result, ensure};
 use crate::fs::Fs;
 use crate::inode::{Inode, Node, SetTimes};
+use crate::sync::MutexGuard;
 use crate::tx::Tx;
-use crate::types::{Flags, Ino, Kind, NewInode, NewKind, RenameMode, Time, check_name};
+use crate::types::{Flags, Ino, Kind, NewInode, NewKind, RenameMode, check_name};
+
+/// A rename that knows what it is about.
+struct Rename<'a> {
+    fs: &'a Fs,
+    from: Place<'a>,
+    to: Place<'a>,
+    mode: RenameMode,
+    whiteout_owner: (u32, u32),
+}
 
 /// One side of a rename.
 #[derive(Clone, Copy)]
@@ -38,8 +48,13 @@ impl Fs {
     ) -> Result<()> {
         check_name(old_name)?;
         check_name(new_name)?;
-        let from = Place { dir: old_dir, key: self.key(old_name) };
-        let to = Place { dir: new_dir, key: self.key(new_name) };
+        let rename = Rename {
+            fs: self,
+            from: Place { dir: old_dir, key: self.key(old_name) },
+            to: Place { dir: new_dir, key: self.key(new_name) },
+            mode,
+            whiteout_owner,
+        };
         loop {
             let source = self.lookup(old_dir, old_name)?;
             let target = self.resolve(new_dir, new_name)?;
@@ -51,113 +66,113 @@ impl Fs {
                 (_, Some(target)) if target.ino() == source.ino() => return Ok(()),
                 _ => {}
             }
-            let resolved = Resolved { source, target };
-            if self.rename_if_still(from, to, &resolved, mode, whiteout_owner)? {
+            if rename.commit_if_still(&Resolved { source, target })? {
                 return Ok(());
             }
         }
     }
+}
 
+impl Rename<'_> {
     /// Renames if both names still lead where they led when they were looked up.
-    fn rename_if_still(
-        &self,
-        from: Place<'_>,
-        to: Place<'_>,
-        resolved: &Resolved,
-        mode: RenameMode,
-        whiteout_owner: (u32, u32),
-    ) -> Result<bool> {
-        let crossing = from.dir.ino() != to.dir.ino();
-        let is_dir = |node: &Node| Ok::<_, crate::Error>(node.inode().read()?.kind() == Kind::Directory);
-        let moves_dir = crossing
-            && (is_dir(&resolved.source)?
-                || mode == RenameMode::Exchange && resolved.target.as_ref().map_or(Ok(false), is_dir)?);
-        let _standstill = moves_dir.then(|| self.moving_directories.lock());
-        if moves_dir {
-            ensure(!self.is_within(to.dir, resolved.source.ino())?, Errno::INVAL)?;
-            if let Some(target) = &resolved.target {
-                let refusal = if mode == RenameMode::Exchange { Errno::INVAL } else { Errno::NOTEMPTY };
-                ensure(!self.is_within(from.dir, target.ino())?, refusal)?;
-            }
-        }
-        let mut tx = Tx::begin(self)?;
+    fn commit_if_still(&self, resolved: &Resolved) -> Result<bool> {
+        let (from, to) = (self.from, self.to);
+        let _standstill = self.check_ancestry(resolved)?;
+        let mut tx = Tx::begin(self.fs)?;
         let mut inodes: SmallVec<[&Inode; 4]> = SmallVec::new();
         inodes.extend([from.dir.inode(), to.dir.inode(), resolved.source.inode()]);
         inodes.extend(resolved.target.as_ref().map(Node::inode));
         let mut locked = Locked::lock(&inodes)?;
-        let still_there = leads_to(self, &tx, &mut locked, from, Some(resolved.source.ino()))?
-            && leads_to(self, &tx, &mut locked, to, resolved.target.as_ref().map(Node::ino))?;
+        let still_there = leads_to(self.fs, &tx, &mut locked, from, Some(resolved.source.ino()))?
+            && leads_to(self.fs, &tx, &mut locked, to, resolved.target.as_ref().map(Node::ino))?;
         if !still_there {
             return Ok(false);
         }
-        check_rename(&mut locked, from, to, resolved, mode)?;
-        match (&resolved.target, mode) {
+        self.check(&mut locked, resolved)?;
+        match (&resolved.target, self.mode) {
             (Some(target), RenameMode::Exchange) => {
-                self.exchange(&mut tx, &mut locked, from, to, &resolved.source, target)?;
+                self.exchange(&mut tx, &mut locked, &resolved.source, target)?;
             }
-            _ => self.move_entry(&mut tx, &mut locked, from, to, resolved, mode, whiteout_owner)?,
+            _ => self.move_entry(&mut tx, &mut locked, resolved)?,
         }
-        let now = self.now();
+        let now = self.fs.now();
         for dir in [from.dir, to.dir] {
             locked.get(dir.inode()).touch_content(now);
         }
-        set_ctimes(&mut locked, resolved, now);
+        for node in std::iter::once(&resolved.source).chain(&resolved.target) {
+            locked.get(node.inode()).slot.set_ctime(now);
+        }
         locked.commit(tx)?;
         Ok(true)
     }
 
-    /// Whether `dir` is `ancestor` or lies below it. Directories must not be moving.
-    fn is_within(&self, dir: &Node, ancestor: Ino) -> Result<bool> {
-        let mut node = dir.clone();
-        loop {
-            if node.ino() == ancestor {
-                return Ok(true);
-            }
-            let parent = Ino(node.inode().read()?.slot.parent.get());
-            if node.ino() == Ino::ROOT || parent == node.ino() {
-                return Ok(false);
-            }
-            node = node.fs().node(parent)?;
+    /// If a directory is to get another parent: keeps all directories in place, and refuses to put one below itself.
+    fn check_ancestry(&self, resolved: &Resolved) -> Result<Option<MutexGuard<'_, ()>>> {
+        let is_dir = |node: &Node| Ok::<_, Error>(node.inode().read()?.kind() == Kind::Directory);
+        let exchanges = self.mode == RenameMode::Exchange;
+        let target_moves = exchanges && resolved.target.as_ref().map_or(Ok(false), is_dir)?;
+        let crossing = self.from.dir.ino() != self.to.dir.ino();
+        if !crossing || !(is_dir(&resolved.source)? || target_moves) {
+            return Ok(None);
+        }
+        let standstill = self.fs.moving_directories.lock();
+        ensure(!is_within(self.to.dir, resolved.source.ino())?, Errno::INVAL)?;
+        if let Some(target) = &resolved.target {
+            let refusal = if exchanges { Errno::INVAL } else { Errno::NOTEMPTY };
+            ensure(!is_within(self.from.dir, target.ino())?, refusal)?;
+        }
+        Ok(Some(standstill))
+    }
+
+    fn check(&self, locked: &mut Locked<'_>, resolved: &Resolved) -> Result<()> {
+        const FIXED: Flags = Flags::IMMUTABLE.union(Flags::APPEND);
+        let source = locked.get(resolved.source.inode());
+        let source_is_dir = source.kind() == Kind::Directory;
+        ensure(!source.flags().intersects(FIXED), Errno::PERM)?;
+        check_may_remove(locked.get(self.from.dir.inode()))?;
+        let new_parent = locked.get(self.to.dir.inode());
+        ensure(new_parent.slot.links.get() > 0, Errno::NOENT)?;
+        let Some(target) = &resolved.target else {
+            return ensure(!new_parent.flags().contains(Flags::IMMUTABLE), Errno::PERM);
+        };
+        check_may_remove(new_parent)?;
+        let target = locked.get(target.inode());
+        ensure(!target.flags().intersects(FIXED), Errno::PERM)?;
+        if self.mode == RenameMode::Exchange {
+            return Ok(());
+        }
+        match (source_is_dir, target.kind() == Kind::Directory) {
+            (true, false) => Err(Errno::NOTDIR.into()),
+            (false, true) => Err(Errno::ISDIR.into()),
+            (true, true) => ensure(target.slot.size.get() == 0, Errno::NOTEMPTY),
+            (false, false) => Ok(()),
         }
     }
 
-    fn move_entry(
-        &self,
-        tx: &mut Tx<'_>,
-        locked: &mut Locked<'_>,
-        from: Place<'_>,
-        to: Place<'_>,
-        resolved: &Resolved,
-        mode: RenameMode,
-        whiteout_owner: (u32, u32),
-    ) -> Result<()> {
-        let source = &resolved.source;
+    fn move_entry(&self, tx: &mut Tx<'_>, locked: &mut Locked<'_>, resolved: &Resolved) -> Result<()> {
+        let (fs, from, to, source) = (self.fs, self.from, self.to, &resolved.source);
         let kind = locked.get(source.inode()).kind();
         let new_parent = locked.get(to.dir.inode());
         match &resolved.target {
             Some(target) => {
-                let entry = new_parent.find_entry(self, tx, to.key)?.ok_or(Errno::NOENT)?;
-                new_parent.redirect_entry(self, tx, to.key, &entry, source.ino(), kind);
+                let entry = new_parent.find_entry(fs, tx, to.key)?.ok_or(Errno::NOENT)?;
+                new_parent.redirect_entry(fs, tx, to.key, &entry, source.ino(), kind);
                 let replaced = locked.get(target.inode());
                 drop_link(replaced)?;
                 if replaced.kind() == Kind::Directory {
                     locked.get(to.dir.inode()).add_links(-1)?;
                 }
             }
-            None => new_parent.insert_entry(self, tx, to.key, source.ino(), kind)?,
+            None => new_parent.insert_entry(fs, tx, to.key, source.ino(), kind)?,
         }
         // Looked up again: adding the new name may have moved the old one to another leaf.
-        let whiteout = matches!(mode, RenameMode::Whiteout | RenameMode::NoReplaceWhiteout);
-        let taken = if whiteout {
-            Some(self.put_whiteout(tx, locked.get(from.dir.inode()), whiteout_owner)?)
-        } else {
-            None
-        };
         let old_parent = locked.get(from.dir.inode());
-        let entry = old_parent.find_entry(self, tx, from.key)?.ok_or(Errno::NOENT)?;
-        match taken {
-            Some(ino) => old_parent.redirect_entry(self, tx, from.key, &entry, ino, Kind::CharDevice),
-            None => old_parent.remove_entry(self, tx, from.key, &entry)?,
+        let entry = old_parent.find_entry(fs, tx, from.key)?.ok_or(Errno::NOENT)?;
+        if matches!(self.mode, RenameMode::Whiteout | RenameMode::NoReplaceWhiteout) {
+            let whiteout = self.put_whiteout(tx, old_parent)?;
+            old_parent.redirect_entry(fs, tx, from.key, &entry, whiteout, Kind::CharDevice);
+        } else {
+            old_parent.remove_entry(fs, tx, from.key, &entry)?;
         }
         if kind == Kind::Directory {
             adopt(locked, from.dir, to.dir, source)?;
@@ -166,25 +181,19 @@ impl Fs {
     }
 
     /// Makes the character device 0:0 that says "there is nothing here" to an overlay.
-    fn put_whiteout(&self, tx: &mut Tx<'_>, parent: &LockedInode<'_>, owner: (u32, u32)) -> Result<Ino> {
-        let new = NewInode { kind: NewKind::CharDevice(0), perm: 0, umask: 0, uid: owner.0, gid: owner.1 };
-        self.put_new(tx, parent, &new)
+    fn put_whiteout(&self, tx: &mut Tx<'_>, parent: &LockedInode<'_>) -> Result<Ino> {
+        let (uid, gid) = self.whiteout_owner;
+        let new = NewInode { kind: NewKind::CharDevice(0), perm: 0, umask: 0, uid, gid };
+        self.fs.put_new(tx, parent, &new)
     }
 
-    fn exchange(
-        &self,
-        tx: &mut Tx<'_>,
-        locked: &mut Locked<'_>,
-        from: Place<'_>,
-        to: Place<'_>,
-        source: &Node,
-        target: &Node,
-    ) -> Result<()> {
+    fn exchange(&self, tx: &mut Tx<'_>, locked: &mut Locked<'_>, source: &Node, target: &Node) -> Result<()> {
+        let (from, to) = (self.from, self.to);
         for (place, arriving) in [(from, target), (to, source)] {
             let kind = locked.get(arriving.inode()).kind();
             let parent = locked.get(place.dir.inode());
-            let entry = parent.find_entry(self, tx, place.key)?.ok_or(Errno::NOENT)?;
-            parent.redirect_entry(self, tx, place.key, &entry, arriving.ino(), kind);
+            let entry = parent.find_entry(self.fs, tx, place.key)?.ok_or(Errno::NOENT)?;
+            parent.redirect_entry(self.fs, tx, place.key, &entry, arriving.ino(), kind);
         }
         for (node, old_dir, new_dir) in [(source, from.dir, to.dir), (target, to.dir, from.dir)] {
             if locked.get(node.inode()).kind() == Kind::Directory {
@@ -193,6 +202,23 @@ impl Fs {
         }
         Ok(())
     }
+}
+
+/// Whether `dir` is `ancestor` or lies below it. Directories must not be moving.
+fn is_within(dir: &Node, ancestor: Ino) -> Result<bool> {
+    let mut node = dir.clone();
+    // On a sound volume no path is longer than there are inodes.
+    for _ in 0..=dir.fs().table.used() {
+        if node.ino() == ancestor {
+            return Ok(true);
+        }
+        let parent = Ino(node.inode().read()?.slot.parent.get());
+        if node.ino() == Ino::ROOT || parent == node.ino() {
+            return Ok(false);
+        }
+        node = node.fs().node(parent)?;
+    }
+    Err(Error::corrupt_inode(dir.ino(), "its parents form a circle"))
 }
 
 /// Whether a name leads to `expected` (or nowhere).
@@ -207,50 +233,9 @@ fn leads_to(
     Ok(entry.map(|entry| entry.ino) == expected)
 }
 
-fn check_rename(
-    locked: &mut Locked<'_>,
-    from: Place<'_>,
-    to: Place<'_>,
-    resolved: &Resolved,
-    mode: RenameMode,
-) -> Result<()> {
-    const FIXED: Flags = Flags::IMMUTABLE.union(Flags::APPEND);
-    let source = locked.get(resolved.source.inode());
-    let source_kind = source.kind();
-    let source_fixed = source.flags().intersects(FIXED);
-    check_may_remove(locked.get(from.dir.inode()))?;
-    ensure(!source_fixed, Errno::PERM)?;
-    let new_parent = locked.get(to.dir.inode());
-    ensure(new_parent.slot.links.get() > 0, Errno::NOENT)?;
-    match &resolved.target {
-        None => ensure(!new_parent.flags().contains(Flags::IMMUTABLE), Errno::PERM)?,
-        Some(target) => {
-            check_may_remove(new_parent)?;
-            let target = locked.get(target.inode());
-            ensure(!target.flags().intersects(FIXED), Errno::PERM)?;
-            if mode != RenameMode::Exchange {
-                match (source_kind == Kind::Directory, target.kind() == Kind::Directory) {
-                    (true, false) => return Err(Errno::NOTDIR.into()),
-                    (false, true) => return Err(Errno::ISDIR.into()),
-                    (true, true) => ensure(target.slot.size.get() == 0, Errno::NOTEMPTY)?,
-                    (false, false) => {}
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
 /// A directory has moved from one parent to another.
 fn adopt(locked: &mut Locked<'_>, old_dir: &Node, new_dir: &Node, child: &Node) -> Result<()> {
     locked.get(child.inode()).slot.parent = new_dir.ino().0.into();
     locked.get(old_dir.inode()).add_links(-1)?;
     locked.get(new_dir.inode()).add_links(1)
-}
-
-fn set_ctimes(locked: &mut Locked<'_>, resolved: &Resolved, now: Time) {
-    locked.get(resolved.source.inode()).slot.set_ctime(now);
-    if let Some(target) = &resolved.target {
-        locked.get(target.inode()).slot.set_ctime(now);
-    }
 }

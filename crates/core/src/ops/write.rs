@@ -98,10 +98,11 @@ impl Fs {
         drop_privileges: bool,
     ) -> Result<usize> {
         let now = self.now();
-        let privileged = drop_privileges && locked.slot.mode.get() & (S_ISUID | S_ISGID) != 0
-            || drop_privileges && locked.slot.xattr_block.get() != 0;
+        let has_privileges =
+            locked.slot.mode.get() & (S_ISUID | S_ISGID) != 0 || locked.slot.xattr_block.get() != 0;
+        let drop_privileges = drop_privileges && has_privileges;
         locked.state.extents(&self.volume, locked.inode.ino)?;
-        if !privileged && self.overwrite(locked, offset, bytes, now)? {
+        if !drop_privileges && self.overwrite(locked, offset, bytes, now)? {
             return Ok(bytes.len());
         }
         let mut tx = Tx::begin(self)?;
