@@ -20,7 +20,8 @@ use std::fs::File;
 use std::io;
 use std::panic::Location;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
 
 use crate::domain::{Domain, DomainReport, MediumKind};
 use crate::error::MediumError;
@@ -57,8 +58,9 @@ pub struct Medium {
     pub(crate) file: Option<File>,
     pub(crate) path: Option<PathBuf>,
     pub(crate) boot_id: [u8; 16],
-    /// A write-back failed. The host may have forgotten what it could not write, so no later one can be believed.
-    pub(crate) failed: AtomicBool,
+    /// Whether a write-back failed. The host may have forgotten what it could not write, and tells of it only once, so
+    /// no later one can be believed. Held during a write-back, so that no other returns before this is known.
+    pub(crate) failed: Mutex<bool>,
 }
 
 impl Medium {
@@ -130,7 +132,7 @@ impl Medium {
         }
     }
 
-    /// Stores fresh bytes and starts their write-back. Fastest if `at` and the size are multiples of eight.
+    /// Stores fresh bytes and starts their write-back. Fastest if start and end are multiples of a cache line (64).
     #[inline]
     #[track_caller]
     pub fn write(&self, at: u64, bytes: &[u8]) -> Result<Flushed, MediumError> {
@@ -234,7 +236,7 @@ impl Medium {
     #[expect(clippy::needless_pass_by_value, reason = "the evidence is used up")]
     pub fn release(&self, settled: Settled, still_dirty: &DirtyRanges) {
         if let Some(overlay) = &self.overlay {
-            // A copy that cannot be dropped costs memory and says the same as what is shared.
+            // A copy that cannot be dropped (locked memory) says the same as what is shared, and stays guarded.
             let _ = overlay.release(&settled.pages, still_dirty);
         }
     }
@@ -262,7 +264,8 @@ impl Medium {
 
     #[track_caller]
     fn sync_pages(&self) -> Result<(), MediumError> {
-        if self.failed.load(Ordering::Acquire) {
+        let mut failed = self.failed.lock();
+        if *failed {
             return Err(MediumError::Failed { name: self.name() });
         }
         let location = Location::caller();
@@ -270,9 +273,7 @@ impl Medium {
         let synced = self.check_still_whole().and_then(|()| {
             self.shared.sync().map_err(|source| self.io_error("write its pages back", source))
         });
-        if synced.is_err() {
-            self.failed.store(true, Ordering::Release);
-        }
+        *failed = synced.is_err();
         synced
     }
 

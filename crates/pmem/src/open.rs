@@ -6,8 +6,8 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 
+use parking_lot::Mutex;
 use rustix::fs::{FlockOperation, MemfdFlags, Mode, OFlags, flock, memfd_create};
 use rustix::io::Errno;
 
@@ -213,7 +213,7 @@ fn map(plan: Plan) -> Result<Medium, MediumError> {
         file: Some(file),
         path,
         boot_id: host::boot_id(),
-        failed: AtomicBool::new(false),
+        failed: Mutex::new(false),
     })
 }
 

@@ -109,6 +109,20 @@ fn the_region_is_found_from_a_partition_and_through_mapped_devices() {
 }
 
 #[test]
+fn a_device_over_several_regions_is_as_weak_as_the_weakest() {
+    for (first, second) in [("cpu_cache", "memory_controller"), ("memory_controller", "cpu_cache")] {
+        let sys = made_up_sys(first);
+        let region = sys.path().join("devices/ndbus0/region1");
+        let disk = region.join("block/pmem1");
+        fs::create_dir_all(&disk).unwrap();
+        fs::write(region.join("persistence_domain"), second).unwrap();
+        symlink(&disk, sys.path().join("devices/virtual/block/dm-0/slaves/pmem1")).unwrap();
+        let found = persistence_under(sys.path(), "block", rustix::fs::makedev(253, 0));
+        assert_eq!(found, Some(Persistence::MemoryController));
+    }
+}
+
+#[test]
 fn a_temporary_file_is_probed_as_what_it_is() {
     let file = tempfile::NamedTempFile::new_in("/dev/shm").unwrap();
     file.as_file().set_len(8192).unwrap();

@@ -41,7 +41,7 @@ impl WriteBack {
 #[inline]
 pub(crate) fn fence() {
     // SAFETY: `dsb` is part of every AArch64 processor. Without `nomem`, nothing is moved past it.
-    unsafe { asm!("dsb ish", options(nostack, preserves_flags)) }
+    unsafe { asm!("dsb sy", options(nostack, preserves_flags)) }
 }
 
 /// Copies `size` bytes and starts their write-back: there are no streaming stores that a fence would order.
