@@ -125,6 +125,11 @@ impl Chunks {
         self.free_in(chunk) == CHUNK
     }
 
+    /// Whether the chunk holds parts of large files only.
+    pub(super) fn is_large(&self, chunk: usize) -> bool {
+        self.infos[chunk].kind == Kind::Large
+    }
+
     /// The next partially free chunk, from `from` on, in a bin.
     pub(super) fn next_in_bin(&self, bin: usize, from: usize) -> Option<usize> {
         self.bins[bin].next(from)

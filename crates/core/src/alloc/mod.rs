@@ -86,12 +86,15 @@ pub(crate) enum Purpose {
 pub(crate) struct Request {
     /// Number of blocks.
     pub(crate) blocks: u64,
-    /// The best first block: the one behind the file's last extent. None for a new file.
-    pub(crate) goal: Option<u64>,
+    /// The best first block: the one behind the file's last extent. In a large file with holes, the one that lies
+    /// to a neighbour in the same 2 MiB of the file as the logical blocks lie to each other. None if there is
+    /// nothing to lie beside.
+    pub goal: Option<u64>,
     /// The wish that `start % 512` be this number modulo 512: that of the logical block for which the run is
-    /// meant. With it 2 MiB pages can map the file, so give it for files that are or will be large. Even a small
-    /// request then gets a whole chunk if it cannot continue in one at its goal.
-    pub(crate) align: Option<u64>,
+    /// meant. With it 2 MiB pages can map the file, so give it for what fills 2 MiB or probably will; not for the
+    /// end of a file whose size is known. Even a small request then gets a whole chunk, unless it continues in one
+    /// at its goal, or most free space is scattered already.
+    pub align: Option<u64>,
     /// All blocks in one run, or nothing.
     pub(crate) contiguous: bool,
     /// What they are wanted for.

@@ -30,6 +30,8 @@ const TRIES: usize = 16;
 const GROWTH_ROOM: usize = 32;
 /// Small requests break whole chunks while broken chunks hold less than one part in so many of the free blocks.
 const WHOLE_SHARE: u64 = 16;
+/// The same for small requests that should be aligned: a sparse file must not take a chunk for each of its blocks.
+const ALIGNED_SHARE: u64 = 2;
 /// Runs of adjacent whole chunks looked at for a large request.
 const WHOLE_RUNS_MAX: usize = 64;
 
@@ -128,7 +130,7 @@ impl Placer {
         }
         self.in_own_chunk(chunks, wish, wish.comfortable())
             .or_else(|| self.in_bins(chunks, wish, wish.kind, wish.comfortable()))
-            .or_else(|| if may_break(chunks) { self.break_whole(chunks, wish) } else { None })
+            .or_else(|| if may_break(chunks, WHOLE_SHARE) { self.break_whole(chunks, wish) } else { None })
             .or_else(|| {
                 wish.lengths().find_map(|need| {
                     self.in_bins(chunks, wish, wish.kind, need)
@@ -260,10 +262,10 @@ fn thread_number() -> usize {
     NUMBER.with(|number| *number)
 }
 
-/// Whether so little free space lies in broken chunks that a small request may break another.
-fn may_break(chunks: &Chunks) -> bool {
+/// Whether so little free space, one part in `share`, lies in broken chunks that a small request may break another.
+fn may_break(chunks: &Chunks, share: u64) -> bool {
     let in_broken = chunks.free_blocks() - chunks.whole_chunks() * CHUNK as u64;
-    in_broken < chunks.free_blocks() / WHOLE_SHARE
+    in_broken < chunks.free_blocks() / share
 }
 
 /// At the goal, if it is free and suits the alignment.
@@ -282,13 +284,14 @@ fn at_goal(chunks: &Chunks, wish: &Wish) -> Option<Run> {
         if chunk >= chunks.len() {
             break;
         }
-        // 2 MiB pages can map what starts with a whole chunk only.
-        if wish.phase.is_some() && start == 0 && !chunks.is_whole(chunk) {
+        // A page cannot map a chunk that small files share. One of a large file is probably this file's own.
+        if wish.phase.is_some() && start == 0 && !chunks.is_whole(chunk) && !chunks.is_large(chunk) {
             break;
         }
         // Breaking the next whole chunk is subject to the policy, wherever the request comes from.
-        let free_to_break = wish.phase.is_some() || wanted - len >= CHUNK || (wish.contiguous && len > 0);
-        if chunks.is_whole(chunk) && !free_to_break && !may_break(chunks) {
+        let free_to_break = wanted - len >= CHUNK || (wish.contiguous && len > 0);
+        let share = if wish.phase.is_some() { ALIGNED_SHARE } else { WHOLE_SHARE };
+        if chunks.is_whole(chunk) && !free_to_break && !may_break(chunks, share) {
             break;
         }
         let step = (wanted - len).min(CHUNK - start);
@@ -307,7 +310,8 @@ fn at_goal(chunks: &Chunks, wish: &Wish) -> Option<Run> {
 fn in_whole_chunks(chunks: &Chunks, wish: &Wish) -> Option<Run> {
     // Where a file was interrupted within its 2 MiB, what follows can no longer be mapped by one page.
     let interrupted = wish.goal.is_some() && wish.phase.is_some_and(|phase| phase > 0);
-    if wish.blocks < CHUNK as u64 && (wish.phase.is_none() || interrupted) {
+    let is_small = wish.blocks < CHUNK as u64;
+    if is_small && (wish.phase.is_none() || interrupted || !may_break(chunks, ALIGNED_SHARE)) {
         return None;
     }
     let phase = wish.phase.unwrap_or(0);

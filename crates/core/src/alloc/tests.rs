@@ -343,6 +343,28 @@ fn an_interrupted_page_does_not_break_another_chunk() {
 }
 
 #[test]
+fn a_sparse_file_leaves_half_of_the_whole_chunks() {
+    let allocator = Builder::new(64 * 512).finish(0);
+    for window in 0..64 {
+        allocator.allocate(&Request { align: Some(window * 512 + 9), ..data(1) }).unwrap();
+    }
+    assert_eq!(allocator.counts().whole_chunks_free, 31);
+}
+
+#[test]
+fn a_page_is_filled_in_any_order_around_its_first_block() {
+    let allocator = Builder::new(64 * 512).finish(0);
+    let first = allocator.allocate(&Request { align: Some(77), ..data(1) }).unwrap();
+    let start = first.start - 77;
+    for logical in (0..512).rev().filter(|logical| *logical != 77) {
+        allocator.allocate(&data(1)).unwrap();
+        let goal = Some(start + logical);
+        let next = allocator.allocate(&Request { goal, align: Some(logical), ..data(1) }).unwrap();
+        assert_eq!(next.start, start + logical);
+    }
+}
+
+#[test]
 fn chunks_of_large_files_are_given_up_one_at_a_time() {
     let allocator = Builder::new(8 * 512).finish(0);
     let ends: Vec<Run> =
