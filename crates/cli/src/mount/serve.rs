@@ -68,7 +68,9 @@ fn mount_and_serve(
 
 fn open_medium(request: &Request) -> anyhow::Result<Medium> {
     let path = request.volume.as_path();
-    if request.create.is_some() && matches!(volume::occupant(path)?, Occupant::Nobody | Occupant::EmptyFile(0)) {
+    if request.create.is_some()
+        && matches!(volume::occupant(path)?, Occupant::Nobody | Occupant::EmptyFile(0))
+    {
         let size = request.create;
         return volume::make(&NewVolume { path, size, label: "", uuid: None, reserve: Reserve::Full });
     }

@@ -193,8 +193,7 @@ impl Journal {
         let mut explained = volume.medium.sync()?;
         if keeper.state.is_gated() {
             // The overlay's pages hold the effects of records that a later boot replays only up to this number.
-            explained =
-                write_state(volume, keeper, &explained, |state| state.committed_seq = U64::new(seq))?;
+            explained = write_state(volume, keeper, &explained, |state| state.committed_seq = U64::new(seq))?;
         }
         let (settled, at_home) = volume.medium.settle(staged, &explained)?;
         let _void =
