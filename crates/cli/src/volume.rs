@@ -156,6 +156,7 @@ fn try_make(new: &NewVolume<'_>) -> anyhow::Result<Medium> {
         root_uid: geteuid().as_raw(),
         root_gid: getegid().as_raw(),
         root_perm: 0o755,
+        ..FormatOptions::default()
     };
     Fs::format(&medium, &options).map_err(|error| explain(new.path, error))?;
     Ok(medium)

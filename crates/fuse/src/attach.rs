@@ -79,6 +79,9 @@ pub enum MountError {
     /// Kernel and server do not speak the same language.
     #[error("the kernel and the server did not come to terms: {0}; this needs Linux 5.11 or later")]
     Handshake(io::Error),
+    /// The volume has no usable root directory.
+    #[error(transparent)]
+    Root(lodefs_core::Error),
     /// Nothing is mounted there.
     #[error("{}: nothing is mounted there; see `findmnt -t {type}`", .0.display(), type = crate::FILE_SYSTEM_TYPE)]
     NotMounted(PathBuf),

@@ -24,7 +24,7 @@ const LISTING_BATCH: usize = 64;
 /// The engine and what the kernel knows of it.
 pub(crate) struct Served {
     pub(crate) fs: Arc<Fs>,
-    pub(crate) nodes: NodeTable<Node>,
+    pub(crate) nodes: Arc<NodeTable<Node>>,
     report: Option<Report>,
     /// The way to the kernel's caches; there once the session is.
     notifier: Arc<OnceLock<Notifier>>,
@@ -44,8 +44,12 @@ pub(crate) struct New<'a> {
 }
 
 impl Served {
-    pub(crate) fn new(fs: Arc<Fs>, report: Option<Report>, notifier: Arc<OnceLock<Notifier>>) -> Self {
-        let nodes = NodeTable::new(fs.root());
+    pub(crate) fn new(
+        fs: Arc<Fs>,
+        nodes: Arc<NodeTable<Node>>,
+        report: Option<Report>,
+        notifier: Arc<OnceLock<Notifier>>,
+    ) -> Self {
         Self { fs, nodes, report, notifier }
     }
 

@@ -9,13 +9,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use fuser::{Config, SessionACL};
-use lodefs_core::Fs;
+use lodefs_core::{Fs, Node};
 
 use crate::adapter::Adapter;
 use crate::attach::{self, MountError};
 use crate::mountinfo;
 use crate::options::{Allow, MountOptions};
 use crate::served::Served;
+use crate::table::NodeTable;
 
 /// A mount that is ready to be served. Programs that touch it wait until it is.
 pub struct Session {
@@ -26,11 +27,12 @@ pub struct Session {
 /// Mounts `fs` on the directory `target`.
 pub fn mount(fs: Arc<Fs>, target: &Path, options: &MountOptions) -> Result<Session, MountError> {
     let target = attach::resolve_target(target)?;
+    let nodes = Arc::new(NodeTable::new(fs.root().map_err(MountError::Root)?));
     let device = attach::attach(&target, options)?;
     // From here on there is a mount to take back.
-    let unmounter = Unmounter { device: device_of(&target), target };
+    let unmounter = Unmounter { device: device_of(&target), target, nodes: Arc::clone(&nodes) };
     let notifier = Arc::new(OnceLock::new());
-    let served = Served::new(fs, options.report.clone(), Arc::clone(&notifier));
+    let served = Served::new(fs, nodes, options.report.clone(), Arc::clone(&notifier));
     let adapter = Adapter::new(served, options.writeback);
     let acl = match options.allow {
         Allow::OwnerAndRoot => SessionACL::RootAndOwner,
@@ -69,11 +71,12 @@ impl Session {
 }
 
 /// Takes a mount out of the tree of names, wherever it is now.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Unmounter {
     target: PathBuf,
     /// Tells it from another mount that has come to lie on the same directory.
     device: Option<(u32, u32)>,
+    nodes: Arc<NodeTable<Node>>,
 }
 
 impl Unmounter {
@@ -91,5 +94,12 @@ impl Unmounter {
             attach::unmount(&mount.target, lazy)?;
         }
         Ok(())
+    }
+
+    /// Gives up all inodes that the kernel still holds, so that the volume can be closed cleanly before the mount is
+    /// gone: files that are open but have no name any more are deleted. Whoever uses the mount gets errors from now
+    /// on.
+    pub fn abandon(&self) {
+        self.nodes.clear();
     }
 }

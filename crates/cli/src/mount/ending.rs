@@ -70,6 +70,7 @@ impl Ending {
 
     /// Closes the volume under whoever still uses it, and ends the process, which ends the connection.
     fn cut_off(&self) -> ! {
+        self.unmounter.abandon();
         match self.fs.close() {
             Ok(()) => process::exit(0),
             Err(error) => {

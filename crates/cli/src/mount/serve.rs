@@ -8,6 +8,7 @@ use anyhow::{Context, bail};
 use lodefs_core::{Fs, OpenOptions};
 use lodefs_fuse::{Allow, MountOptions, Report as ReportSource, Session};
 use lodefs_pmem::{Access, Domain, Medium, Reserve};
+use rustix::mount::MountFlags;
 use rustix::process::geteuid;
 
 use super::Request;
@@ -24,6 +25,7 @@ pub(crate) fn run(request: &Request, announce: impl FnOnce() -> anyhow::Result<(
     let options = OpenOptions {
         read_only: request.options.read_only(),
         commit_interval: Some(request.options.commit),
+        no_atime: request.options.set.contains(MountFlags::NOATIME),
         ..OpenOptions::default()
     };
     let fs = Fs::open(medium, &options).map_err(|error| volume::explain(path, error))?;
