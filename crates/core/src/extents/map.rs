@@ -114,10 +114,14 @@ impl ExtentMap {
         Err(next.map_or(u64::MAX, |(start, _)| start - logical))
     }
 
-    /// Where an extent that starts at `logical` would best lie: right behind what comes before it.
-    pub(crate) fn goal(&self, logical: u64) -> Option<u64> {
-        let (start, placed) = self.tree.range(..logical).next_back()?;
-        (start + placed.blocks == logical).then_some(placed.physical + placed.blocks)
+    /// The extents before and behind `logical`, which is in a hole.
+    pub(crate) fn neighbours(&self, logical: u64) -> (Option<Extent>, Option<Extent>) {
+        let before = self.tree.range(..logical).next_back();
+        let behind = self.tree.range(logical..).next();
+        (
+            before.map(|(start, placed)| extent_of(*start, placed)),
+            behind.map(|(start, placed)| extent_of(*start, placed)),
+        )
     }
 
     /// Maps a range that is a hole. Joins the extent before it if they are adjacent. `false` if no slot is free.
@@ -218,7 +222,7 @@ mod tests {
         assert_eq!(map.len(), 1);
         assert_eq!(map.find(5), Ok(extent(5, 105, 1)));
         assert_eq!(map.find(6), Err(u64::MAX));
-        assert_eq!(map.goal(6), Some(106));
+        assert_eq!(map.neighbours(6), (Some(extent(0, 100, 6)), None));
         assert_eq!(edits.last(), Some(&(0, Some(extent(0, 100, 6)))));
     }
 

@@ -256,14 +256,29 @@ impl Fs {
     }
 }
 
-/// Where blocks from `logical` on should lie: right behind what comes before, but in a large file each 2 MiB at the
-/// start of a chunk, so that a 2 MiB page can map it.
+/// Where `wanted` blocks from `logical` on should lie: start and alignment.
+///
+/// Right behind what comes before; or, where a 2 MiB page could map the file, so that it can: each 2 MiB of a large file at
+/// the start of a chunk, and blocks of one such part side by side whatever the order in which they are written.
 fn placement(map: &ExtentMap, logical: u64, wanted: u64) -> (Option<u64>, Option<u64>) {
-    let goal = map.goal(logical);
+    let (before, behind) = map.neighbours(logical);
+    let adjacent =
+        before.filter(|extent| extent.logical_end() == logical).map(|extent| extent.physical + extent.blocks);
     if logical + wanted < CHUNK_BLOCKS {
-        return (goal, None);
+        return (adjacent, None);
     }
     let phase = logical % CHUNK_BLOCKS;
-    let goal = goal.filter(|goal| phase != 0 || goal % CHUNK_BLOCKS == phase);
-    (goal, Some(phase))
+    let part = logical - phase;
+    let same_part = |block: u64| block >= part && block < part + CHUNK_BLOCKS;
+    let from_before = before
+        .filter(|extent| same_part(extent.logical_end() - 1))
+        .map(|extent| extent.physical + (logical - extent.logical));
+    let from_behind = behind
+        .filter(|extent| same_part(extent.logical))
+        .and_then(|extent| extent.physical.checked_sub(extent.logical - logical));
+    let neighbour = from_before.or(from_behind);
+    let goal = neighbour.or(adjacent).filter(|goal| phase != 0 || goal.is_multiple_of(CHUNK_BLOCKS));
+    // The end of a large file that is shorter than a part needs no chunk of its own.
+    let is_short_end = phase == 0 && wanted < CHUNK_BLOCKS && goal.is_some();
+    (goal, (!is_short_end).then_some(phase))
 }
