@@ -72,6 +72,8 @@ pub struct Fs {
     pub(crate) moving_directories: Mutex<()>,
     read_only: bool,
     closed: AtomicBool,
+    /// An inode without links could not be reclaimed: the next open has to look for it.
+    leaves_orphans: AtomicBool,
     latched: OnceLock<String>,
     report: RecoveryReport,
 }
@@ -108,6 +110,7 @@ impl Fs {
             moving_directories: Mutex::new(()),
             read_only: options.read_only,
             closed: AtomicBool::new(false),
+            leaves_orphans: AtomicBool::new(false),
             latched: OnceLock::new(),
             report: opened.report,
         });
@@ -119,7 +122,9 @@ impl Fs {
         })?;
         if !options.read_only {
             for orphan in opened.orphans {
-                fs.reclaim_orphan(orphan)?;
+                if let Err(error) = fs.reclaim_orphan(orphan) {
+                    fs.note_orphan(orphan, &error);
+                }
             }
             if let Some(interval) = options.commit_interval.filter(|_| fs.domain().domain == Domain::Page) {
                 start_committer(&fs, interval)?;
@@ -139,7 +144,7 @@ impl Fs {
         }
         self.check_latch()?;
         self.journal.checkpoint_all(&self.volume).map_err(|error| self.latch(error))?;
-        if self.cache.has_unlinked() {
+        if self.leaves_orphans.load(Ordering::Acquire) || self.cache.has_unlinked() {
             return Ok(());
         }
         self.blocks.release_deferred(u64::MAX);
@@ -245,6 +250,12 @@ impl Fs {
             tracing::error!(%error, "storing failed; the volume is read-only from now on");
         }
         error
+    }
+
+    /// Notes that an inode without links could not be reclaimed.
+    pub(crate) fn note_orphan(&self, ino: Ino, error: &Error) {
+        self.leaves_orphans.store(true, Ordering::Release);
+        tracing::warn!(ino = ino.0, %error, "an unlinked inode could not be reclaimed; the next open tries again");
     }
 
     /// Moves everything home, so that blocks freed earlier can be used again.

@@ -33,7 +33,7 @@ pub(crate) struct Opened {
 
 pub(crate) fn open(volume: &Volume, read_only: bool) -> Result<Opened> {
     let last = state::read(volume)?;
-    let (replayed, ready) = replay::replay(volume, &last)?;
+    let replayed = replay::replay(volume, &last)?;
     let known =
         if last.is_clean() && replayed.records == 0 { from_clean_state(volume, &last)? } else { None };
     let (blocks, table, found) = match known {
@@ -41,9 +41,9 @@ pub(crate) fn open(volume: &Volume, read_only: bool) -> Result<Opened> {
         None => from_scan(volume)?,
     };
     let journal = if read_only {
-        Journal::idle(volume, &last)
+        Journal::idle(volume, &replayed.state)
     } else {
-        Journal::start(volume, &last, replayed.last_seq, &ready)?
+        Journal::start(volume, &replayed.state, replayed.last_seq, &replayed.ready)?
     };
     let report = RecoveryReport {
         was_clean: last.is_clean(),

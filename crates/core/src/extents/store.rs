@@ -56,6 +56,8 @@ pub(crate) fn load(volume: &Volume, ino: Ino, slot: &InodeSlot) -> Result<Extent
 pub(crate) fn read_chain(volume: &Volume, ino: Ino, first: u64) -> Result<Vec<u64>> {
     let mut chain = Vec::new();
     let mut block = first;
+    // Brent's way to notice a circle: compare with a block that is left behind at every power of two.
+    let mut landmark = 0;
     while block != 0 {
         if !volume.holds_block(block) {
             return Err(Error::corrupt_inode(ino, "an extent block lies outside of the volume"));
@@ -64,10 +66,13 @@ pub(crate) fn read_chain(volume: &Volume, ino: Ino, first: u64) -> Result<Vec<u6
         if !head.is_valid(ino.0, block, volume.seed) {
             return Err(Error::corrupt_inode(ino, "an extent block has a wrong head"));
         }
-        if chain.len() as u64 > volume.shape.total_blocks {
+        if block == landmark {
             return Err(Error::corrupt_inode(ino, "its extent blocks form a circle"));
         }
         chain.push(block);
+        if chain.len().is_power_of_two() {
+            landmark = block;
+        }
         block = head.next.get();
     }
     chain.reverse();

@@ -234,8 +234,7 @@ impl Fs {
         shard.remove(&inode.ino.0);
         drop(shard);
         if let Err(error) = self.reclaim(inode) {
-            // It stays on the volume without links; the next open tries again, and fsck says what is wrong with it.
-            tracing::warn!(ino = inode.ino.0, %error, "an unlinked inode could not be reclaimed");
+            self.note_orphan(inode.ino, &error);
         }
     }
 }

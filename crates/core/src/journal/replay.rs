@@ -9,16 +9,21 @@ use lodefs_layout::state::State;
 use lodefs_pmem::{DirtyRanges, Durable, Medium, Ordered};
 
 use super::lane::{half_start, lane_start};
+use zerocopy::little_endian::U64;
+
 use crate::error::{Error, Result};
 use crate::volume::Volume;
 
-/// What replay found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What replay found and left.
 pub(crate) struct Replayed {
     /// Records stored at home.
     pub(crate) records: u64,
     /// The highest sequence number that was ever used, as far as can be seen.
     pub(crate) last_seq: u64,
+    /// The volume's state now.
+    pub(crate) state: State,
+    /// Everything is at home.
+    pub(crate) ready: Durable,
 }
 
 struct Record {
@@ -27,7 +32,7 @@ struct Record {
 }
 
 /// Replays the journal and makes the result durable. On a medium opened read-only the result is in the overlay.
-pub(crate) fn replay(volume: &Volume, state: &State) -> Result<(Replayed, Durable)> {
+pub(crate) fn replay(volume: &Volume, state: &State) -> Result<Replayed> {
     let mut records = Vec::new();
     for lane in 0..volume.shape.lanes {
         for generation in [state.generation.get(), state.generation.get() + 1] {
@@ -35,7 +40,7 @@ pub(crate) fn replay(volume: &Volume, state: &State) -> Result<(Replayed, Durabl
         }
     }
     records.sort_unstable_by_key(|record| record.seq);
-    let last_seq = records.last().map_or(0, |record| record.seq).max(state.committed_seq.get());
+    let last_seq = last_seq_of(&records, state);
     if state.is_gated() && !same_boot(volume, state) {
         records.retain(|record| record.seq <= state.committed_seq.get());
     }
@@ -44,15 +49,28 @@ pub(crate) fn replay(volume: &Volume, state: &State) -> Result<(Replayed, Durabl
     for record in &records {
         apply(volume, record, &ready, &mut dirty)?;
     }
-    let replayed = Replayed { records: records.len() as u64, last_seq };
-    let explained = volume.medium.sync()?;
-    if volume.medium.is_read_only() {
-        return Ok((replayed, explained));
+    let replayed = |state, ready| Replayed { records: records.len() as u64, last_seq, state, ready };
+    let mut state = *state;
+    let mut explained = volume.medium.sync()?;
+    if volume.medium.is_read_only() || records.is_empty() {
+        return Ok(replayed(state, explained));
+    }
+    if state.is_gated() {
+        // From here on the homes show what these records did: if the host goes down now, the next recovery, in another
+        // boot, has to replay all of them as well.
+        state.update = U64::new(state.update.get() + 1);
+        state.committed_seq = U64::new(last_seq_of(&records, &state));
+        explained = super::state::write(volume, state, &explained)?;
     }
     let staged = volume.medium.stage(dirty);
-    let (settled, durable) = volume.medium.settle(staged, &explained)?;
+    let (settled, ready) = volume.medium.settle(staged, &explained)?;
     volume.medium.release(settled, &DirtyRanges::default());
-    Ok((replayed, durable))
+    Ok(replayed(state, ready))
+}
+
+/// The last of the records that are replayed, or the last that was committed before.
+fn last_seq_of(records: &[Record], state: &State) -> u64 {
+    records.last().map_or(0, |record| record.seq).max(state.committed_seq.get())
 }
 
 /// Whether the host has been up since the records were written, so that nothing the process wrote is missing.

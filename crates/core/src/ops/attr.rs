@@ -33,9 +33,19 @@ impl Fs {
 
     /// Changes attributes, and returns them as they are then. Changing the owner drops set-id bits and capabilities.
     pub fn set_attr(&self, node: &Node, change: &SetAttr) -> Result<Attr> {
-        let mut tx = Tx::begin(self)?;
+        let tx = Tx::begin(self)?;
         let mut locked = LockedInode::lock(node.inode())?;
         check_flags(&locked, change)?;
+        let result = self.change_attr(tx, &mut locked, change);
+        if result.is_err() && change.size.is_some() {
+            locked.state.extents = None;
+        }
+        result?;
+        Ok(attr_of(&locked.slot))
+    }
+
+    /// Changes attributes. If that fails, the extents in memory may be wrong.
+    fn change_attr(&self, mut tx: Tx<'_>, locked: &mut LockedInode<'_>, change: &SetAttr) -> Result<()> {
         let now = self.now();
         if let Some(perm) = change.perm {
             xattr::change_perm(&mut tx, &self.volume, &mut locked.slot, perm)?;
@@ -51,10 +61,10 @@ impl Fs {
             && locked.kind() != Kind::Directory
             && change.perm.is_none()
         {
-            self.drop_privileges(&mut tx, &mut locked)?;
+            self.drop_privileges(&mut tx, locked)?;
         }
         if let Some(size) = change.size {
-            self.change_size(&mut tx, &mut locked, size)?;
+            self.change_size(&mut tx, locked, size)?;
             locked.slot.set_mtime(now);
         }
         let given = |time| match time {
@@ -68,12 +78,7 @@ impl Fs {
             locked.slot.set_mtime(given(mtime));
         }
         locked.slot.set_ctime(now);
-        let result = locked.commit(tx);
-        if result.is_err() && change.size.is_some() {
-            locked.state.extents = None;
-        }
-        result?;
-        Ok(attr_of(&locked.slot))
+        locked.commit(tx)
     }
 
     /// Takes away what lets a program run with more rights than its user has.
