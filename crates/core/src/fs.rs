@@ -7,14 +7,14 @@ use lodefs_pmem::{Domain, DomainReport, Medium};
 use rustix::io::Errno;
 
 use crate::alloc::{BlockAllocator, FreeError, Run};
-use crate::clock::Clock;
+use crate::clock::{Clock, Timekeeper};
 use crate::error::{Error, Result, ensure};
 use crate::format::{self, FormatOptions};
 use crate::inode::cache::{InodeCache, Node};
 use crate::inode::table::InodeTable;
 use crate::journal::{CleanCounters, Journal};
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
-use crate::types::{Ino, SpaceUse, Time};
+use crate::types::{Ino, SpaceUse};
 use crate::volume::{self, Volume, VolumeInfo};
 use crate::{bitmap, recovery};
 
@@ -66,7 +66,7 @@ pub struct Fs {
     pub(crate) blocks: BlockAllocator,
     pub(crate) table: InodeTable,
     pub(crate) cache: InodeCache,
-    pub(crate) clock: Clock,
+    pub(crate) clock: Timekeeper,
     pub(crate) keeps_atime: bool,
     /// Held while a directory moves to another parent, so that the ancestors of directories stand still.
     pub(crate) moving_directories: Mutex<()>,
@@ -105,7 +105,7 @@ impl Fs {
             blocks: opened.blocks,
             table: opened.table,
             cache: InodeCache::default(),
-            clock: options.clock.clone(),
+            clock: Timekeeper::new(options.clock.clone()),
             keeps_atime: !options.no_atime,
             moving_directories: Mutex::new(()),
             read_only: options.read_only,
@@ -224,11 +224,6 @@ impl Fs {
     pub fn memory_use(&self) -> MemoryUse {
         let (inodes_count, inodes) = self.cache.memory();
         MemoryUse { inodes_count, inodes, inode_table: self.table.memory(), allocator: self.blocks.memory() }
-    }
-
-    /// The time for a change made now.
-    pub(crate) fn now(&self) -> Time {
-        self.clock.now()
     }
 
     /// Refuses if nothing may be changed.

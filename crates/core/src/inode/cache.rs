@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use super::{Inode, InodeState, table};
 use crate::error::{Result, ensure};
 use crate::fs::Fs;
-use crate::sync::{Arc, AtomicU64, Mutex, Ordering, RwLock};
+use crate::sync::{Arc, Mutex, Ordering};
 use crate::types::Ino;
 
 const SHARDS: usize = 64;
@@ -71,13 +71,7 @@ impl InodeCache {
     /// Adds a new inode, which was just committed, with one reference. (Whoever guessed its number may have been
     /// quicker to read it.)
     pub(crate) fn insert(&self, ino: Ino, slot_offset: u64, state: InodeState) -> Arc<Inode> {
-        let inode = Arc::new(Inode {
-            ino,
-            slot_offset,
-            generation: state.slot.generation.get(),
-            references: AtomicU64::new(1),
-            state: RwLock::new(state),
-        });
+        let inode = Arc::new(Inode::new(ino, slot_offset, state, 1));
         let mut shard = self.shard(ino).lock();
         if let Some(present) = shard.get(&ino.0) {
             present.references.fetch_add(1, Ordering::Relaxed);
@@ -205,13 +199,7 @@ impl Fs {
         }
         let (slot_offset, slot) = table::read_slot(&self.volume, ino)?;
         ensure(!slot.is_free() && slot.links.get() > 0, Errno::STALE)?;
-        let inode = Arc::new(Inode {
-            ino,
-            slot_offset,
-            generation: slot.generation.get(),
-            references: AtomicU64::new(1),
-            state: RwLock::new(InodeState::new(slot)),
-        });
+        let inode = Arc::new(Inode::new(ino, slot_offset, InodeState::new(slot), 1));
         make_room(&mut shard);
         shard.insert(ino.0, Arc::clone(&inode));
         drop(shard);

@@ -15,7 +15,7 @@ pub use cache::Node;
 use crate::dir::NodeCache;
 use crate::error::{Result, ensure};
 use crate::extents::{ExtentMap, store};
-use crate::sync::{AtomicU64, RwLock, RwLockReadGuard};
+use crate::sync::{AtomicBool, AtomicU64, Ordering, RwLock, RwLockReadGuard};
 use crate::types::{Attr, Flags, Ino, Kind, S_PERM, Time};
 use crate::volume::Volume;
 
@@ -27,11 +27,32 @@ pub(crate) struct Inode {
     pub(crate) generation: u32,
     /// [`Node`]s that point here. While there is one, the inode stays, even without links.
     pub(crate) references: AtomicU64,
+    /// Somebody has seen its times since they last changed: the next change has to show.
+    pub(crate) times_seen: AtomicBool,
     /// Lock order: inodes in ascending order of their numbers.
     pub(crate) state: RwLock<InodeState>,
 }
 
 impl Inode {
+    /// An inode in memory, with this many references.
+    pub(crate) fn new(ino: Ino, slot_offset: u64, state: InodeState, references: u64) -> Self {
+        Self {
+            ino,
+            slot_offset,
+            generation: state.slot.generation.get(),
+            references: AtomicU64::new(references),
+            times_seen: AtomicBool::new(true),
+            state: RwLock::new(state),
+        }
+    }
+
+    /// Notes that somebody has seen its times.
+    pub(crate) fn note_times_seen(&self) {
+        if !self.times_seen.load(Ordering::Relaxed) {
+            self.times_seen.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// Locks the inode for reading; STALE if it has been reclaimed.
     pub(crate) fn read(&self) -> Result<RwLockReadGuard<'_, InodeState>> {
         let state = self.state.read();

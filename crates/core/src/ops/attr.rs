@@ -14,7 +14,9 @@ use crate::types::{Attr, Flags, Kind, OpenIntent, S_ISGID, S_ISUID, S_IXGRP, Set
 impl Fs {
     /// The attributes of an inode.
     pub fn attr(&self, node: &Node) -> Result<Attr> {
-        Ok(attr_of(&node.inode().read()?.slot))
+        let state = node.inode().read()?;
+        node.inode().note_times_seen();
+        Ok(attr_of(&state.slot))
     }
 
     /// Whether an inode may be opened like this: the rules of immutable and append-only files. It does not truncate.
@@ -41,12 +43,13 @@ impl Fs {
             locked.state.extents = None;
         }
         result?;
+        node.inode().note_times_seen();
         Ok(attr_of(&locked.slot))
     }
 
     /// Changes attributes. If that fails, the extents in memory may be wrong.
     fn change_attr(&self, mut tx: Tx<'_>, locked: &mut LockedInode<'_>, change: &SetAttr) -> Result<()> {
-        let now = self.now();
+        let now = locked.now(self);
         if let Some(perm) = change.perm {
             xattr::change_perm(&mut tx, &self.volume, &mut locked.slot, perm)?;
         }

@@ -57,7 +57,8 @@ impl Fs {
         if kind == Kind::Directory {
             parent.add_links(1)?;
         }
-        parent.touch_content(self.now());
+        let now = parent.now(self);
+        parent.touch_content(now);
         parent.put(&mut tx);
         let node = finish(dir, tx, draft, || parent.accept())?;
         Ok(node)
@@ -82,7 +83,7 @@ impl Fs {
         ensure(node.inode().read()?.kind() != Kind::Directory, Errno::PERM)?;
         let mut locked = Locked::lock(&[dir.inode(), node.inode()])?;
         let key = self.key(name);
-        let now = self.now();
+        let now = locked.now(self);
         let target = locked.get(node.inode());
         ensure(!target.flags().intersects(Flags::IMMUTABLE | Flags::APPEND), Errno::PERM)?;
         target.add_links(1)?;
@@ -132,7 +133,7 @@ impl Fs {
                 perm |= S_ISGID;
             }
         }
-        let now = self.now();
+        let now = self.clock.tick();
         slot.set_atime(now);
         slot.set_mtime(now);
         slot.set_ctime(now);

@@ -29,7 +29,8 @@ impl Fs {
         }
         locked.slot.xflags = U32::new(kept.bits());
         locked.slot.project = U32::new(project);
-        locked.slot.set_ctime(self.now());
+        let now = locked.now(self);
+        locked.slot.set_ctime(now);
         locked.commit(tx)
     }
 }

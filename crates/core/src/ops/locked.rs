@@ -14,7 +14,7 @@ use crate::dir::tree::Tree;
 use crate::error::{Result, ensure};
 use crate::fs::Fs;
 use crate::inode::{Inode, InodeState, SetTimes};
-use crate::sync::RwLockWriteGuard;
+use crate::sync::{Ordering, RwLockWriteGuard};
 use crate::tx::Tx;
 use crate::types::{Flags, Ino, Kind, Time};
 
@@ -43,6 +43,10 @@ impl<'i> LockedInode<'i> {
 
     /// The transaction was committed.
     pub(super) fn accept(&mut self) {
+        let time = |slot: &InodeSlot| (slot.ctime_s, slot.times_ns[2]);
+        if time(&self.slot) != time(&self.state.slot) {
+            self.inode.times_seen.store(false, Ordering::Relaxed);
+        }
         self.state.slot = self.slot;
     }
 
@@ -62,6 +66,12 @@ impl<'i> LockedInode<'i> {
 
     pub(super) fn kind(&self) -> Kind {
         self.state.kind()
+    }
+
+    /// The time for a change of this inode.
+    pub(super) fn now(&self, fs: &Fs) -> Time {
+        let seen = self.inode.times_seen.load(Ordering::Relaxed);
+        if seen { fs.clock.fine() } else { fs.clock.tick() }
     }
 
     /// Notes a change of the content.
@@ -148,6 +158,12 @@ impl<'i> Locked<'i> {
     pub(super) fn get(&mut self, inode: &Inode) -> &mut LockedInode<'i> {
         let found = self.0.iter_mut().find(|locked| locked.inode.ino == inode.ino);
         found.expect("an operation changes only what it has locked")
+    }
+
+    /// The time for a change of all of them.
+    pub(super) fn now(&self, fs: &Fs) -> Time {
+        let seen = self.0.iter().any(|locked| locked.inode.times_seen.load(Ordering::Relaxed));
+        if seen { fs.clock.fine() } else { fs.clock.tick() }
     }
 
     /// Commits, together with the changes of all of them.

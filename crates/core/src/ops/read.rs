@@ -92,10 +92,10 @@ impl Fs {
         let time = |s: i64, which: usize| Time { s, ns: slot.times_ns[which].get() };
         let atime = time(slot.atime_s.get(), 0);
         let changed = time(slot.mtime_s.get(), 1).max(time(slot.ctime_s.get(), 2));
-        if atime > changed && self.now().s.saturating_sub(atime.s) < ATIME_PERIOD_S {
+        if atime > changed && self.clock.tick().s.saturating_sub(atime.s) < ATIME_PERIOD_S {
             return None;
         }
-        let now = self.now();
+        let now = self.clock.tick();
         (now != atime).then_some(now)
     }
 

@@ -11,7 +11,6 @@ use crate::dir::tree::Tree;
 use crate::error::Result;
 use crate::fs::Fs;
 use crate::inode::{Inode, InodeState, table};
-use crate::sync::{AtomicU64, RwLock};
 use crate::tx::Tx;
 use crate::types::{Ino, Kind};
 use crate::volume::Run;
@@ -30,14 +29,7 @@ impl Fs {
     /// Reclaims an inode that a crash left without links.
     pub(crate) fn reclaim_orphan(&self, ino: Ino) -> Result<()> {
         let (slot_offset, slot) = table::read_slot(&self.volume, ino)?;
-        let orphan = Inode {
-            ino,
-            slot_offset,
-            generation: slot.generation.get(),
-            references: AtomicU64::new(0),
-            state: RwLock::new(InodeState::new(slot)),
-        };
-        self.reclaim(&orphan)
+        self.reclaim(&Inode::new(ino, slot_offset, InodeState::new(slot), 0))
     }
 
     /// Puts into the transaction that the inode and all it occupies become free.

@@ -44,12 +44,12 @@ impl Fs {
         let mut tx = Tx::begin(self)?;
         let mut locked = Locked::lock(&[dir.inode(), child.inode()])?;
         let key = self.key(name);
+        let now = locked.now(self);
         let parent = locked.get(dir.inode());
         let Some(entry) = parent.find_entry(self, &tx, key)?.filter(|entry| entry.ino == child.ino()) else {
             return Ok(false);
         };
         check_may_remove(parent)?;
-        let now = self.now();
         parent.remove_entry(self, &mut tx, key, &entry)?;
         parent.touch_content(now);
         if removal == Removal::Rmdir {

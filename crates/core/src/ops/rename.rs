@@ -95,7 +95,7 @@ impl Rename<'_> {
             }
             _ => self.move_entry(&mut tx, &mut locked, resolved)?,
         }
-        let now = self.fs.now();
+        let now = locked.now(self.fs);
         for dir in [from.dir, to.dir] {
             locked.get(dir.inode()).touch_content(now);
         }

@@ -63,7 +63,8 @@ impl Fs {
                 self.zero_gap(&mut tx, locked, end)?;
                 locked.slot.size = U64::new(end);
             }
-            locked.touch_content(self.now());
+            let now = locked.now(self);
+            locked.touch_content(now);
             self.put_extents(&mut tx, locked, &edits, false)?;
             locked.commit(tx)?;
         }
@@ -123,7 +124,8 @@ impl Fs {
             self.zero_mapped(&mut tx, locked, last * BLOCK_SIZE, end)?;
             self.unmap(&mut tx, locked, first, last)?;
         }
-        locked.touch_content(self.now());
+        let now = locked.now(self);
+        locked.touch_content(now);
         locked.commit(tx)
     }
 
@@ -132,7 +134,8 @@ impl Fs {
         self.check_space(locked, offset / BLOCK_SIZE, end.div_ceil(BLOCK_SIZE))?;
         let mut tx = Tx::begin(self)?;
         self.zero_mapped(&mut tx, locked, offset, end)?;
-        locked.touch_content(self.now());
+        let now = locked.now(self);
+        locked.touch_content(now);
         locked.commit(tx)?;
         self.allocate_range(locked, offset, end, keep_size)
     }

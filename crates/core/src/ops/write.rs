@@ -97,7 +97,7 @@ impl Fs {
         bytes: &[u8],
         drop_privileges: bool,
     ) -> Result<usize> {
-        let now = self.now();
+        let now = locked.now(self);
         let has_privileges =
             locked.slot.mode.get() & (S_ISUID | S_ISGID) != 0 || locked.slot.xattr_block.get() != 0;
         let drop_privileges = drop_privileges && has_privileges;

@@ -51,7 +51,8 @@ impl Fs {
             _ => attributes.set(name, value, mode)?,
         }
         store(&mut tx, &self.volume, &mut locked.slot, &attributes)?;
-        locked.slot.set_ctime(self.now());
+        let now = locked.now(self);
+        locked.slot.set_ctime(now);
         locked.commit(tx)
     }
 
@@ -68,7 +69,8 @@ impl Fs {
         }
         removed?;
         store(&mut tx, &self.volume, &mut locked.slot, &attributes)?;
-        locked.slot.set_ctime(self.now());
+        let now = locked.now(self);
+        locked.slot.set_ctime(now);
         locked.commit(tx)
     }
 }
