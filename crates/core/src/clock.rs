@@ -48,7 +48,8 @@ impl Timekeeper {
     pub(crate) fn fine(&self) -> Time {
         let ns = match &self.clock {
             Clock::System => nanoseconds(clock_gettime(ClockId::Realtime)),
-            Clock::Manual(ns) => ns.load(Ordering::Relaxed),
+            // Behind the tick that may have been given out.
+            Clock::Manual(ns) => ns.load(Ordering::Relaxed) + 1,
         };
         let next = |floor: u64| Some(ns.max(floor + 1));
         let before = self.floor_ns.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);

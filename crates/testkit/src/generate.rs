@@ -214,6 +214,9 @@ impl Generator {
     }
 
     fn tmpfile(&mut self) -> Operation {
+        if !self.profile.tmpfile {
+            return self.open();
+        }
         let slot = self.slot();
         Operation::Tmpfile { slot, directory: self.path(Some(Kind::Directory)), mode: self.mode() }
     }

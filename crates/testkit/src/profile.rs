@@ -14,6 +14,8 @@ pub struct Profile {
     pub xflags: u32,
     /// Offsets and sizes far away that are worth trying.
     pub far: &'static [u64],
+    /// Whether files without a name can be made (`O_TMPFILE`).
+    pub tmpfile: bool,
     /// Whether fallocate zeroes ranges.
     pub zero_range: bool,
     /// Whether fallocate takes sizes that no volume has.
@@ -53,6 +55,7 @@ impl Profile {
         name: "lodefs",
         xflags: xflag::ALL,
         far: FAR,
+        tmpfile: true,
         zero_range: true,
         huge_ranges: true,
         symlink_max: 4096,
@@ -60,6 +63,8 @@ impl Profile {
         times: true,
         leniency: Leniency { out_of_space: false, blind_at_end: false, exist_for_not_empty: false },
     };
+    /// lodefs through its mount: the FUSE library has no request for `O_TMPFILE`.
+    pub const MOUNT: Self = Self { name: "mount", tmpfile: false, ..Self::LODEFS };
     /// XFS, by which the model was made: it only has shorter symbolic links, and its own way with ENOTEMPTY.
     pub const XFS: Self = Self {
         name: "xfs",
@@ -83,20 +88,21 @@ impl Profile {
         Self { name: "tmpfs", xflags: xflag::ALL & !xflag::DAX, zero_range: false, ..Self::EXT4 };
 
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::LODEFS, Self::XFS, Self::EXT4, Self::TMPFS];
+    pub const ALL: [Self; 5] = [Self::LODEFS, Self::MOUNT, Self::XFS, Self::EXT4, Self::TMPFS];
 
     /// The profile called `name`.
     pub fn by_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|profile| profile.name == name)
     }
 
-    /// The profile of the file system that `directory` is on; everything unknown is taken for lodefs.
+    /// The profile of the file system that `directory` is on; everything unknown is taken for a mount of
+    /// lodefs.
     pub fn of_directory(directory: &Path) -> rustix::io::Result<Self> {
         Ok(match rustix::fs::statfs(directory)?.f_type {
             0x5846_5342 => Self::XFS,
             0xef53 => Self::EXT4,
             0x0102_1994 => Self::TMPFS,
-            _ => Self::LODEFS,
+            _ => Self::MOUNT,
         })
     }
 }
