@@ -38,9 +38,6 @@ impl Fs {
         let tx = Tx::begin(self)?;
         let mut locked = LockedInode::lock(node.inode())?;
         check_flags(&locked, change)?;
-        if is_idle_truncate(&locked, change) {
-            return Ok(attr_of(&locked.slot));
-        }
         let result = self.change_attr(tx, &mut locked, change);
         if result.is_err() && change.size.is_some() {
             locked.state.extents = None;
@@ -71,6 +68,9 @@ impl Fs {
         }
         if let Some(size) = change.size {
             self.change_size(&mut tx, locked, size)?;
+            if keeps_size(locked, change) {
+                return locked.commit(tx);
+            }
             locked.slot.set_mtime(now);
         }
         let given = |time| match time {
@@ -99,11 +99,12 @@ impl Fs {
     }
 }
 
-/// Whether an empty file is emptied by its path, which is no change, as on XFS.
-fn is_idle_truncate(locked: &LockedInode<'_>, change: &SetAttr) -> bool {
-    let only_size = SetAttr { size: Some(0), drop_privileges: change.drop_privileges, ..SetAttr::default() };
-    let slot = &locked.state.slot;
-    *change == only_size && locked.kind() == Kind::File && slot.size.get() == 0 && slot.extents.get() == 0
+/// Whether a file is truncated, by its path, to the size it has: its times then stay, as on XFS.
+fn keeps_size(locked: &LockedInode<'_>, change: &SetAttr) -> bool {
+    let size = locked.state.slot.size.get();
+    let only_size =
+        SetAttr { size: Some(size), drop_privileges: change.drop_privileges, ..SetAttr::default() };
+    *change == only_size && locked.kind() == Kind::File
 }
 
 /// The rules of immutable and append-only inodes for a change of attributes.
