@@ -24,9 +24,6 @@ impl Fs {
             kept.remove(Flags::PROJINHERIT);
         }
         let project = project.unwrap_or_else(|| locked.slot.project.get());
-        if kept == locked.flags() && project == locked.slot.project.get() {
-            return Ok(());
-        }
         locked.slot.xflags = U32::new(kept.bits());
         locked.slot.project = U32::new(project);
         let now = locked.now(self);
