@@ -9,6 +9,7 @@
 
 pub mod case;
 pub mod check;
+pub mod crash;
 pub mod generate;
 pub mod host;
 pub mod minimise;

@@ -1,6 +1,7 @@
 //! Content of files.
 
 use std::ffi::CString;
+use std::os::fd::AsFd as _;
 
 use rustix::fs::{self, FallocateFlags, SeekFrom};
 use rustix::io::{self, Errno};
@@ -31,8 +32,7 @@ impl HostTarget {
         match self.referent(object)? {
             Referent::Open(file) => fs::ftruncate(file, size)?,
             Referent::Path(reference) => {
-                let path = CString::new(proc_path(std::os::fd::AsFd::as_fd(&reference)))
-                    .map_err(|_| Errno::INVAL)?;
+                let path = CString::new(proc_path(reference.as_fd())).map_err(|_| Errno::INVAL)?;
                 // SAFETY: the path is a string that ends with a zero byte and lives during the call.
                 if unsafe { libc::truncate(path.as_ptr(), size.cast_signed()) } != 0 {
                     let error = std::io::Error::last_os_error();

@@ -9,7 +9,7 @@
 //! - a seek in a directory may give anything;
 //! - of statfs, only that it makes sense;
 //! - with [`Leniency::exist_for_not_empty`], renaming over a directory that is not empty gives EEXIST;
-//! - with [`Leniency::blind_at_end`], a seek need not see data in the last pages that a file can have;
+//! - with [`Leniency::blind_at_end`], a seek may be wrong about the last pages that a file can have;
 //! - with [`Leniency::out_of_space`], whatever may need space may fail with ENOSPC, and a write may be short.
 
 use rustix::io::Errno;
@@ -28,7 +28,7 @@ pub(super) const ENDLESS: Usage =
 /// What is forgiven besides.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Leniency {
-    /// Whether a seek may overlook data in the last pages before offset 2^63.
+    /// Whether a seek may be wrong about the last pages before offset 2^63.
     pub blind_at_end: bool,
     /// Whether renaming over a directory that is not empty may give EEXIST, which POSIX allows for ENOTEMPTY.
     pub exist_for_not_empty: bool,
@@ -81,6 +81,7 @@ impl Model {
         let seen = if leniency.blind_at_end { size.min(LAST_PAGES) } else { size };
         Some(match (whence, observed) {
             _ if offset >= size => matches!(observed, Err(Errno::NXIO)),
+            (_, Ok(Outcome::Position(position))) if leniency.blind_at_end && *position >= LAST_PAGES => true,
             (Whence::Data, Ok(Outcome::Position(position))) => {
                 (offset..size).contains(position) && content.is_zero(offset, *position)
             }
