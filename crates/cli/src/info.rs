@@ -52,7 +52,7 @@ fn of_volume(path: &Path) -> anyhow::Result<Report> {
         Err(MediumError::InUse { .. }) => {
             return Ok(Report::of_superblock(absolute, &read_superblock(path)?, State::InUse));
         }
-        Err(error) => return Err(error.into()),
+        Err(error) => bail!("{error}"),
     };
     let explain = |error| volume::explain(path, error);
     let info = Fs::probe(&medium).map_err(explain)?;

@@ -8,11 +8,14 @@ use std::sync::Mutex;
 
 use anyhow::Context;
 use syslog_tracing::{Facility, Options, Syslog};
-use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 
 /// Environment variable with a filter in the syntax of `tracing_subscriber::EnvFilter`.
 const FILTER_VARIABLE: &str = "LODEFS_LOG";
+
+/// What is said if nothing else is asked for. The FUSE library complains whenever it answers the interruption of a
+/// request that has been answered already, which is as it must be.
+const LEVELS: &str = "info,fuser::reply=off";
 
 /// Sends messages to standard error.
 pub(crate) fn to_terminal() {
@@ -45,8 +48,6 @@ pub(crate) fn to_background(file: Option<&Path>) -> anyhow::Result<()> {
 }
 
 fn filter() -> EnvFilter {
-    EnvFilter::builder()
-        .with_default_directive(LevelFilter::INFO.into())
-        .with_env_var(FILTER_VARIABLE)
-        .from_env_lossy()
+    let levels = std::env::var(FILTER_VARIABLE).unwrap_or_else(|_| LEVELS.to_owned());
+    EnvFilter::builder().parse_lossy(levels)
 }

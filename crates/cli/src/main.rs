@@ -26,12 +26,28 @@ mod umount;
 mod volume;
 
 use std::ffi::OsStr;
+use std::fmt;
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
 
 use crate::arguments::{Arguments, Command};
+
+/// Exit status for wrong usage, as the parser of the command line has it.
+const USAGE: u8 = 2;
+
+/// Wrong usage that the parser does not see.
+#[derive(Debug)]
+struct Usage(String);
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
 
 fn main() -> ExitCode {
     let mut command_line = std::env::args_os();
@@ -43,7 +59,7 @@ fn main() -> ExitCode {
         Ok(status) => status,
         Err(error) => {
             complain(&error);
-            ExitCode::FAILURE
+            if error.is::<Usage>() { ExitCode::from(USAGE) } else { ExitCode::FAILURE }
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::holder;
 use crate::report::{self, Report};
 
 /// How often the volume's lock is looked at while the server is waited for.
-const INTERVAL: Duration = Duration::from_millis(50);
+const INTERVAL: Duration = Duration::from_millis(10);
 
 /// Processes that a message names; more would be no help.
 const HOLDERS_NAMED: usize = 5;
@@ -50,7 +50,7 @@ pub(crate) fn lodefs_mount_at(target: &Path) -> anyhow::Result<Mount> {
 
 /// The absolute path of a mount point, whose server may be dead or may not let this user in.
 pub(crate) fn resolve(directory: &Path) -> anyhow::Result<PathBuf> {
-    let fault = |error: io::Error| anyhow!("{}: {error}", directory.display());
+    let fault = |error: io::Error| anyhow!("{}: {error}; check the path", directory.display());
     match directory.canonicalize() {
         Ok(resolved) => Ok(resolved),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(fault(error)),

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::anyhow;
+use anyhow::{anyhow, bail};
 use lodefs_core::{Error, FormatOptions, Fs};
 use lodefs_layout::geometry::{VOLUME_SIZE_MAX, VOLUME_SIZE_MIN};
 use lodefs_pmem::{Access, Medium, MediumError, OpenOptions, Reserve, create_file};
@@ -15,10 +15,13 @@ use rustix::process::{getegid, geteuid};
 
 use crate::holder;
 use crate::report;
+use crate::size::format_size;
 
 /// How long a server that has been unmounted may take to close its volume before that counts as a failure.
 const CLOSING_TIME_MAX: Duration = Duration::from_secs(10);
-const RETRY_INTERVAL: Duration = Duration::from_millis(20);
+/// How long a volume may be locked by nobody knows whom: whoever it was may just have gone.
+const UNKNOWN_TIME_MAX: Duration = Duration::from_secs(1);
+const RETRY_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Bytes at the start of a device that must be zero for it to count as empty.
 const PROBED_BYTES: usize = 1 << 20;
@@ -28,30 +31,35 @@ const PROBED_BYTES: usize = 1 << 20;
 /// A server that was just unmounted still closes its volume for a moment; it is waited for.
 pub(crate) fn open(path: &Path, access: Access) -> anyhow::Result<Medium> {
     let options = OpenOptions { access, force_domain: None };
-    let deadline = Instant::now() + CLOSING_TIME_MAX;
+    let start = Instant::now();
     loop {
         match Medium::open(path, &options) {
             Err(MediumError::InUse { .. }) => {}
             opened => return opened.map_err(|error| permission_hint(path, access, error)),
         }
         let holder = holder::of_volume(path);
-        let mount = report::mount_of(path);
-        let is_closing = mount.is_none() && holder.as_deref().is_some_and(|name| name.starts_with("lodefs "));
-        if !is_closing || Instant::now() > deadline {
-            let holder = holder.map(|name| format!(" by {name}")).unwrap_or_default();
-            return Err(match mount {
-                Some((mount, _)) => {
-                    let target = mount.target.display();
-                    anyhow!(
-                        "{}: in use{holder}, mounted on {target}; `lodefs umount {target}` first",
-                        path.display()
-                    )
-                }
-                None => anyhow!("{}: in use{holder}; end that first", path.display()),
-            });
+        if let Some((mount, _)) = report::mount_of(path) {
+            let target = mount.target.display();
+            bail!(
+                "{}{}, mounted on {target}; `lodefs umount {target}` first",
+                path.display(),
+                in_use(holder)
+            );
+        }
+        let patience = match &holder {
+            Some(name) if name.starts_with("lodefs ") => CLOSING_TIME_MAX,
+            Some(_) => Duration::ZERO,
+            None => UNKNOWN_TIME_MAX,
+        };
+        if start.elapsed() >= patience {
+            bail!("{}{}; end that first", path.display(), in_use(holder));
         }
         thread::sleep(RETRY_INTERVAL);
     }
+}
+
+fn in_use(holder: Option<String>) -> String {
+    holder.map_or_else(|| ": in use".to_owned(), |name| format!(": in use by {name}"))
 }
 
 /// What may be read but not written can be mounted all the same.
@@ -64,14 +72,14 @@ fn permission_hint(path: &Path, access: Access, error: MediumError) -> anyhow::E
                 path.display()
             )
         }
-        error => error.into(),
+        error => anyhow!("{error}"),
     }
 }
 
 /// Puts the volume's path in front of what the engine says, unless it stands there already.
 pub(crate) fn explain(path: &Path, error: Error) -> anyhow::Error {
     match error {
-        Error::Medium(error) => error.into(),
+        Error::Medium(error) => anyhow!("{error}"),
         error => anyhow!("{}: {error}", path.display()),
     }
 }
@@ -147,7 +155,7 @@ pub(crate) fn make(new: &NewVolume<'_>) -> anyhow::Result<Medium> {
 fn try_make(new: &NewVolume<'_>) -> anyhow::Result<Medium> {
     if let Some(size) = new.size {
         check_size(new.path, size)?;
-        create_file(new.path, size, new.reserve)?;
+        create_file(new.path, size, new.reserve).map_err(|error| anyhow!("{error}"))?;
     }
     let medium = open(new.path, Access::ReadWrite)?;
     let options = FormatOptions {
@@ -164,12 +172,13 @@ fn try_make(new: &NewVolume<'_>) -> anyhow::Result<Medium> {
 
 /// Refuses a size before a file of that size is made.
 pub(crate) fn check_size(path: &Path, size: u64) -> anyhow::Result<()> {
-    let (min, max) = (VOLUME_SIZE_MIN, VOLUME_SIZE_MAX);
-    if (min..=max).contains(&size) {
-        Ok(())
-    } else {
-        Err(explain(path, Error::VolumeSize { size, min, max }))
-    }
+    let fault = match size {
+        ..VOLUME_SIZE_MIN => "small",
+        VOLUME_SIZE_MIN..=VOLUME_SIZE_MAX => return Ok(()),
+        _ => "large",
+    };
+    let [size, min, max] = [size, VOLUME_SIZE_MIN, VOLUME_SIZE_MAX].map(format_size);
+    bail!("{}: {size} is too {fault} for a volume; choose {min} to {max}", path.display())
 }
 
 #[cfg(test)]
@@ -203,7 +212,7 @@ mod tests {
         let path = scratch.path().join("v");
         let new = NewVolume { path: &path, size: Some(4096), label: "", uuid: None, reserve: Reserve::Full };
         let error = make(&new).err().unwrap().to_string();
-        assert!(error.contains("4096"), "{error}");
+        assert!(error.contains("4 KiB is too small"), "{error}");
         assert!(!path.exists());
     }
 }

@@ -49,7 +49,7 @@ pub enum MountError {
     )]
     DeviceMissing,
     /// The device may not be opened.
-    #[error("{DEVICE}: {0}; run as root, or let the container have the device")]
+    #[error("{DEVICE}: {0}; run as root, or let users (or the container) open the device")]
     Device(io::Error),
     /// This process may not mount.
     #[error("{}: not permitted to mount; this needs CAP_SYS_ADMIN (or, for ordinary users, fusermount3)", .0.display())]

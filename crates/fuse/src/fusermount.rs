@@ -64,9 +64,7 @@ pub(crate) fn attach(target: &Path, options: &MountOptions) -> Result<OwnedFd, M
             fcntl_setfd(&device, FdFlags::CLOEXEC).map_err(broken)?;
             Ok(device)
         }
-        Ok(None) => {
-            Err(MountError::Fusermount { target: target.into(), message: last_words(&output.stderr) })
-        }
+        Ok(None) => Err(refusal(target, last_words(&output.stderr))),
         Err(error) => Err(MountError::FusermountBroken(error)),
     }
 }
@@ -141,6 +139,17 @@ fn receive_descriptor(socket: impl AsFd) -> io::Result<Option<OwnedFd>> {
         RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
         _ => None,
     }))
+}
+
+/// What a complaint means.
+fn refusal(target: &Path, message: String) -> MountError {
+    if message.contains("device not found") {
+        MountError::DeviceMissing
+    } else if message.contains("failed to open /dev/fuse") {
+        MountError::Device(io::ErrorKind::PermissionDenied.into())
+    } else {
+        MountError::Fusermount { target: target.into(), message }
+    }
 }
 
 /// What the program complained about, without its name in front.

@@ -72,7 +72,10 @@ impl Ending {
     fn cut_off(&self) -> ! {
         self.unmounter.abandon();
         match self.fs.close() {
-            Ok(()) => process::exit(0),
+            Ok(()) => {
+                tracing::warn!("closed, although still in use");
+                process::exit(0)
+            }
             Err(error) => {
                 tracing::error!("not closed cleanly: {error}");
                 process::exit(1)

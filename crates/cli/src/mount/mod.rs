@@ -19,10 +19,8 @@ mod serve;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::anyhow;
-
 use crate::arguments::MountArguments;
-use crate::log;
+use crate::{Usage, log};
 use options::Options;
 
 /// What is to be mounted, where and how.
@@ -44,7 +42,7 @@ pub(crate) fn run(arguments: &MountArguments) -> anyhow::Result<ExitCode> {
     let directory = arguments
         .directory
         .clone()
-        .ok_or_else(|| anyhow!("no directory given; the order is: lodefs mount VOLUME DIRECTORY"))?;
+        .ok_or_else(|| Usage("no directory given; write `lodefs mount VOLUME DIRECTORY`".into()))?;
     let request = Request { volume: arguments.volume.clone(), directory, create: arguments.create, options };
     if arguments.server {
         log::to_background(arguments.log.as_deref())?;

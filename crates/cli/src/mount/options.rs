@@ -8,6 +8,8 @@ use anyhow::bail;
 use lodefs_fuse::Allow;
 use rustix::mount::MountFlags;
 
+use crate::Usage;
+
 /// How long work on a `page` volume may stay undurable, unless it is said otherwise.
 const COMMIT_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -123,8 +125,21 @@ const IGNORED: [&str; 15] = [
     "silent",
 ];
 
-/// Beginnings of further options of that kind.
-const IGNORED_PREFIXES: [&str; 6] = ["x-", "X-", "comment=", "uhelper=", "helper=", "user="];
+/// Beginnings of further options of that kind. From `user_id=` on they are what the kernel shows of a mount, which
+/// mount(8) repeats when it remounts.
+const IGNORED_PREFIXES: [&str; 11] = [
+    "x-",
+    "X-",
+    "comment=",
+    "uhelper=",
+    "helper=",
+    "user=",
+    "user_id=",
+    "group_id=",
+    "subtype=",
+    "max_read=",
+    "blksize=",
+];
 
 impl Options {
     /// Reads lists, later options before earlier ones. An unknown option is an error that names it, unless `sloppy`.
@@ -134,7 +149,7 @@ impl Options {
         for option in all.filter(|option| !option.is_empty()) {
             let is_known = options.take_flag(option) || is_ignored(option) || options.take(option)?;
             if !is_known && !sloppy {
-                bail!("-o {option}: no such option; see `lodefs mount --help`");
+                bail!(Usage(format!("-o {option}: no such option; see `lodefs mount --help`")));
             }
         }
         Ok(options)
@@ -168,14 +183,14 @@ impl Options {
             ("dax", None | Some("always")) => self.dax = Dax::Always,
             ("dax", Some("inode")) => self.dax = Dax::Inode,
             ("dax", Some("never")) => self.dax = Dax::Never,
-            ("dax", Some(_)) => bail!("-o {option}: dax is inode, always or never"),
+            ("dax", Some(_)) => bail!(Usage(format!("-o {option}: dax is inode, always or never"))),
             ("attach", Some("owner")) => self.attach = Attach::Owner,
             ("attach", Some("group")) => self.attach = Attach::Group,
             ("attach", Some("none")) => self.attach = Attach::Nobody,
-            ("attach", _) => bail!("-o {option}: attach is owner, group or none"),
+            ("attach", _) => bail!(Usage(format!("-o {option}: attach is owner, group or none"))),
             ("commit", value) => self.commit = parse_commit(option, value)?,
             ("fsname", Some(name)) if !name.is_empty() => self.source = Some(name.into()),
-            ("fsname", _) => bail!("-o {option}: a name must follow"),
+            ("fsname", _) => bail!(Usage(format!("-o {option}: a name must follow"))),
             _ => return Ok(false),
         }
         Ok(true)
@@ -195,7 +210,7 @@ fn is_ignored(option: &str) -> bool {
 fn parse_commit(option: &str, value: Option<&str>) -> anyhow::Result<Duration> {
     let seconds: Option<u32> = value.and_then(|value| value.parse().ok());
     match seconds {
-        None => bail!("-o {option}: a number of seconds must follow, like commit=5"),
+        None => bail!(Usage(format!("-o {option}: a number of seconds must follow, like commit=5"))),
         Some(0) => Ok(COMMIT_INTERVAL),
         Some(seconds) => Ok(Duration::from_secs(seconds.into())),
     }
@@ -238,8 +253,7 @@ mod tests {
 
     #[test]
     fn what_concerns_others_is_passed_over() {
-        let list =
-            "nofail,_netdev,x-systemd.automount,X-mount.mkdir,user,noauto,comment=x,default_permissions";
+        let list = "nofail,_netdev,x-systemd.automount,X-mount.mkdir,user,noauto,comment=x,user_id=0";
         assert_eq!(parse(list), Options::default());
     }
 
