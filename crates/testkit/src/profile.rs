@@ -61,10 +61,20 @@ impl Profile {
         symlink_max: 4096,
         xattr_max: (1 << 16) + 1,
         times: true,
-        leniency: Leniency { out_of_space: false, blind_at_end: false, exist_for_not_empty: false },
+        leniency: Leniency {
+            out_of_space: false,
+            blind_at_end: false,
+            exist_for_not_empty: false,
+            kinds_before_flags: false,
+        },
     };
     /// lodefs through its mount: the FUSE library has no request for `O_TMPFILE`.
-    pub const MOUNT: Self = Self { name: "mount", tmpfile: false, ..Self::LODEFS };
+    pub const MOUNT: Self = Self {
+        name: "mount",
+        tmpfile: false,
+        leniency: Leniency { kinds_before_flags: true, ..Self::LODEFS.leniency },
+        ..Self::LODEFS
+    };
     /// XFS, by which the model was made: it only has shorter symbolic links, and its own way with ENOTEMPTY.
     pub const XFS: Self = Self {
         name: "xfs",

@@ -6,7 +6,7 @@ use rustix::io::Errno;
 use crate::error::{Error, Result, ensure};
 use crate::fs::Fs;
 use crate::inode::Node;
-use crate::types::{Kind, SeekTarget, SetAttr};
+use crate::types::{Flags, Kind, SeekTarget};
 
 /// Bytes copied at a time.
 const BUFFER_SIZE: usize = 1 << 20;
@@ -23,7 +23,11 @@ impl Fs {
         to_offset: u64,
         size: u64,
     ) -> Result<u64> {
-        ensure(to.inode().read()?.kind() == Kind::File, Errno::INVAL)?;
+        let target_flags = match to.inode().read()? {
+            state if state.kind() == Kind::File => state.flags(),
+            _ => return Err(Errno::INVAL.into()),
+        };
+        ensure(!target_flags.contains(Flags::IMMUTABLE), Errno::PERM)?;
         let source_size = match from.inode().read()? {
             state if state.kind() == Kind::File => state.slot.size.get(),
             _ => return Err(Errno::INVAL.into()),
@@ -59,7 +63,7 @@ impl Fs {
         let hole = self.hole_at(from, from_offset)?.min(size);
         let hole = hole.min(self.hole_at(to, to_offset)?);
         if hole > 0 {
-            self.extend_to(to, to_offset + hole)?;
+            self.write_hole(to, to_offset + hole)?;
             return Ok(hole);
         }
         let wanted = buffer.len().min(size as usize);
@@ -74,12 +78,5 @@ impl Fs {
             Err(Error::Refused(Errno::NXIO)) => Ok(FILE_SIZE_MAX - offset.min(FILE_SIZE_MAX)),
             Err(error) => Err(error),
         }
-    }
-
-    fn extend_to(&self, node: &Node, size: u64) -> Result<()> {
-        if node.inode().read()?.slot.size.get() < size {
-            self.set_attr(node, &SetAttr { size: Some(size), by_handle: true, ..SetAttr::default() })?;
-        }
-        Ok(())
     }
 }

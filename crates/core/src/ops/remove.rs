@@ -79,13 +79,13 @@ pub(super) fn check_may_remove(parent: &LockedInode<'_>) -> Result<()> {
 }
 
 fn check_target(target: &LockedInode<'_>, removal: Removal) -> Result<()> {
+    ensure(!target.flags().intersects(Flags::IMMUTABLE | Flags::APPEND), Errno::PERM)?;
     match (removal, target.kind()) {
-        (Removal::Unlink, Kind::Directory) => return Err(Errno::ISDIR.into()),
-        (Removal::Rmdir, Kind::Directory) => ensure(target.slot.size.get() == 0, Errno::NOTEMPTY)?,
-        (Removal::Rmdir, _) => return Err(Errno::NOTDIR.into()),
-        (Removal::Unlink, _) => {}
+        (Removal::Unlink, Kind::Directory) => Err(Errno::ISDIR.into()),
+        (Removal::Rmdir, Kind::Directory) => ensure(target.slot.size.get() == 0, Errno::NOTEMPTY),
+        (Removal::Rmdir, _) => Err(Errno::NOTDIR.into()),
+        (Removal::Unlink, _) => Ok(()),
     }
-    ensure(!target.flags().intersects(Flags::IMMUTABLE | Flags::APPEND), Errno::PERM)
 }
 
 /// One name less; a directory has only one.

@@ -9,6 +9,7 @@ use crate::error::{Result, ensure};
 use crate::extents::map::Edits;
 use crate::extents::store;
 use crate::fs::Fs;
+use crate::inode::Node;
 use crate::tx::Tx;
 use crate::types::Kind;
 
@@ -30,6 +31,19 @@ impl Fs {
         }
         locked.slot.size = U64::new(size);
         Ok(())
+    }
+
+    /// Changes a file as a write of zeros up to byte `end` would, where there are no blocks yet.
+    pub(super) fn write_hole(&self, node: &Node, end: u64) -> Result<()> {
+        let mut tx = Tx::begin(self)?;
+        let mut locked = LockedInode::lock(node.inode())?;
+        if end > locked.slot.size.get() {
+            self.zero_gap(&mut tx, &mut locked, end)?;
+            locked.slot.size = U64::new(end);
+        }
+        let now = locked.now(self);
+        locked.touch_content(now);
+        locked.commit(tx)
     }
 
     /// Puts into the transaction that blocks `[from, to)` of a file become a hole.

@@ -9,6 +9,8 @@
 //! - a seek in a directory may give anything;
 //! - of statfs, only that it makes sense;
 //! - with [`Leniency::exist_for_not_empty`], renaming over a directory that is not empty gives EEXIST;
+//! - with [`Leniency::kinds_before_flags`], removing and renaming may be refused for the kind of an inode where its
+//!   flags forbid it as well, and copying nothing to an immutable file may succeed;
 //! - with [`Leniency::blind_at_end`], a seek may be wrong about the last pages that a file can have;
 //! - with [`Leniency::out_of_space`], whatever may need space may fail with ENOSPC, and a write may be short.
 
@@ -32,6 +34,9 @@ pub struct Leniency {
     pub blind_at_end: bool,
     /// Whether renaming over a directory that is not empty may give EEXIST, which POSIX allows for ENOTEMPTY.
     pub exist_for_not_empty: bool,
+    /// Whether the kernel, which does not know the immutable and append-only flags of a FUSE file system, refuses the
+    /// wrong kind of inode before the file system can refuse for its flags.
+    pub kinds_before_flags: bool,
     /// Whether the file system under test may run out of space.
     pub out_of_space: bool,
 }
@@ -57,10 +62,11 @@ impl Model {
             return if verdict { Ok(()) } else { Err(self.apply(&operation)) };
         }
         let expected = self.apply(&operation);
-        let forgiven = leniency.exist_for_not_empty
-            && matches!(operation, Operation::Rename { .. })
-            && (&expected, observed) == (&Err(Errno::NOTEMPTY), &Err(Errno::EXIST));
-        if forgiven || agree(&operation, &expected, observed) { Ok(()) } else { Err(expected) }
+        if is_forgiven(&operation, &expected, observed, leniency) || agree(&operation, &expected, observed) {
+            Ok(())
+        } else {
+            Err(expected)
+        }
     }
 
     /// Judges a seek in what can be sought in.
@@ -93,6 +99,27 @@ impl Model {
             _ => false,
         })
     }
+}
+
+/// Whether an answer is wrong in a way that is known and allowed.
+fn is_forgiven(operation: &Operation, expected: &Reply, observed: &Reply, leniency: Leniency) -> bool {
+    use Operation as Op;
+    let copies_nothing = matches!(operation, Op::CopyRange { .. });
+    if copies_nothing
+        && leniency.kinds_before_flags
+        && (expected, observed) == (&Err(Errno::PERM), &Ok(Outcome::Count(0)))
+    {
+        return true;
+    }
+    let (Err(expected), Err(observed)) = (expected, observed) else { return false };
+    let renames = matches!(operation, Op::Rename { .. });
+    let removes = renames || matches!(operation, Op::Unlink { .. } | Op::Rmdir { .. });
+    let other_name =
+        leniency.exist_for_not_empty && (*expected, *observed) == (Errno::NOTEMPTY, Errno::EXIST);
+    let kind_first = leniency.kinds_before_flags
+        && *expected == Errno::PERM
+        && matches!(*observed, Errno::NOTDIR | Errno::ISDIR);
+    renames && other_name || removes && kind_first
 }
 
 /// Whether `observed` says that there was no space for something that may need some.
