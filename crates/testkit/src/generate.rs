@@ -319,7 +319,7 @@ impl Generator {
         let unable = !self.profile.zero_range && matches!(mode, ZeroRange | ZeroRangeKeepSize);
         let mode = if unable { PunchHole } else { mode };
         let (slot, offset) = self.slot_and_offset();
-        let huge = self.profile.huge_ranges;
+        let huge = self.profile.is_unlimited();
         let size = match self.rng.below(30) {
             0 if huge && matches!(mode, Extend | KeepSize | PunchHole) => 1 << 50,
             1 if huge && mode == PunchHole => u64::MAX >> 1,

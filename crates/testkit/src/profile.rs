@@ -18,8 +18,6 @@ pub struct Profile {
     pub tmpfile: bool,
     /// Whether fallocate zeroes ranges.
     pub zero_range: bool,
-    /// Whether fallocate takes sizes that no volume has.
-    pub huge_ranges: bool,
     /// Longest target of a symbolic link that is tried.
     pub symlink_max: usize,
     /// Largest extended attribute.
@@ -57,7 +55,6 @@ impl Profile {
         far: FAR,
         tmpfile: true,
         zero_range: true,
-        huge_ranges: true,
         symlink_max: 4096,
         xattr_max: (1 << 16) + 1,
         times: true,
@@ -87,7 +84,6 @@ impl Profile {
         name: "ext4",
         xflags: xflag::ALL & !xflag::IMMUTABLE,
         far: &MIDDLE,
-        huge_ranges: false,
         symlink_max: 4095,
         xattr_max: 500,
         times: false,
@@ -99,6 +95,11 @@ impl Profile {
 
     /// All of them.
     pub const ALL: [Self; 5] = [Self::LODEFS, Self::MOUNT, Self::XFS, Self::EXT4, Self::TMPFS];
+
+    /// Whether files may reach up to the last offset, and fallocate takes sizes that no volume has.
+    pub fn is_unlimited(&self) -> bool {
+        self.far.contains(&(1 << 62))
+    }
 
     /// The profile called `name`.
     pub fn by_name(name: &str) -> Option<Self> {
