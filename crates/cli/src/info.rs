@@ -17,20 +17,16 @@ use crate::size::format_size;
 use crate::umount::{lodefs_mount_at, resolve};
 use crate::volume;
 
-/// Prints it.
+/// Prints it. What can be said of a volume that cannot be opened is said before that fails.
 pub(crate) fn run(arguments: &InfoArguments) -> anyhow::Result<()> {
     let path = arguments.path.as_path();
-    let report = if path.is_dir() || !path.exists() && path.is_symlink() {
-        of_directory(path)
-    } else {
-        of_volume(path)
-    }?;
+    let (report, fault) = if path.is_dir() { (of_directory(path)?, None) } else { of_volume(path)? };
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
         print!("{}", as_text(&report));
     }
-    Ok(())
+    fault.map_or(Ok(()), Err)
 }
 
 fn of_directory(directory: &Path) -> anyhow::Result<Report> {
@@ -39,9 +35,10 @@ fn of_directory(directory: &Path) -> anyhow::Result<Report> {
         .with_context(|| format!("{}: the server does not answer; see `lodefs umount`", directory.display()))
 }
 
-fn of_volume(path: &Path) -> anyhow::Result<Report> {
+/// The report about a volume, and why it cannot be opened, if so.
+fn of_volume(path: &Path) -> anyhow::Result<(Report, Option<anyhow::Error>)> {
     if let Some((_, report)) = report::mount_of(path) {
-        return Ok(report);
+        return Ok((report, None));
     }
     let absolute = path.canonicalize().unwrap_or_else(|_| path.into());
     let medium = match Medium::open(
@@ -50,7 +47,8 @@ fn of_volume(path: &Path) -> anyhow::Result<Report> {
     ) {
         Ok(medium) => medium,
         Err(MediumError::InUse { .. }) => {
-            return Ok(Report::of_superblock(absolute, &read_superblock(path)?, State::InUse));
+            let report = Report::of_superblock(absolute, &read_superblock(path)?, State::InUse);
+            return Ok((report, None));
         }
         Err(error) => bail!("{error}"),
     };
@@ -63,12 +61,11 @@ fn of_volume(path: &Path) -> anyhow::Result<Report> {
             let state = if fs.recovery().was_clean { State::Clean } else { State::NeedsRecovery };
             let report = Report::of_open(absolute, &fs, state);
             fs.close().map_err(explain)?;
-            Ok(report)
+            Ok((report, None))
         }
         Err(error) => {
-            eprintln!("lodefs: {}", explain(error));
             let report = Report::of_superblock(absolute, &info, State::Damaged);
-            Ok(Report { medium: Some(medium_report), ..report })
+            Ok((Report { medium: Some(medium_report), ..report }, Some(explain(error))))
         }
     }
 }

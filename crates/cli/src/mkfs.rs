@@ -10,9 +10,15 @@ use crate::arguments::MkfsArguments;
 use crate::size::format_size;
 use crate::volume::{self, NewVolume, Occupant};
 
+/// Bytes in the longest label, as the superblock has it.
+const LABEL_SIZE_MAX: usize = 64;
+
 /// Makes the volume.
 pub(crate) fn run(arguments: &MkfsArguments) -> anyhow::Result<()> {
     let path = arguments.volume.as_path();
+    if arguments.label.len() > LABEL_SIZE_MAX {
+        bail!("'{}': a label has at most {LABEL_SIZE_MAX} bytes; choose a shorter one", arguments.label);
+    }
     // First of all: nothing may be lost for a volume that cannot be made.
     arguments.size.map_or(Ok(()), |size| volume::check_size(path, size))?;
     let new = NewVolume {

@@ -107,10 +107,13 @@ pub(crate) fn resolve_target(target: &Path) -> Result<PathBuf, MountError> {
         _ => MountError::TargetUnreachable { target: target.into(), source },
     };
     let resolved = target.canonicalize().map_err(fault)?;
-    if resolved.metadata().map_err(fault)?.is_dir() {
-        Ok(resolved)
-    } else {
-        Err(MountError::TargetIsNoDirectory(target.into()))
+    if !resolved.metadata().map_err(fault)?.is_dir() {
+        return Err(MountError::TargetIsNoDirectory(target.into()));
+    }
+    // The kernel remembers attributes of a mount whose server is gone, but has to ask for these.
+    match rustix::fs::statvfs(&resolved) {
+        Err(Errno::NOTCONN) => Err(MountError::TargetDead(target.into())),
+        _ => Ok(resolved),
     }
 }
 
