@@ -19,7 +19,7 @@ fn closing_ends_the_thread_and_frees_the_medium() {
     lodefs_pmem::create_file(&path, 2 << 20, Reserve::Full).unwrap();
     Fs::format(&open(&path), &FormatOptions::default()).unwrap();
     // So seldom that it always waits, and so often that it is nearly always at it.
-    for interval in [Duration::from_secs(3600), Duration::from_micros(1)] {
+    for interval in [Duration::from_hours(1), Duration::from_micros(1)] {
         let options = OpenOptions { commit_interval: Some(interval), ..OpenOptions::default() };
         for round in 0..20 {
             let fs = Fs::open(open(&path), &options).unwrap();
