@@ -8,6 +8,7 @@ use rustix::io::Errno;
 
 use crate::alloc::{BlockAllocator, FreeError, Run};
 use crate::clock::{Clock, Timekeeper};
+use crate::committer::Committer;
 use crate::error::{Error, Result, ensure};
 use crate::format::{self, FormatOptions};
 use crate::inode::cache::{InodeCache, Node};
@@ -72,6 +73,7 @@ pub struct Fs {
     pub(crate) moving_directories: Mutex<()>,
     read_only: bool,
     closed: AtomicBool,
+    committer: Mutex<Option<Committer>>,
     /// An inode without links could not be reclaimed: the next open has to look for it.
     leaves_orphans: AtomicBool,
     latched: OnceLock<String>,
@@ -110,6 +112,7 @@ impl Fs {
             moving_directories: Mutex::new(()),
             read_only: options.read_only,
             closed: AtomicBool::new(false),
+            committer: Mutex::new(None),
             leaves_orphans: AtomicBool::new(false),
             latched: OnceLock::new(),
             report: opened.report,
@@ -127,7 +130,7 @@ impl Fs {
                 }
             }
             if let Some(interval) = options.commit_interval.filter(|_| fs.domain().domain == Domain::Page) {
-                start_committer(&fs, interval)?;
+                *fs.committer.lock() = Some(Committer::start(&fs, interval)?);
             }
         }
         Ok(fs)
@@ -141,6 +144,11 @@ impl Fs {
     pub fn close(&self) -> Result<()> {
         if self.closed.swap(true, Ordering::AcqRel) || self.read_only {
             return Ok(());
+        }
+        // Whoever drops the volume next can be sure that no thread of ours still holds the medium.
+        let committer = self.committer.lock().take();
+        if let Some(committer) = committer {
+            committer.stop();
         }
         self.check_latch()?;
         self.journal.checkpoint_all(&self.volume).map_err(|error| self.latch(error))?;
@@ -312,23 +320,4 @@ impl Drop for Fs {
 /// Only a damaged volume, on which two files claim one block, gets here.
 fn report_double_free(error: &FreeError) {
     tracing::error!(%error, "a block is freed twice; run `lodefs fsck`");
-}
-
-/// Starts the thread that makes a `page` volume durable at least every `interval`. It ends with the file system.
-fn start_committer(fs: &Arc<Fs>, interval: Duration) -> Result<()> {
-    let fs = Arc::downgrade(fs);
-    let commit = move || {
-        loop {
-            std::thread::sleep(interval);
-            let Some(fs) = fs.upgrade() else { return };
-            if fs.closed.load(Ordering::Acquire) || fs.sync().is_err() {
-                return;
-            }
-        }
-    };
-    std::thread::Builder::new()
-        .name("lodefs-commit".into())
-        .spawn(commit)
-        .map(drop)
-        .map_err(|error| Error::Refused(Errno::from_io_error(&error).unwrap_or(Errno::AGAIN)))
 }

@@ -13,6 +13,7 @@ mod alloc;
 mod bitmap;
 mod blob;
 mod clock;
+mod committer;
 mod dir;
 mod error;
 mod extents;

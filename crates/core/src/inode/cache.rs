@@ -13,7 +13,7 @@ use super::{Inode, InodeState, table};
 use crate::error::{Result, ensure};
 use crate::fs::Fs;
 use crate::sync::{Arc, Mutex, Ordering};
-use crate::types::Ino;
+use crate::types::{Ino, Kind};
 
 const SHARDS: usize = 64;
 /// Inodes kept in memory without being in use, in each shard.
@@ -160,6 +160,11 @@ impl Node {
     /// The inode's number.
     pub fn ino(&self) -> Ino {
         self.inode.ino
+    }
+
+    /// The inode's kind.
+    pub fn kind(&self) -> Kind {
+        self.inode.kind
     }
 
     /// The file system it belongs to.

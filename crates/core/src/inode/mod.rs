@@ -25,6 +25,8 @@ pub(crate) struct Inode {
     /// Where its slot is, in bytes from the start of the volume.
     pub(crate) slot_offset: u64,
     pub(crate) generation: u32,
+    /// As long as the inode lives, it stays of one kind.
+    pub(crate) kind: Kind,
     /// [`Node`]s that point here. While there is one, the inode stays, even without links.
     pub(crate) references: AtomicU64,
     /// Somebody has seen its times since they last changed: the next change has to show.
@@ -40,6 +42,7 @@ impl Inode {
             ino,
             slot_offset,
             generation: state.slot.generation.get(),
+            kind: state.kind(),
             references: AtomicU64::new(references),
             times_seen: AtomicBool::new(true),
             state: RwLock::new(state),
