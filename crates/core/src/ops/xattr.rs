@@ -77,8 +77,8 @@ impl Fs {
 
 fn lock_for_change<'n>(node: &'n Node, name: &[u8]) -> Result<LockedInode<'n>> {
     let locked = LockedInode::lock(node.inode())?;
-    check_attribute(name, locked.kind())?;
     ensure(!locked.flags().intersects(Flags::IMMUTABLE | Flags::APPEND), Errno::PERM)?;
+    check_attribute(name, locked.kind())?;
     Ok(locked)
 }
 
