@@ -72,13 +72,15 @@ pub(crate) struct InodeState {
     pub(crate) extents: Option<ExtentMap>,
     /// Interior blocks of a directory, once they were checked.
     pub(crate) nodes: NodeCache,
+    /// It never had a name, and may get one ([`crate::Fs::tmpfile`]).
+    pub(crate) awaits_name: bool,
     /// It has been reclaimed: nothing may be done with it any more.
     pub(crate) dead: bool,
 }
 
 impl InodeState {
     pub(crate) fn new(slot: InodeSlot) -> Self {
-        Self { slot, extents: None, nodes: NodeCache::default(), dead: false }
+        Self { slot, extents: None, nodes: NodeCache::default(), awaits_name: false, dead: false }
     }
 
     /// The kind, which was checked when the slot was loaded.

@@ -72,7 +72,9 @@ impl Fs {
         let parent = lock_parent(dir)?;
         check_may_add(&parent)?;
         let draft = self.draft(&mut tx, &parent, new)?;
-        finish(dir, tx, draft, || ())
+        let node = finish(dir, tx, draft, || ())?;
+        node.inode().state.write().awaits_name = true;
+        Ok(node)
     }
 
     /// Gives an inode another name. PERM for directories.
@@ -86,6 +88,7 @@ impl Fs {
         let now = locked.now(self);
         let target = locked.get(node.inode());
         ensure(!target.flags().intersects(Flags::IMMUTABLE | Flags::APPEND), Errno::PERM)?;
+        ensure(target.slot.links.get() > 0 || target.state.awaits_name, Errno::NOENT)?;
         target.add_links(1)?;
         target.slot.set_ctime(now);
         let kind = target.kind();

@@ -10,7 +10,8 @@
 //! - of statfs, only that it makes sense;
 //! - with [`Leniency::exist_for_not_empty`], renaming over a directory that is not empty gives EEXIST;
 //! - with [`Leniency::kinds_before_flags`], removing and renaming may be refused for the kind of an inode where its
-//!   flags forbid it as well, and copying nothing to an immutable file may succeed;
+//!   flags forbid it as well, and copying nothing to an immutable file may succeed; linking what has no name
+//!   any more may be refused for that first;
 //! - with [`Leniency::blind_at_end`], a seek may be wrong about the last pages that a file can have;
 //! - with [`Leniency::out_of_space`], whatever may need space may fail with ENOSPC, and a write may be short.
 
@@ -119,7 +120,7 @@ fn is_forgiven(operation: &Operation, expected: &Reply, observed: &Reply, lenien
     let kind_first = leniency.kinds_before_flags
         && *expected == Errno::PERM
         && matches!(*observed, Errno::NOTDIR | Errno::ISDIR);
-    renames && other_name || removes && kind_first
+    renames && other_name || removes && kind_first || no_name_first
 }
 
 /// Whether `observed` says that there was no space for something that may need some.
