@@ -120,6 +120,9 @@ fn is_forgiven(operation: &Operation, expected: &Reply, observed: &Reply, lenien
     let kind_first = leniency.kinds_before_flags
         && *expected == Errno::PERM
         && matches!(*observed, Errno::NOTDIR | Errno::ISDIR);
+    let no_name_first = leniency.kinds_before_flags
+        && matches!(operation, Op::Link { .. })
+        && (*expected, *observed) == (Errno::PERM, Errno::NOENT);
     renames && other_name || removes && kind_first || no_name_first
 }
 
