@@ -98,8 +98,8 @@ pub enum MountError {
     },
 }
 
-/// The absolute path of an existing directory to mount on.
-pub(crate) fn resolve_target(target: &Path) -> Result<PathBuf, MountError> {
+/// The absolute path of a directory, if a volume can be mounted on it.
+pub fn resolve_target(target: &Path) -> Result<PathBuf, MountError> {
     let fault = |source: io::Error| match source.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::NOENT) => MountError::TargetMissing(target.into()),
         Some(Errno::NOTDIR) => MountError::TargetIsNoDirectory(target.into()),
@@ -117,7 +117,7 @@ pub(crate) fn resolve_target(target: &Path) -> Result<PathBuf, MountError> {
     }
 }
 
-/// Mounts on a directory that [`resolve_target`] found; the kernel's first message waits at the descriptor.
+/// Mounts on a directory that [`resolve_target`] has found; the kernel's first message waits at the descriptor.
 pub(crate) fn attach(target: &Path, options: &MountOptions) -> Result<OwnedFd, MountError> {
     if geteuid().is_root() { attach_directly(target, options) } else { fusermount::attach(target, options) }
 }

@@ -45,7 +45,7 @@ mod served;
 mod session;
 mod table;
 
-pub use attach::{MountError, remount, unmount};
+pub use attach::{MountError, remount, resolve_target, unmount};
 pub use options::{Allow, MountOptions, Report};
 pub use session::{Session, Unmounter, mount};
 

@@ -46,7 +46,7 @@ pub(crate) fn run(arguments: &MountArguments) -> anyhow::Result<ExitCode> {
     let request = Request { volume: arguments.volume.clone(), directory, create: arguments.create, options };
     if arguments.server {
         log::to_background(arguments.log.as_deref())?;
-        serve::run(&request, launch::announce)?;
+        serve::run(&request, launch::announce).inspect_err(|error| tracing::error!("{error:#}"))?;
     } else if arguments.foreground {
         log::to_terminal();
         serve::run(&request, || Ok(()))?;

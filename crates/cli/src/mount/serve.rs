@@ -19,7 +19,18 @@ use crate::volume::{self, NewVolume, Occupant};
 
 /// Mounts, calls `announce` once the mount is usable, and serves until it is unmounted. Then closes the volume.
 pub(crate) fn run(request: &Request, announce: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let is_new = request.create.is_some() && fs::create_dir(&request.directory).is_ok();
+    let outcome = open(request).and_then(|fs| serve_and_close(request, &fs, announce));
+    if outcome.is_err() && is_new {
+        let _ = fs::remove_dir(&request.directory);
+    }
+    outcome
+}
+
+fn open(request: &Request) -> anyhow::Result<Arc<Fs>> {
     let path = request.volume.as_path();
+    // Before anything happens to the volume.
+    lodefs_fuse::resolve_target(&request.directory)?;
     let medium = open_medium(request)?;
     check_dax(request.options.dax, path, &medium)?;
     let options = OpenOptions {
@@ -30,14 +41,19 @@ pub(crate) fn run(request: &Request, announce: impl FnOnce() -> anyhow::Result<(
     };
     let fs = Fs::open(medium, &options).map_err(|error| volume::explain(path, error))?;
     log_recovery(path, &fs);
-    let served = mount_and_serve(request, &fs, announce);
-    let closed = fs.close().map_err(|error| volume::explain(path, error)).context("not closed cleanly");
-    if let Err(error) = served.as_ref().and(closed.as_ref()) {
-        tracing::error!("{error:#}");
-    } else {
-        tracing::info!(volume = %path.display(), "closed");
-    }
-    served.and(closed)
+    Ok(fs)
+}
+
+fn serve_and_close(
+    request: &Request,
+    fs: &Arc<Fs>,
+    announce: impl FnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let path = request.volume.as_path();
+    let served = mount_and_serve(request, fs, announce);
+    fs.close().map_err(|error| volume::explain(path, error)).context("not closed cleanly")?;
+    tracing::info!(volume = %path.display(), "closed");
+    served
 }
 
 fn mount_and_serve(
@@ -45,16 +61,7 @@ fn mount_and_serve(
     fs: &Arc<Fs>,
     announce: impl FnOnce() -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let is_new = request.create.is_some() && fs::create_dir(&request.directory).is_ok();
-    let session = match mount(request, fs) {
-        Ok(session) => session,
-        Err(error) => {
-            if is_new {
-                let _ = fs::remove_dir(&request.directory);
-            }
-            return Err(error);
-        }
-    };
+    let session = mount(request, fs)?;
     let unmounter = session.unmounter();
     tracing::info!(volume = %request.volume.display(), target = %unmounter.target().display(), "mounted");
     let outcome = Ending::on_signals(unmounter.clone(), Arc::clone(fs))
