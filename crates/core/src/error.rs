@@ -1,5 +1,7 @@
 //! What can go wrong, and the errno that says so. The only errno table of the project.
 
+use std::io;
+
 use lodefs_pmem::MediumError;
 use rustix::io::Errno;
 
@@ -63,7 +65,7 @@ pub enum Error {
 }
 
 fn refusal_text(errno: Errno) -> String {
-    std::io::Error::from(errno).to_string()
+    io::Error::from(errno).to_string()
 }
 
 impl Error {
@@ -73,9 +75,18 @@ impl Error {
             Self::Refused(errno) => *errno,
             Self::Corrupt { .. } => Errno::UCLEAN,
             Self::NotAVolume | Self::Incompatible(_) | Self::VolumeSize { .. } => Errno::INVAL,
-            Self::Medium(MediumError::ReadOnly { .. }) | Self::Latched(_) => Errno::ROFS,
-            Self::Medium(MediumError::InUse { .. }) => Errno::BUSY,
-            Self::Truncated { .. } | Self::Medium(_) => Errno::IO,
+            Self::Latched(_) => Errno::ROFS,
+            Self::Truncated { .. } => Errno::IO,
+            Self::Medium(error) => medium_errno(error),
+        }
+    }
+
+    /// The kind of the [`std::io::Error`] that this becomes.
+    pub fn kind(&self) -> io::ErrorKind {
+        match self {
+            Self::Corrupt { .. } | Self::NotAVolume | Self::Truncated { .. } => io::ErrorKind::InvalidData,
+            Self::Incompatible(_) => io::ErrorKind::Unsupported,
+            _ => io::Error::from(self.errno()).kind(),
         }
     }
 
@@ -96,11 +107,30 @@ impl From<Errno> for Error {
     }
 }
 
-impl From<Error> for std::io::Error {
+fn medium_errno(error: &MediumError) -> Errno {
+    match error {
+        MediumError::NotFound { .. } => Errno::NOENT,
+        MediumError::Permission { .. } => Errno::ACCESS,
+        MediumError::InUse { .. } => Errno::BUSY,
+        MediumError::NotEmpty { .. } => Errno::EXIST,
+        MediumError::NoSpace { .. } => Errno::NOSPC,
+        MediumError::ReadOnly { .. } => Errno::ROFS,
+        MediumError::NotAMedium { .. }
+        | MediumError::Empty { .. }
+        | MediumError::BadForcedDomain(_)
+        | MediumError::ForcedDomainImpossible { .. } => Errno::INVAL,
+        MediumError::Io { source, .. } => Errno::from_io_error(source).unwrap_or(Errno::IO),
+        _ => Errno::IO,
+    }
+}
+
+/// A refusal becomes the error that the host would give for the same; anything else is carried inside, to be had by
+/// `downcast`.
+impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         match error {
             Error::Refused(errno) => errno.into(),
-            other => Self::new(std::io::Error::from(other.errno()).kind(), other),
+            other => Self::new(other.kind(), other),
         }
     }
 }
@@ -108,4 +138,33 @@ impl From<Error> for std::io::Error {
 /// Refuses with `errno` unless `condition` holds.
 pub(crate) fn ensure(condition: bool, errno: Errno) -> Result<()> {
     if condition { Ok(()) } else { Err(Error::Refused(errno)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_an_error_of_the_system() {
+        let error = io::Error::from(Error::Refused(Errno::NOTEMPTY));
+        assert_eq!(error.kind(), io::ErrorKind::DirectoryNotEmpty);
+        assert_eq!(error.raw_os_error(), Some(Errno::NOTEMPTY.raw_os_error()));
+    }
+
+    #[test]
+    fn other_errors_can_be_told_apart_and_taken_out() {
+        let missing = MediumError::NotFound { path: "v".into(), source: io::ErrorKind::NotFound.into() };
+        for (error, kind) in [
+            (Error::corrupt_inode(Ino(7), "wrong"), io::ErrorKind::InvalidData),
+            (Error::Incompatible("format 9".into()), io::ErrorKind::Unsupported),
+            (Error::VolumeSize { size: 1, min: 2, max: 3 }, io::ErrorKind::InvalidInput),
+            (Error::Latched("medium".into()), io::ErrorKind::ReadOnlyFilesystem),
+            (Error::Medium(missing), io::ErrorKind::NotFound),
+        ] {
+            let text = error.to_string();
+            let error = io::Error::from(error);
+            assert_eq!(error.kind(), kind);
+            assert_eq!(error.downcast::<Error>().unwrap().to_string(), text);
+        }
+    }
 }
