@@ -62,14 +62,14 @@ impl Profile {
             out_of_space: false,
             blind_at_end: false,
             exist_for_not_empty: false,
-            kinds_before_flags: false,
+            flags_last: false,
         },
     };
     /// lodefs through its mount: the FUSE library has no request for `O_TMPFILE`.
     pub const MOUNT: Self = Self {
         name: "mount",
         tmpfile: false,
-        leniency: Leniency { kinds_before_flags: true, ..Self::LODEFS.leniency },
+        leniency: Leniency { flags_last: true, ..Self::LODEFS.leniency },
         ..Self::LODEFS
     };
     /// XFS, by which the model was made: it only has shorter symbolic links, and its own way with ENOTEMPTY.

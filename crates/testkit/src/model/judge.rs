@@ -9,9 +9,8 @@
 //! - a seek in a directory may give anything;
 //! - of statfs, only that it makes sense;
 //! - with [`Leniency::exist_for_not_empty`], renaming over a directory that is not empty gives EEXIST;
-//! - with [`Leniency::kinds_before_flags`], removing and renaming may be refused for the kind of an inode where its
-//!   flags forbid it as well, and copying nothing to an immutable file may succeed; linking what has no name
-//!   any more may be refused for that first;
+//! - with [`Leniency::flags_last`], what is refused for an immutable or append-only inode may be refused for another
+//!   reason, and copying no bytes to an immutable file may succeed;
 //! - with [`Leniency::blind_at_end`], a seek may be wrong about the last pages that a file can have;
 //! - with [`Leniency::out_of_space`], whatever may need space may fail with ENOSPC, and a write may be short.
 
@@ -30,14 +29,15 @@ pub(super) const ENDLESS: Usage =
 
 /// What is forgiven besides.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub struct Leniency {
     /// Whether a seek may be wrong about the last pages before offset 2^63.
     pub blind_at_end: bool,
     /// Whether renaming over a directory that is not empty may give EEXIST, which POSIX allows for ENOTEMPTY.
     pub exist_for_not_empty: bool,
-    /// Whether the kernel, which does not know the immutable and append-only flags of a FUSE file system, refuses the
-    /// wrong kind of inode before the file system can refuse for its flags.
-    pub kinds_before_flags: bool,
+    /// Whether the kernel, which does not know the immutable and append-only flags of a FUSE file system, may find another
+    /// reason to refuse before the file system is asked.
+    pub flags_last: bool,
     /// Whether the file system under test may run out of space.
     pub out_of_space: bool,
 }
@@ -105,25 +105,14 @@ impl Model {
 /// Whether an answer is wrong in a way that is known and allowed.
 fn is_forgiven(operation: &Operation, expected: &Reply, observed: &Reply, leniency: Leniency) -> bool {
     use Operation as Op;
-    let copies_nothing = matches!(operation, Op::CopyRange { .. });
-    if copies_nothing
-        && leniency.kinds_before_flags
-        && (expected, observed) == (&Err(Errno::PERM), &Ok(Outcome::Count(0)))
-    {
-        return true;
-    }
-    let (Err(expected), Err(observed)) = (expected, observed) else { return false };
     let renames = matches!(operation, Op::Rename { .. });
-    let removes = renames || matches!(operation, Op::Unlink { .. } | Op::Rmdir { .. });
-    let other_name =
-        leniency.exist_for_not_empty && (*expected, *observed) == (Errno::NOTEMPTY, Errno::EXIST);
-    let kind_first = leniency.kinds_before_flags
-        && *expected == Errno::PERM
-        && matches!(*observed, Errno::NOTDIR | Errno::ISDIR);
-    let no_name_first = leniency.kinds_before_flags
-        && matches!(operation, Op::Link { .. })
-        && (*expected, *observed) == (Errno::PERM, Errno::NOENT);
-    renames && other_name || removes && kind_first || no_name_first
+    let other_name = leniency.exist_for_not_empty
+        && renames
+        && (expected, observed) == (&Err(Errno::NOTEMPTY), &Err(Errno::EXIST));
+    let copied_nothing = matches!(operation, Op::CopyRange { .. }) && *observed == Ok(Outcome::Count(0));
+    let refused_otherwise =
+        leniency.flags_last && *expected == Err(Errno::PERM) && (observed.is_err() || copied_nothing);
+    other_name || refused_otherwise
 }
 
 /// Whether `observed` says that there was no space for something that may need some.
