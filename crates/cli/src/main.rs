@@ -25,7 +25,7 @@ mod size;
 mod umount;
 mod volume;
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::Path;
 use std::process::ExitCode;
@@ -52,8 +52,9 @@ impl std::error::Error for Usage {}
 fn main() -> ExitCode {
     let mut command_line = std::env::args_os();
     let name = command_line.next().unwrap_or_default();
-    if mount::helper::is_helper(Path::new(&name).file_name().unwrap_or(OsStr::new(""))) {
-        return mount::helper::run(command_line);
+    let arguments: Vec<OsString> = command_line.collect();
+    if mount::helper::is_helper(Path::new(&name).file_name().unwrap_or(OsStr::new("")), &arguments) {
+        return mount::helper::run(arguments);
     }
     match run(Arguments::parse().command) {
         Ok(status) => status,

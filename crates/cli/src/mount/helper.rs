@@ -1,15 +1,17 @@
 //! How mount(8) calls this program: as `mount.lodefs` or `mount.fuse.lodefs`.
 //!
-//! `mount.TYPE SOURCE TARGET [-sfnv] [-N NAMESPACE] [-o OPTIONS] [-t TYPE]`, with the exit statuses of mount(8).
+//! `mount.TYPE SOURCE TARGET [-sfnv] [-N NAMESPACE] [-o OPTIONS] [-t TYPE]`, with the exit statuses of mount(8). Where
+//! those links are not installed, the helper of libfuse calls `lodefs SOURCE TARGET -o OPTIONS` for the type
+//! `fuse.lodefs`.
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use super::options::Options;
-use crate::arguments::MountArguments;
+use crate::arguments::{Arguments, MountArguments};
 
 /// Exit status of mount(8): wrong usage.
 const USAGE: u8 = 1;
@@ -48,13 +50,20 @@ struct HelperArguments {
     r#type: Option<String>,
 }
 
-/// Whether this name of the program asks for the helper.
-pub(crate) fn is_helper(name: &OsStr) -> bool {
+/// Whether the program is called as a helper: by its name, or by arguments that only libfuse's helper gives.
+pub(crate) fn is_helper(name: &OsStr, arguments: &[OsString]) -> bool {
+    let is_path = |argument: &OsString| !argument.as_encoded_bytes().starts_with(b"-");
     NAMES.iter().any(|helper| name == *helper)
+        || matches!(arguments, [source, target, option, _]
+            if is_path(source) && is_path(target) && option == "-o" && !is_command(source))
+}
+
+fn is_command(name: &OsStr) -> bool {
+    Arguments::command().find_subcommand(name).is_some()
 }
 
 /// Mounts as mount(8) wants it, and returns the status that it expects.
-pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+pub(crate) fn run(arguments: Vec<OsString>) -> ExitCode {
     let parsed = match HelperArguments::try_parse_from([NAMES[0].into()].into_iter().chain(arguments)) {
         Ok(parsed) => parsed,
         Err(error) => {
@@ -96,8 +105,6 @@ fn as_command(parsed: HelperArguments) -> MountArguments {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
@@ -106,9 +113,16 @@ mod tests {
     }
 
     #[test]
-    fn only_the_names_of_helpers_are() {
-        assert!(is_helper(OsStr::new("mount.lodefs")) && is_helper(OsStr::new("mount.fuse.lodefs")));
-        assert!(!is_helper(OsStr::new("lodefs")));
+    fn a_helper_is_known_by_its_name_or_its_arguments() {
+        let is = |name: &str, line: &str| {
+            let arguments: Vec<OsString> = line.split_whitespace().map(Into::into).collect();
+            is_helper(OsStr::new(name), &arguments)
+        };
+        assert!(is("mount.lodefs", "") && is("mount.fuse.lodefs", "v /m"));
+        assert!(is("lodefs", "lode.vol /m -o rw,nosuid"));
+        for line in ["", "mount v", "mount v -o ro", "mount v m -o ro", "info v -o x", "v /m", "v /m -t x"] {
+            assert!(!is("lodefs", line), "{line}");
+        }
     }
 
     #[test]

@@ -5,15 +5,21 @@
 
 use std::fs::File;
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use lodefs_fuse::mountinfo::Mount;
-use lodefs_fuse::remount;
+use lodefs_fuse::{MountError, remount};
 use rustix::mount::MountFlags;
 
 use super::options::Options;
 use crate::report::{self, MountReport};
 use crate::umount::{lodefs_mount_at, resolve};
+
+/// How long a mount may be in use before it really is.
+const BUSY_TIME_MAX: Duration = Duration::from_secs(1);
+const RETRY_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Changes the flags of the mount at `directory` to what it has, with what `options` asks for.
 pub(crate) fn run(directory: &Path, options: &Options) -> anyhow::Result<()> {
@@ -32,7 +38,21 @@ pub(crate) fn run(directory: &Path, options: &Options) -> anyhow::Result<()> {
     } else if server.read_only {
         bail!("{name}: was mounted read-only; to change it, unmount it and mount it again");
     }
-    Ok(remount(&mount.target, flags)?)
+    Ok(remount_patiently(&mount.target, flags)?)
+}
+
+/// Changes the flags, and tries again for a while if the mount is in use.
+///
+/// The kernel tells the server of a closed file after close(2) has returned. Until that is answered, a file without
+/// a name counts as being written.
+fn remount_patiently(target: &Path, flags: MountFlags) -> Result<(), MountError> {
+    let start = Instant::now();
+    loop {
+        match remount(target, flags) {
+            Err(MountError::Busy(_)) if start.elapsed() < BUSY_TIME_MAX => thread::sleep(RETRY_INTERVAL),
+            outcome => return outcome,
+        }
+    }
 }
 
 /// An option of the server that is asked for and is not what it has. (mount(8) repeats all that stand in fstab.)
