@@ -110,11 +110,10 @@ fn keeps_size(locked: &LockedInode<'_>, change: &SetAttr) -> bool {
 /// The rules of immutable and append-only inodes for a change of attributes.
 fn check_flags(locked: &LockedInode<'_>, change: &SetAttr) -> Result<()> {
     let flags = locked.flags();
-    let only_size = change.perm.is_none()
-        && change.uid.is_none()
-        && change.gid.is_none()
-        && !matches!(change.atime, Some(SetTime::At(_)))
-        && !matches!(change.mtime, Some(SetTime::At(_)));
+    // Both times at once, to now, is what touch does, and no more than a write could do.
+    let sets_times =
+        !matches!((change.atime, change.mtime), (None, None) | (Some(SetTime::Now), Some(SetTime::Now)));
+    let only_size = change.perm.is_none() && change.uid.is_none() && change.gid.is_none() && !sets_times;
     if flags.contains(Flags::IMMUTABLE) {
         // A file that was opened before the flag was set can still be truncated, as on XFS.
         let through_handle = change.by_handle && change.size.is_some() && only_size;
