@@ -22,7 +22,7 @@ impl Fs {
     /// Whether an inode may be opened like this: the rules of immutable and append-only files. It does not truncate.
     pub fn check_open(&self, node: &Node, intent: OpenIntent) -> Result<()> {
         let state = node.inode().read()?;
-        let changes = intent.write || intent.truncate || intent.append;
+        let changes = intent.write || intent.truncate;
         if changes {
             self.check_writable()?;
         }

@@ -1,0 +1,100 @@
+#!/usr/bin/env bash
+# Runs programs that nobody here wrote on a mounted volume: the quick part for CI.
+#   tests/outside.sh LODEFS [fsx operations for each kind of volume]
+# As root. Needs the programs fsx and pjdfstest (crates) in $CARGO_BIN or PATH, and sqlite3, fio, git, acl, attr, xfs_io (Debian).
+# Closes with 'N passed, N failed'.
+set -u
+lodefs=$(realpath "$1")
+fsx_operations=${2:-20000}
+here=$(cd "$(dirname "$0")" && pwd)
+PATH=${CARGO_BIN:-$HOME/.cargo/bin}:$PATH
+scratch=$(mktemp -d)
+chmod 755 "$scratch" # pjdfstest works as other users, too
+passed=0 failed=0
+
+cleanup() {
+    for mount in "$scratch"/*/mnt; do
+        mountpoint -q "$mount" && "$lodefs" umount "$mount"
+    done
+    mountpoint -q "$scratch/memory" && umount "$scratch/memory"
+    rm -rf "$scratch"
+}
+trap cleanup EXIT
+
+check() { # check NAME COMMAND...
+    local name=$1 log="$scratch/log"
+    shift
+    if "$@" >"$log" 2>&1 </dev/null; then
+        passed=$((passed + 1))
+        echo "ok   $name"
+    else
+        failed=$((failed + 1))
+        echo "FAIL $name"
+        tail -n 20 "$log"
+    fi
+}
+
+# mount_volume KIND: a volume of this kind, mounted on $scratch/KIND/mnt
+mount_volume() {
+    local kind=$1 where="$scratch/$1" forced=
+    [ "$kind" = page ] || where="$scratch/memory/$kind"
+    [ "$kind" = memory-controller ] && forced=$kind
+    mkdir -p "$where" "$scratch/$kind"
+    LODEFS_FORCE_DOMAIN=$forced "$lodefs" mount --create 512M "$where/volume" "$scratch/$kind/mnt"
+}
+
+close_volume() {
+    local kind=$1 where="$scratch/$1"
+    [ "$kind" = page ] || where="$scratch/memory/$kind"
+    "$lodefs" umount "$scratch/$kind/mnt" && "$lodefs" fsck "$where/volume"
+}
+
+sqlite_inserts() {
+    sqlite3 "$1/db" "pragma journal_mode=$2; create table t(a integer primary key, b text);
+        with recursive k(i) as (select 1 union all select i+1 from k where i<20000) insert into t select i, hex(i) from k;
+        pragma integrity_check;" | grep -qx ok && rm "$1/db"
+}
+
+git_repository() {
+    git -c init.defaultBranch=main init -q "$1/repository" && cp -r "$here/../crates" "$1/repository" &&
+        git -C "$1/repository" add . && git -C "$1/repository" -c user.name=t -c user.email=t@t commit -qm t &&
+        git clone -q "$1/repository" "$1/clone" && git -C "$1/clone" gc -q && git -C "$1/clone" fsck --strict &&
+        diff -r "$here/../crates" "$1/clone/crates"
+}
+
+dax_flag() {
+    mkdir "$1/dax" && xfs_io -c 'chattr +x' "$1/dax" && touch "$1/dax/child" && lsattr "$1/dax/child" | cut -d' ' -f1 | grep -q x &&
+        xfs_io -c 'chattr -x' "$1/dax/child" && ! lsattr "$1/dax/child" | cut -d' ' -f1 | grep -q x
+}
+
+acls() {
+    mkdir "$1/acl" && setfacl -d -m u:nobody:rwx "$1/acl" && touch "$1/acl/child" &&
+        getfacl -c "$1/acl/child" | grep -q '^user:nobody:rwx' && chmod 600 "$1/acl/child" &&
+        ! setpriv --reuid nobody --clear-groups cat "$1/acl/child"
+}
+
+fio_verify() {
+    fio --name=v --directory="$1" --rw=randrw --bs=4k --size=16m --verify=crc32c --verify_fatal=1 --ioengine="$2" --fsync=32 --randseed=1
+}
+
+mkdir "$scratch/memory"
+mount -t tmpfs -o huge=always,size=2G tmpfs "$scratch/memory" || exit 2
+for kind in page volatile memory-controller; do
+    mount_volume $kind || exit 2
+    mnt="$scratch/$kind/mnt"
+    check "$kind: fsx" fsx -q -f "$here/fsx.toml" -S 1 -N "$fsx_operations" "$mnt/fsx"
+    check "$kind: sqlite, rollback journal" sqlite_inserts "$mnt" delete
+    check "$kind: sqlite, write-ahead log" sqlite_inserts "$mnt" wal
+    check "$kind: fio, read and write" fio_verify "$mnt" psync
+    check "$kind: fio, mapped" fio_verify "$mnt" mmap
+    if [ $kind = memory-controller ]; then
+        mkdir -m 777 "$mnt/posix"
+        check "$kind: pjdfstest" pjdfstest -c "$here/pjdfstest.toml" -p "$mnt/posix" -s /dev/shm
+        check "$kind: git" git_repository "$mnt"
+        check "$kind: DAX flag" dax_flag "$mnt"
+        check "$kind: ACLs" acls "$mnt"
+    fi
+    check "$kind: unmount and fsck" close_volume $kind
+done
+echo "$passed passed, $failed failed"
+[ $failed = 0 ]
