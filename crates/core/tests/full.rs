@@ -1,0 +1,152 @@
+//! A full volume: writing fails with ENOSPC, nothing is damaged, deleting works, and all space comes back.
+
+use std::sync::Arc;
+
+use lodefs_core::{Fallocate, FormatOptions, Fs, NewInode, NewKind, Node, OpenOptions, SetAttr, XattrMode};
+use lodefs_pmem::{Domain, Medium};
+use rustix::io::Errno;
+
+const FILE: NewInode<'static> = NewInode { kind: NewKind::File, perm: 0o644, umask: 0, uid: 0, gid: 0 };
+const DIRECTORY: NewInode<'static> =
+    NewInode { kind: NewKind::Directory, perm: 0o755, umask: 0, uid: 0, gid: 0 };
+const DOMAINS: [Domain; 3] = [Domain::MemoryController, Domain::Page, Domain::Volatile];
+
+fn new_fs(size: u64, domain: Domain) -> Arc<Fs> {
+    let medium = Medium::anonymous(size, domain).unwrap();
+    Fs::format(&medium, &FormatOptions::default()).unwrap();
+    Fs::open(medium, &OpenOptions::default()).unwrap()
+}
+
+fn name(i: u64) -> Vec<u8> {
+    format!("a file with a rather long name, number {i}").into_bytes()
+}
+
+/// Makes files of `size` bytes until there is no space; the number of files, and how much of the last was written.
+fn fill(fs: &Fs, dir: &Node, size: usize) -> (u64, usize) {
+    let content: Vec<u8> = (0..size).map(|i| i as u8).collect();
+    for i in 0.. {
+        let file = match fs.create(dir, &name(i), &FILE) {
+            Ok(file) => file,
+            Err(error) => {
+                assert_eq!(error.errno(), Errno::NOSPC);
+                return (i, 0);
+            }
+        };
+        let written = match fs.write(&file, 0, &content, false) {
+            Ok(written) => written,
+            Err(error) => {
+                assert_eq!(error.errno(), Errno::NOSPC);
+                0
+            }
+        };
+        if written < size {
+            return (i + 1, written);
+        }
+    }
+    unreachable!("no volume is endless")
+}
+
+fn verify(fs: &Fs, dir: &Node, files: u64, size: usize, last: usize) {
+    let mut buffer = vec![0; size + 1];
+    for i in 0..files {
+        let file = fs.lookup(dir, &name(i)).unwrap();
+        let read = fs.read(&file, 0, &mut buffer).unwrap();
+        assert_eq!(read, if i + 1 == files { last } else { size });
+        assert!(buffer[..read].iter().enumerate().all(|(at, byte)| *byte == at as u8), "file {i} is damaged");
+    }
+}
+
+#[test]
+fn full_of_data_and_empty_again() {
+    for domain in DOMAINS {
+        for size in [3_000, 70_000, 3_000_000] {
+            let fs = new_fs(16 << 20, domain);
+            let dir = fs.create(&fs.root().unwrap(), b"d", &DIRECTORY).unwrap();
+            let mut free = fs.space().blocks_free;
+            for round in 0..3 {
+                let (files, last) = fill(&fs, &dir, size);
+                assert!(fs.space().blocks_available < 800, "{domain}: full at {:?}", fs.space());
+                verify(&fs, &dir, files, size, last);
+                for i in 0..files {
+                    fs.unlink(&dir, &name(i)).unwrap();
+                }
+                // Chunks of inodes stay; from the second round on there are enough of them.
+                if round > 0 {
+                    assert_eq!(fs.space().blocks_free, free, "{domain}: files of {size} bytes");
+                }
+                free = fs.space().blocks_free;
+            }
+        }
+    }
+}
+
+#[test]
+fn full_of_names_and_empty_again() {
+    for domain in DOMAINS {
+        let fs = new_fs(4 << 20, domain);
+        let dir = fs.create(&fs.root().unwrap(), b"d", &DIRECTORY).unwrap();
+        let (files, _) = fill(&fs, &dir, 0);
+        let free = fs.space().blocks_free;
+        for i in (0..files).step_by(2) {
+            fs.unlink(&dir, &name(i)).unwrap();
+        }
+        for i in (0..files).step_by(2) {
+            fs.create(&dir, &name(i), &FILE).unwrap();
+        }
+        for i in 0..files {
+            fs.unlink(&dir, &name(i)).unwrap();
+        }
+        assert!(fs.space().blocks_free > free);
+        assert_eq!(fs.attr(&dir).unwrap().size, 0, "the directory has given all of its blocks back");
+        fs.rmdir(&fs.root().unwrap(), b"d").unwrap();
+    }
+}
+
+#[test]
+fn a_full_volume_can_truncate_punch_and_rename() {
+    for domain in DOMAINS {
+        let fs = new_fs(8 << 20, domain);
+        let root = fs.root().unwrap();
+        // Many extents, so that cutting one needs an extent block.
+        let file = fs.create(&root, b"holes", &FILE).unwrap();
+        for i in 0..200 {
+            fs.write(&file, i * 12_288, &[1; 8192], false).unwrap();
+        }
+        let (files, _) = fill(&fs, &root, 50_000);
+        for i in 0..200 {
+            fs.fallocate(&file, Fallocate::PunchHole, i * 12_288, 4096).unwrap();
+        }
+        fs.set_attr(&file, &SetAttr { size: Some(100_000), ..SetAttr::default() }).unwrap();
+        for i in 0..files {
+            fs.rename(&root, &name(i), &root, format!("{i}").as_bytes(), Default::default(), (0, 0)).unwrap();
+            fs.unlink(&root, format!("{i}").as_bytes()).unwrap();
+        }
+        let mut buffer = vec![0; 100_000];
+        assert_eq!(fs.read(&file, 0, &mut buffer).unwrap(), 100_000);
+        assert!(
+            buffer
+                .iter()
+                .enumerate()
+                .all(|(at, byte)| *byte == u8::from((4096..8192).contains(&(at % 12_288))))
+        );
+    }
+}
+
+#[test]
+fn what_cannot_be_done_changes_nothing() {
+    for domain in DOMAINS {
+        let fs = new_fs(4 << 20, domain);
+        let root = fs.root().unwrap();
+        let file = fs.create(&root, b"f", &FILE).unwrap();
+        let free = fs.space().blocks_free;
+        let too_much = Fallocate::Allocate { keep_size: false };
+        assert_eq!(fs.fallocate(&file, too_much, 0, 1 << 40).unwrap_err().errno(), Errno::NOSPC);
+        assert_eq!((fs.attr(&file).unwrap().size, fs.space().blocks_free), (0, free));
+        fill(&fs, &root, 10_000);
+        let before = fs.space().blocks_free;
+        let value = vec![7; 60_000];
+        assert_eq!(fs.set_xattr(&file, b"user.x", &value, XattrMode::Set).unwrap_err().errno(), Errno::NOSPC);
+        assert_eq!(fs.get_xattr(&file, b"user.x").unwrap_err().errno(), Errno::NODATA);
+        assert_eq!(fs.space().blocks_free, before);
+    }
+}
