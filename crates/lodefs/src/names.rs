@@ -158,7 +158,7 @@ impl Dir {
         match walker.walk()? {
             Last::Name { slash: false } => Ok(walker),
             Last::Name { slash: true } if makes == Makes::Directory => Ok(walker),
-            Last::Name { slash: true } => match self.held.fs().lookup(walker.here(), walker.name()) {
+            Last::Name { slash: true } => match walker.look_up() {
                 Ok(_) => Err(Errno::EXIST.into()),
                 Err(error) => Err(error),
             },
@@ -177,7 +177,7 @@ impl Dir {
         let mut walker = Walker::new(&self.held, path)?;
         match walker.walk()? {
             Last::Name { slash: false } => fs.unlink(walker.here(), walker.name()),
-            Last::Name { slash: true } => match fs.lookup(walker.here(), walker.name())?.kind() {
+            Last::Name { slash: true } => match walker.look_up()?.kind() {
                 Kind::Directory => Err(Errno::ISDIR.into()),
                 _ => Err(Errno::NOTDIR.into()),
             },
@@ -244,26 +244,40 @@ impl Dir {
     fn rename_within(&self, from: &Path, to_dir: &Self, to: &Path, mode: RenameMode) -> Result<()> {
         let fs = self.held.fs();
         let (mut old, mut new) = (Walker::new(&self.held, from)?, Walker::new(&to_dir.held, to)?);
-        let (Last::Name { slash: old_slash }, Last::Name { slash: new_slash }) = (old.walk()?, new.walk()?)
-        else {
-            return Err(Errno::BUSY.into());
+        let slashes = match (old.walk()?, new.walk()?) {
+            (Last::Name { slash: old }, Last::Name { slash: new }) => Slashes { old, new },
+            (Last::Name { .. }, _) if keeps_target(mode) => return Err(Errno::EXIST.into()),
+            _ => return Err(Errno::BUSY.into()),
         };
-        let exchanges = mode == RenameMode::Exchange;
-        if old_slash || new_slash && !exchanges {
-            check_directory(&old)?;
-        }
-        if new_slash && exchanges {
-            check_directory(&new)?;
+        if slashes.old || slashes.new {
+            slashes.check(&old, &new, mode)?;
         }
         let owner = (self.credentials.uid, self.credentials.gid);
         fs.rename(old.here(), old.name(), new.here(), new.name(), mode, owner)
     }
 }
 
-/// Refuses what is no directory but was named with a slash at the end.
-fn check_directory(walker: &Walker<'_>) -> Result<()> {
-    match walker.here().fs().lookup(walker.here(), walker.name())?.kind() {
-        Kind::Directory => Ok(()),
-        _ => Err(Errno::NOTDIR.into()),
+fn keeps_target(mode: RenameMode) -> bool {
+    matches!(mode, RenameMode::NoReplace | RenameMode::NoReplaceWhiteout)
+}
+
+/// Which paths of a rename end with a slash.
+struct Slashes {
+    old: bool,
+    new: bool,
+}
+
+impl Slashes {
+    /// Refuses what is no directory, and will not be one, where there is a slash.
+    fn check(&self, old: &Walker<'_>, new: &Walker<'_>, mode: RenameMode) -> Result<()> {
+        let kind_at = |walker: &Walker<'_>| Ok::<_, Error>(walker.look_up()?.kind());
+        let source = kind_at(old)?;
+        if keeps_target(mode) && kind_at(new).is_ok() {
+            return Err(Errno::EXIST.into());
+        }
+        let exchanges = mode == RenameMode::Exchange;
+        let source_fits = source == Kind::Directory || !(self.old || self.new && !exchanges);
+        let target_fits = !(exchanges && self.new) || kind_at(new)? == Kind::Directory;
+        if source_fits && target_fits { Ok(()) } else { Err(Errno::NOTDIR.into()) }
     }
 }

@@ -122,7 +122,8 @@ impl OpenOptions {
             let last = walker.walk()?;
             let is_directory = last != Last::Name { slash: false };
             if is_directory && creates {
-                return Err(Errno::ISDIR.into());
+                let is_new = matches!(last, Last::Name { .. }) || !self.create_new;
+                return Err(if is_new { Errno::ISDIR } else { Errno::EXIST }.into());
             }
             if self.create_new {
                 return fs.create(walker.here(), walker.name(), &self.new_file(dir));

@@ -106,10 +106,10 @@ impl<'a> Walker<'a> {
             }
             let next = self.here.fs().lookup(&self.here, name)?;
             self.rest = component.end;
-            if next.kind() == Kind::Symlink {
-                self.follow(&next)?;
-            } else {
-                self.here = Here::Reached(next);
+            match next.kind() {
+                Kind::Directory => self.here = Here::Reached(next),
+                Kind::Symlink => self.follow(&next)?,
+                _ => return Err(Errno::NOTDIR.into()),
             }
         }
     }
@@ -117,6 +117,11 @@ impl<'a> Walker<'a> {
     /// The name of the last component.
     pub(crate) fn name(&self) -> &[u8] {
         self.component().map_or(&[], |component| &self.path[component])
+    }
+
+    /// What the name of the last component leads to, be it a symbolic link or not.
+    pub(crate) fn look_up(&self) -> Result<Node> {
+        self.here.fs().lookup(&self.here, self.name())
     }
 
     /// The first component of the rest.
@@ -148,11 +153,10 @@ impl<'a> Walker<'a> {
 
     /// Looks at what the last component leads to.
     pub(crate) fn look(&mut self, last: Last, at_end: AtEnd) -> Result<Found> {
-        let fs = self.here.fs();
         let (node, slash) = match last {
             Last::Root | Last::Dot => (Node::clone(&self.here), true),
-            Last::DotDot => (fs.lookup(&self.here, b"..")?, true),
-            Last::Name { slash } => (fs.lookup(&self.here, self.name())?, slash),
+            Last::DotDot => (self.here.fs().lookup(&self.here, b"..")?, true),
+            Last::Name { slash } => (self.look_up()?, slash),
         };
         if node.kind() == Kind::Symlink && (slash || at_end == AtEnd::Follow) {
             return Ok(Found::Link(node));
