@@ -145,6 +145,10 @@ fn rename_in_all_modes() {
     let rename =
         |from: (&_, &[u8]), to: (&_, &[u8]), mode| fs.rename(from.0, from.1, to.0, to.1, mode, (0, 0));
     assert_eq!(rename((&root, b"a"), (&b, b"x"), RenameMode::Replace).unwrap_err().errno(), Errno::INVAL);
+    let inside = fs.create(&b, b"inside", &FILE).unwrap();
+    let over_ancestor = rename((&b, b"inside"), (&root, b"a"), RenameMode::Replace).unwrap_err();
+    assert_eq!(over_ancestor.errno(), Errno::NOTEMPTY, "as on Linux, whatever is moved");
+    drop(inside);
     rename((&a, b"b"), (&root, b"c"), RenameMode::Replace).unwrap();
     assert_eq!(fs.attr(&a).unwrap().links, 2);
     assert_eq!(fs.lookup(&b, b"..").unwrap().ino(), root.ino());

@@ -106,18 +106,19 @@ impl Rename<'_> {
         Ok(true)
     }
 
-    /// If a directory is to get another parent: keeps all directories in place, and refuses to put one below itself.
+    /// If a directory is to get another parent, or to be replaced from below: keeps all directories in place, and
+    /// refuses to put one below itself, or to replace one that the source is in.
     fn check_ancestry(&self, resolved: &Resolved) -> Result<Option<MutexGuard<'_, ()>>> {
-        let is_dir = |node: &Node| Ok::<_, Error>(node.inode().read()?.kind() == Kind::Directory);
-        let exchanges = self.mode == RenameMode::Exchange;
-        let target_moves = exchanges && resolved.target.as_ref().map_or(Ok(false), is_dir)?;
+        let Resolved { source, target } = resolved;
+        let is_dir = |node: &Node| node.kind() == Kind::Directory;
         let crossing = self.from.dir.ino() != self.to.dir.ino();
-        if !crossing || !(is_dir(&resolved.source)? || target_moves) {
+        if !crossing || !(is_dir(source) || target.as_ref().is_some_and(is_dir)) {
             return Ok(None);
         }
         let standstill = self.fs.moving_directories.lock();
-        ensure(!is_within(self.to.dir, resolved.source.ino())?, Errno::INVAL)?;
-        if let Some(target) = &resolved.target {
+        ensure(!is_within(self.to.dir, source.ino())?, Errno::INVAL)?;
+        if let Some(target) = target {
+            let exchanges = self.mode == RenameMode::Exchange;
             let refusal = if exchanges { Errno::INVAL } else { Errno::NOTEMPTY };
             ensure(!is_within(self.from.dir, target.ino())?, refusal)?;
         }
