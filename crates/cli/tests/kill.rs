@@ -187,7 +187,7 @@ fn kill_again_and_again(place: &TempDir, domain: Option<&str>) {
         std::env::var("LODEFS_KILL_ROUNDS").map_or(3, |rounds| rounds.parse().expect("a number"));
     let (volume, directory) = (place.path().join("volume"), place.path().join("mnt"));
     let mut expected = vec![Expected::default(); WRITERS as usize];
-    let mut random = Random(0x10de_f5 + rounds);
+    let mut random = Random(0x10de + rounds);
     let mut operations = 0;
     for round in 0..=rounds {
         let mut command = lodefs(["mount", "--create", "64M"]);

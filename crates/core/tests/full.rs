@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use lodefs_core::{Fallocate, FormatOptions, Fs, NewInode, NewKind, Node, OpenOptions, SetAttr, XattrMode};
+use lodefs_core::{
+    Fallocate, FormatOptions, Fs, NewInode, NewKind, Node, OpenOptions, RenameMode, SetAttr, XattrMode,
+};
 use lodefs_pmem::{Domain, Medium};
 use rustix::io::Errno;
 
@@ -118,7 +120,8 @@ fn a_full_volume_can_truncate_punch_and_rename() {
         }
         fs.set_attr(&file, &SetAttr { size: Some(100_000), ..SetAttr::default() }).unwrap();
         for i in 0..files {
-            fs.rename(&root, &name(i), &root, format!("{i}").as_bytes(), Default::default(), (0, 0)).unwrap();
+            fs.rename(&root, &name(i), &root, format!("{i}").as_bytes(), RenameMode::Replace, (0, 0))
+                .unwrap();
             fs.unlink(&root, format!("{i}").as_bytes()).unwrap();
         }
         let mut buffer = vec![0; 100_000];
