@@ -100,8 +100,31 @@ impl Fs {
     /// Opens the volume on `medium`, and recovers it if it was not closed cleanly.
     pub fn open(medium: Medium, options: &OpenOptions) -> Result<Arc<Self>> {
         let volume = Volume::open(medium)?;
-        let opened = recovery::open(&volume, options.read_only)?;
-        let fs = Arc::new(Self {
+        let mut opened = recovery::open(&volume, options.read_only)?;
+        let orphans = std::mem::take(&mut opened.orphans);
+        let fs = Arc::new(Self::assemble(volume, opened, options));
+        fs.node(Ino::ROOT).map_err(|error| match error {
+            Error::Refused(_) => {
+                Error::Corrupt { object: "root directory".into(), fault: "it does not exist" }
+            }
+            other => other,
+        })?;
+        if !options.read_only {
+            for orphan in orphans {
+                if let Err(error) = fs.reclaim_orphan(orphan) {
+                    fs.note_orphan(orphan, &error);
+                }
+            }
+            if let Some(interval) = options.commit_interval.filter(|_| fs.domain().domain == Domain::Page) {
+                *fs.committer.lock() = Some(Committer::start(&fs, interval)?);
+            }
+        }
+        Ok(fs)
+    }
+
+    /// An open volume with what opening it yielded. Orphans are left to the caller.
+    pub(crate) fn assemble(volume: Volume, opened: recovery::Opened, options: &OpenOptions) -> Self {
+        Self {
             volume,
             journal: opened.journal,
             blocks: opened.blocks,
@@ -116,24 +139,12 @@ impl Fs {
             leaves_orphans: AtomicBool::new(false),
             latched: OnceLock::new(),
             report: opened.report,
-        });
-        fs.node(Ino::ROOT).map_err(|error| match error {
-            Error::Refused(_) => {
-                Error::Corrupt { object: "root directory".into(), fault: "it does not exist" }
-            }
-            other => other,
-        })?;
-        if !options.read_only {
-            for orphan in opened.orphans {
-                if let Err(error) = fs.reclaim_orphan(orphan) {
-                    fs.note_orphan(orphan, &error);
-                }
-            }
-            if let Some(interval) = options.commit_interval.filter(|_| fs.domain().domain == Domain::Page) {
-                *fs.committer.lock() = Some(Committer::start(&fs, interval)?);
-            }
         }
-        Ok(fs)
+    }
+
+    /// Leaves the volume as after a crash: the next open recovers it.
+    pub(crate) fn abandon(&self) {
+        self.closed.store(true, Ordering::Release);
     }
 
     /// Closes the volume cleanly: everything is at home, the bitmap is saved, and the next open has nothing to do.

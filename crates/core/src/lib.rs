@@ -19,6 +19,7 @@ mod error;
 mod extents;
 mod format;
 mod fs;
+pub mod fsck;
 mod inode;
 mod journal;
 mod ops;

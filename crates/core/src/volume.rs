@@ -66,6 +66,11 @@ impl Volume {
     /// Finds and checks the superblock: the first copy, or else the one in the last block of the medium.
     pub(crate) fn open(medium: Medium) -> Result<Self> {
         let superblock = read_superblock(&medium)?;
+        Self::with_superblock(medium, superblock)
+    }
+
+    /// Takes the word of a superblock for what is on the medium.
+    pub(crate) fn with_superblock(medium: Medium, superblock: Superblock) -> Result<Self> {
         check_features(&superblock, medium.is_read_only())?;
         let expected = superblock.total_blocks.get().saturating_mul(BLOCK_SIZE);
         if expected > medium.size() {

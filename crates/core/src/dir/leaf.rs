@@ -245,6 +245,9 @@ pub(crate) fn redirect(
     tx.put(offset_of(entry.block) + entry.position as u64, &bytes.0[..ENTRY_HEAD_SIZE]);
 }
 
+/// Bytes of entries beyond which a leaf counts as full.
+pub(crate) const FULL_HEAP: usize = (HEAP_END - HEAP_START) * 7 / 8;
+
 /// Bytes that entries take in the heap.
 pub(crate) fn heap_size(entries: &[OwnedEntry]) -> usize {
     entries.iter().map(|entry| entry_size(entry.name.len())).sum()

@@ -196,7 +196,7 @@ impl Tree<'_> {
         let mut start_hash = first_hash;
         let mut rest = entries;
         // A leaf that is full of live entries is split even if they would just fit, or the next entry would do it.
-        while rest.len() > 1 && (!leaf::fits(rest) || leaf::heap_size(rest) > FULL_HEAP) {
+        while rest.len() > 1 && (!leaf::fits(rest) || leaf::heap_size(rest) > leaf::FULL_HEAP) {
             let middle = split_point(rest).ok_or(Errno::NOSPC)?;
             let (left, right) = rest.split_at(middle);
             ensure(leaf::fits(left), Errno::NOSPC)?;
@@ -350,9 +350,6 @@ impl Tree<'_> {
         Ok(())
     }
 }
-
-/// Bytes of entries beyond which a leaf counts as full.
-const FULL_HEAP: usize = (lodefs_layout::directory::HEAP_END - lodefs_layout::directory::HEAP_START) * 7 / 8;
 
 /// Where to split: the boundary between two hashes that is nearest to the middle.
 fn split_point(entries: &[OwnedEntry]) -> Option<usize> {

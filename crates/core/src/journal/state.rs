@@ -8,18 +8,48 @@ use zerocopy::IntoBytes;
 use crate::error::{Error, Result};
 use crate::volume::Volume;
 
+/// Counts above this are damage: nothing gets there by counting, and from here on nothing overflows.
+pub(crate) const COUNT_MAX: u64 = 1 << 62;
+
+/// What a state slot holds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Slot {
+    /// A state.
+    Valid(State),
+    /// Nothing was ever stored there.
+    Blank,
+    /// A state that was torn by a crash, or is damaged.
+    Damaged,
+}
+
+/// Reads slot 0 or 1.
+pub(crate) fn read_slot(volume: &Volume, slot: u64) -> Result<Slot> {
+    let mut bytes = [0; size_of::<State>()];
+    volume.medium.read(slot_offset(volume, slot), &mut bytes)?;
+    let sane = |state: &State| {
+        State::slot_of(state.update.get()) == slot
+            && [state.update, state.generation, state.committed_seq]
+                .iter()
+                .all(|count| count.get() <= COUNT_MAX)
+    };
+    Ok(match State::parse(&bytes, volume.seed).filter(sane) {
+        Some(state) => Slot::Valid(state),
+        None if bytes == [0; size_of::<State>()] => Slot::Blank,
+        None => Slot::Damaged,
+    })
+}
+
+/// The newest of two slots.
+pub(crate) fn newest(slots: [Slot; 2]) -> Option<State> {
+    let states =
+        slots.into_iter().filter_map(|slot| if let Slot::Valid(state) = slot { Some(state) } else { None });
+    states.max_by_key(|state| state.update.get())
+}
+
 /// The newest valid state.
 pub(crate) fn read(volume: &Volume) -> Result<State> {
-    let mut newest: Option<State> = None;
-    for slot in 0..2 {
-        let mut bytes = [0; size_of::<State>()];
-        volume.medium.read(slot_offset(volume, slot), &mut bytes)?;
-        let Some(state) = State::parse(&bytes, volume.seed) else { continue };
-        if newest.is_none_or(|newest| newest.update.get() < state.update.get()) {
-            newest = Some(state);
-        }
-    }
-    newest.ok_or(Error::Corrupt { object: "volume state".into(), fault: "both copies are damaged" })
+    let found = newest([read_slot(volume, 0)?, read_slot(volume, 1)?]);
+    found.ok_or(Error::Corrupt { object: "volume state".into(), fault: "both copies are damaged" })
 }
 
 /// Makes `state` the newest. It overwrites the older slot, so that a crash leaves either the present state or this.

@@ -13,4 +13,4 @@ mod rename;
 mod space;
 mod truncate;
 mod write;
-mod xattr;
+pub(crate) mod xattr;

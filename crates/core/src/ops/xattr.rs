@@ -18,8 +18,8 @@ use crate::types::{Flags, Ino, Kind, S_PERM, XattrMode};
 use crate::volume::{Run, Volume};
 use crate::xattr_set::{self, XattrSet};
 
-pub(super) const ACL_ACCESS: &[u8] = b"system.posix_acl_access";
-pub(super) const ACL_DEFAULT: &[u8] = b"system.posix_acl_default";
+pub(crate) const ACL_ACCESS: &[u8] = b"system.posix_acl_access";
+pub(crate) const ACL_DEFAULT: &[u8] = b"system.posix_acl_default";
 /// File capabilities, which go when somebody without privilege changes the file.
 pub(super) const CAPABILITY: &[u8] = b"security.capability";
 
@@ -83,7 +83,7 @@ fn lock_for_change<'n>(node: &'n Node, name: &[u8]) -> Result<LockedInode<'n>> {
 }
 
 /// Refuses names outside of the known namespaces, and user attributes where Linux has none.
-fn check_attribute(name: &[u8], kind: Kind) -> Result<()> {
+pub(crate) fn check_attribute(name: &[u8], kind: Kind) -> Result<()> {
     ensure(!name.is_empty() && name.len() <= lodefs_layout::NAME_MAX, Errno::RANGE)?;
     if name == ACL_ACCESS || name == ACL_DEFAULT {
         return ensure(kind != Kind::Symlink, Errno::OPNOTSUPP);

@@ -1,0 +1,194 @@
+//! Building a directory again from the entries that can be read.
+//!
+//! The new tree is written into fresh blocks, and the inode is pointed at it in one record: a crash leaves the old tree or
+//! the new one. Every entry carries a checksum over its directory's number and its name, so one that is found in a
+//! block whose head is damaged is still known to be one of this directory.
+
+use std::collections::HashSet;
+
+use lodefs_layout::directory::{BlockHead, CHILDREN_MAX, Child, LEVELS_MAX, Node};
+use rustix::io::Errno;
+use zerocopy::little_endian::U64;
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::{Applied, Repair};
+use crate::blob;
+use crate::dir::leaf::{self, OwnedEntry};
+use crate::error::{Result, ensure};
+use crate::fsck::directories::{RawBlock, read_block};
+use crate::fsck::entries::{RawEntry, entries};
+use crate::tx::{Tx, offset_of};
+use crate::types::{Ino, Kind, check_name};
+use crate::volume::Volume;
+
+/// The entries of a directory that can be read.
+struct Salvage<'v> {
+    volume: &'v Volume,
+    owner: Ino,
+    visited: HashSet<u64>,
+    entries: Vec<OwnedEntry>,
+    /// Something could not be read.
+    is_incomplete: bool,
+}
+
+impl Repair {
+    /// Builds a directory again. Unless `may_lose`, only if every entry of it can be read.
+    pub(super) fn rebuild(&mut self, ino: Ino, may_lose: bool) -> Result<Applied> {
+        if self.rebuilt.contains(&ino) {
+            return Ok(Applied::Done);
+        }
+        let mut salvage = Salvage::of(&self.fs.volume, ino, self.inode(ino)?.root.get())?;
+        salvage.sort();
+        if salvage.is_incomplete && !may_lose {
+            return Ok(Applied::Later);
+        }
+        let mut tx = Tx::begin(&self.fs)?;
+        let mut new_tree = NewTree { volume: &self.fs.volume, owner: ino, blocks: 0 };
+        let root = new_tree.write(&mut tx, &salvage.entries)?;
+        let (size, tree_blocks) = (salvage.entries.len() as u64, new_tree.blocks);
+        self.edit_inode_in(&mut tx, ino, |slot| {
+            let attributes = match slot.xattr_block.get() {
+                0 => 0,
+                block => blob::run(block, slot.xattr_size.get() as usize).blocks,
+            };
+            slot.root = U64::new(root);
+            slot.size = U64::new(size);
+            slot.blocks = U64::new(attributes + tree_blocks);
+        })?;
+        tx.commit()?;
+        self.rebuilt.insert(ino);
+        Ok(Applied::Done)
+    }
+}
+
+impl<'v> Salvage<'v> {
+    /// Reads what can be read below `root`.
+    fn of(volume: &'v Volume, owner: Ino, root: u64) -> Result<Self> {
+        let mut salvage =
+            Self { volume, owner, visited: HashSet::new(), entries: Vec::new(), is_incomplete: false };
+        let mut left = vec![(root, None)];
+        while let Some((block, level)) = left.pop() {
+            if block == 0 && level.is_none() {
+                continue;
+            }
+            if !volume.holds_block(block) || !salvage.visited.insert(block) {
+                salvage.is_incomplete = true;
+                continue;
+            }
+            let bytes = read_block(volume, block)?;
+            let head = BlockHead::read_from_prefix(&bytes[..]).expect("a block is longer than a head").0;
+            match level.unwrap_or_else(|| head.claimed_level()) {
+                0 => salvage.read_leaf(block, &head, &bytes),
+                level => salvage.read_node(block, level, &bytes, &mut left),
+            }
+        }
+        Ok(salvage)
+    }
+
+    fn read_node(&mut self, block: u64, level: u16, bytes: &RawBlock, left: &mut Vec<(u64, Option<u16>)>) {
+        let node = Node::read_from_bytes(&bytes[..]).expect("a node is a block");
+        let is_valid = level <= LEVELS_MAX && node.is_valid(self.owner.0, block, level, self.volume.seed);
+        let again = Node::new(self.owner.0, block, level, node.children(), self.volume.seed);
+        if !is_valid && again.as_bytes() != node.as_bytes() {
+            self.is_incomplete = true;
+            if level > LEVELS_MAX {
+                return;
+            }
+        }
+        // Whatever a damaged node leads to proves by itself that it belongs here.
+        left.extend(node.children().iter().rev().map(|child| (child.block.get(), Some(level - 1))));
+    }
+
+    fn read_leaf(&mut self, block: u64, head: &BlockHead, bytes: &RawBlock) {
+        self.is_incomplete |= !head.is_leaf(self.owner.0, block, self.volume.seed);
+        for (_, entry) in entries(self.volume, self.owner, bytes) {
+            match entry.ok().and_then(|entry| self.owned(&entry)) {
+                Some(entry) => self.entries.push(entry),
+                None => self.is_incomplete = true,
+            }
+        }
+    }
+
+    /// The entry with the hash that its name has. One of unknown type gets the right one later.
+    fn owned(&self, entry: &RawEntry<'_>) -> Option<OwnedEntry> {
+        check_name(entry.name).ok()?;
+        Some(OwnedEntry {
+            hash: self.volume.seed.name_hash(entry.name),
+            ino: entry.ino(),
+            kind: Kind::from_d_type(entry.head.kind).unwrap_or(Kind::File),
+            name: entry.name.to_vec(),
+        })
+    }
+
+    /// Brings the entries into order, and leaves one of each name.
+    fn sort(&mut self) {
+        let before = self.entries.len();
+        self.entries.sort_by(|a, b| (a.hash, &a.name).cmp(&(b.hash, &b.name)));
+        self.entries.dedup_by(|b, a| a.name == b.name);
+        self.is_incomplete |= self.entries.len() < before;
+    }
+}
+
+/// A tree that is being written.
+struct NewTree<'v> {
+    volume: &'v Volume,
+    owner: Ino,
+    blocks: u64,
+}
+
+impl NewTree<'_> {
+    /// Writes a tree with these entries, which are sorted, and returns its root (zero: there are none).
+    fn write(&mut self, tx: &mut Tx<'_>, entries: &[OwnedEntry]) -> Result<u64> {
+        let mut children = self.write_leaves(tx, entries)?;
+        let mut level = 1;
+        while children.len() > 1 {
+            ensure(level <= LEVELS_MAX, Errno::NOSPC)?;
+            let mut parents = Vec::new();
+            for part in children.chunks(CHILDREN_MAX * 3 / 4) {
+                let block = self.take_block(tx)?;
+                let node = Node::new(self.owner.0, block, level, part, self.volume.seed);
+                tx.write_fresh(offset_of(block), node.as_bytes())?;
+                parents.push(Child { hash: part[0].hash, block: U64::new(block) });
+            }
+            children = parents;
+            level += 1;
+        }
+        Ok(children.first().map_or(0, |root| root.block.get()))
+    }
+
+    fn write_leaves(&mut self, tx: &mut Tx<'_>, entries: &[OwnedEntry]) -> Result<Vec<Child>> {
+        let mut children = Vec::new();
+        let mut rest = entries;
+        while !rest.is_empty() {
+            let (part, behind) = rest.split_at(leaf_len(rest).ok_or(Errno::NOSPC)?);
+            let block = self.take_block(tx)?;
+            tx.write_fresh(offset_of(block), &leaf::build(self.volume, self.owner, block, part))?;
+            let hash = if children.is_empty() { 0 } else { part[0].hash };
+            children.push(Child { hash: U64::new(hash), block: U64::new(block) });
+            rest = behind;
+        }
+        Ok(children)
+    }
+
+    fn take_block(&mut self, tx: &mut Tx<'_>) -> Result<u64> {
+        self.blocks += 1;
+        tx.allocate_metadata_block(true)
+    }
+}
+
+/// How many of these entries to put into one leaf, with some room to spare: all with one hash go together.
+fn leaf_len(entries: &[OwnedEntry]) -> Option<usize> {
+    let mut len = 0;
+    for group in entries.chunk_by(|a, b| a.hash == b.hash) {
+        let with_group = &entries[..len + group.len()];
+        let is_full = !leaf::fits(with_group) || leaf::heap_size(with_group) > leaf::FULL_HEAP;
+        if is_full && len > 0 {
+            break;
+        }
+        if !leaf::fits(with_group) {
+            return None;
+        }
+        len += group.len();
+    }
+    Some(len)
+}

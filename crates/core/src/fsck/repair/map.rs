@@ -1,0 +1,133 @@
+//! Remedies for the inode map: chunks of inodes are found again by what is in them, for each inode carries its number and
+//! a checksum over it.
+
+use std::collections::HashMap;
+
+use lodefs_layout::BLOCK_SIZE;
+use lodefs_layout::inode::{InodeSlot, SLOT_SIZE};
+use lodefs_layout::inode_map::{CHUNK_BLOCKS, CHUNK_INODES, ENTRY_SIZE, Entry};
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::{Applied, Repair};
+use crate::alloc::{Purpose, Request, Run};
+use crate::error::Result;
+use crate::fsck::directories::read_block;
+use crate::fsck::finding::{Code, Finding, Object, Outcome};
+use crate::tx::{Tx, offset_of};
+
+/// Inodes in a block.
+const BLOCK_INODES: u64 = BLOCK_SIZE / SLOT_SIZE as u64;
+
+impl Repair {
+    /// Finds the chunks of these entries again. Those that are not found get empty chunks, but only when all others are
+    /// in their place: the blocks of inodes that are still to be found look free.
+    pub(super) fn find_chunks_again(&mut self, first: u64, count: u64) -> Result<Applied> {
+        if self.found_chunks.is_none() {
+            self.found_chunks = Some(self.look_for_chunks()?);
+        }
+        let found = self.found_chunks.as_ref().expect("just looked for");
+        let here: Vec<(u64, u64)> =
+            (first..first + count).filter_map(|index| Some((index, *found.get(&index)?))).collect();
+        let none_anywhere = found.is_empty();
+        for (index, block) in &here {
+            self.put_entry(*index, *block)?;
+        }
+        if here.len() as u64 == count {
+            return Ok(Applied::Done);
+        }
+        if !none_anywhere {
+            return Ok(Applied::Later);
+        }
+        for index in first..first + count {
+            self.add_empty_chunk(index)?;
+        }
+        Ok(Applied::Done)
+    }
+
+    fn entry_at(&self, index: u64) -> u64 {
+        offset_of(self.fs.volume.shape.inode_map_start) + index * ENTRY_SIZE
+    }
+
+    fn put_entry(&self, index: u64, block: u64) -> Result<()> {
+        let mut tx = Tx::begin(&self.fs)?;
+        tx.put(self.entry_at(index), Entry::new(index, block, self.fs.volume.seed).as_bytes());
+        tx.commit()
+    }
+
+    fn add_empty_chunk(&self, index: u64) -> Result<()> {
+        let mut tx = Tx::begin(&self.fs)?;
+        let request = Request {
+            blocks: CHUNK_BLOCKS,
+            goal: None,
+            align: None,
+            contiguous: true,
+            purpose: Purpose::Metadata,
+        };
+        let run = tx.allocate(&request)?;
+        tx.zero_fresh(offset_of(run.start), run.blocks * BLOCK_SIZE)?;
+        tx.put(self.entry_at(index), Entry::new(index, run.start, self.fs.volume.seed).as_bytes());
+        tx.commit()
+    }
+
+    /// Looks through all blocks that nobody owns for inodes of chunks that the map does not know, and returns the place
+    /// of each chunk where most of them are.
+    fn look_for_chunks(&self) -> Result<HashMap<u64, u64>> {
+        let volume = &self.fs.volume;
+        let mut votes: HashMap<(u64, u64), u32> = HashMap::new();
+        for block in volume.shape.data_start..volume.shape.data_end {
+            if self.used.contains(block) {
+                continue;
+            }
+            let bytes = read_block(volume, block)?;
+            for (i, raw) in (0..).zip(bytes.chunks_exact(SLOT_SIZE)) {
+                let slot = InodeSlot::read_from_bytes(raw).expect("chunks have the size of a slot");
+                let ino = slot.ino.get();
+                let (chunk, index) = (ino / CHUNK_INODES, ino % CHUNK_INODES);
+                let start = block.checked_sub(index / BLOCK_INODES);
+                let fits =
+                    index % BLOCK_INODES == i && self.is_wanted(chunk) && slot.is_valid(ino, volume.seed);
+                if let Some(start) = start.filter(|start| fits && self.is_free(*start)) {
+                    *votes.entry((chunk, start)).or_default() += 1;
+                }
+            }
+        }
+        let mut best: HashMap<u64, (u32, u64)> = HashMap::new();
+        for ((chunk, start), votes) in votes {
+            // The lower place wins a draw, so that the result is always the same.
+            let candidate = (votes, u64::MAX - start);
+            let known = best.entry(chunk).or_insert(candidate);
+            *known = (*known).max(candidate);
+        }
+        Ok(best.into_iter().map(|(chunk, (_, place))| (chunk, u64::MAX - place)).collect())
+    }
+
+    fn is_wanted(&self, chunk: u64) -> bool {
+        self.lost_chunks.contains(&chunk) || self.missing_chunks.contains(&chunk)
+    }
+
+    fn is_free(&self, start: u64) -> bool {
+        let run = Run { start, blocks: CHUNK_BLOCKS };
+        self.fs.volume.holds(run) && (start..run.end()).all(|block| !self.used.contains(block))
+    }
+
+    /// Finds chunks again that names lead to and of which even the entries at the end of the map are gone.
+    pub(super) fn restore_missing(&mut self, chunks: u64) -> Result<bool> {
+        if self.missing_chunks.is_empty() {
+            return Ok(false);
+        }
+        let found = self.look_for_chunks()?;
+        let mut count = 0;
+        while let Some(block) = found.get(&(chunks + count)) {
+            self.put_entry(chunks + count, *block)?;
+            count += 1;
+        }
+        if count == 0 {
+            return Ok(false);
+        }
+        let object = Object::MapEntries { first: chunks, count };
+        let mut finding = Finding::new(Code::MapGap, object, "names lead to their inodes");
+        finding.outcome = Outcome::Repaired;
+        self.note(finding);
+        Ok(true)
+    }
+}

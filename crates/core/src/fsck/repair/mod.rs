@@ -1,0 +1,304 @@
+//! Putting right what a survey found.
+//!
+//! In rounds: a survey, then the remedies for everything it found in the lowest stage (what stands on something else comes
+//! after it), then a survey again. So no remedy has to foresee what another one changes, and a remedy that did not
+//! help is noticed.
+//!
+//! # Crashes
+//! A remedy is one journal transaction. The superblock and the state are written as always, one copy after the other. So a
+//! crash leaves the volume with some remedies applied and others not; what it had before is still there, and repairing
+//! again goes on from there. Within a round no block is given back: what a remedy cuts off is free for the next round,
+//! after a checkpoint has made sure that no record can write there any more.
+//!
+//! # What is left
+//! If something is declined or cannot be repaired, a volume that could be opened before can be opened afterwards: one that
+//! was closed is closed again, with every block kept in use that was in use before.
+
+mod directories;
+mod extents;
+mod inodes;
+mod lost_found;
+mod map;
+mod names;
+mod start;
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use lodefs_layout::inode::InodeSlot;
+use lodefs_pmem::Medium;
+use rustix::io::Errno;
+
+use self::start::Started;
+use super::claims::BlockSet;
+use super::finding::{Finding, Key, Object, Outcome, Stage};
+use super::survey::Survey;
+use super::{Options, Progress, Report};
+use crate::error::{Error, Result};
+use crate::fs::Fs;
+use crate::inode::cache::InodeCache;
+use crate::inode::table::{self, InodeTable};
+use crate::sync::Arc;
+use crate::tx::Tx;
+use crate::types::Ino;
+
+/// Who decides about remedies that lose something.
+pub(super) type Decide<'d> = &'d mut dyn FnMut(&Finding) -> bool;
+
+/// Rounds after which what is left counts as not repairable. Each stage takes one or two.
+const ROUNDS_MAX: u32 = 200;
+
+/// What came of a remedy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Applied {
+    /// It was applied.
+    Done,
+    /// Others have to be applied first.
+    Later,
+}
+
+/// A repair under way.
+struct Repair {
+    fs: Arc<Fs>,
+    /// The volume was closed, and nothing happened since.
+    was_closed: bool,
+    /// Blocks that were in use when the volume was closed, if it was.
+    saved_words: Option<Vec<u64>>,
+    /// Blocks with an owner, as the round found them.
+    used: BlockSet,
+    /// Directories that were built again in this round.
+    rebuilt: HashSet<Ino>,
+    /// Chunks of inodes that were looked for in this round, and where they are.
+    found_chunks: Option<HashMap<u64, u64>>,
+    /// Chunks of inodes that the map knows of, but not where they are.
+    lost_chunks: BTreeSet<u64>,
+    /// Chunks of inodes behind the end of the map to which names lead.
+    missing_chunks: BTreeSet<u64>,
+    /// Where lost inodes go, once it is known in this round.
+    lost_found: Option<Ino>,
+    report: Report,
+    options: Options,
+    /// What became of each finding so far.
+    outcomes: HashMap<Key, Outcome>,
+    /// Where each finding is in the report.
+    noted: HashMap<Key, usize>,
+    /// Findings for which the report had no room.
+    unnoted: u64,
+    /// Remedies that were agreed to and wait for others.
+    agreed: HashSet<Key>,
+}
+
+/// Checks a volume, and repairs what is found.
+pub(super) fn run(
+    medium: Medium,
+    options: &Options,
+    decide: Decide<'_>,
+    progress: Progress<'_>,
+) -> Result<Report> {
+    match start::start(medium, options, decide, progress)? {
+        Started::Nothing(report) => Ok(report),
+        Started::Repair(repair) => repair.go_on(decide, progress),
+    }
+}
+
+/// What a survey leaves for the repair.
+struct Surveyed {
+    findings: Vec<Finding>,
+    omitted: u64,
+    used: BlockSet,
+    used_inodes: u64,
+    chunks: u64,
+}
+
+impl Surveyed {
+    fn is_anything_left(&self) -> bool {
+        self.omitted > 0 || !self.findings.is_empty()
+    }
+}
+
+impl Repair {
+    fn go_on(mut self, decide: Decide<'_>, progress: Progress<'_>) -> Result<Report> {
+        for _ in 0..ROUNDS_MAX {
+            let surveyed = self.survey(progress)?;
+            self.start_round(&surveyed)?;
+            if self.restore_missing(surveyed.chunks)? {
+                self.fs.checkpoint()?;
+                continue;
+            }
+            let open = surveyed.findings.iter().filter(|finding| self.is_open(finding));
+            let Some(stage) = open.map(|finding| finding.code.stage()).min() else {
+                return self.finish(surveyed);
+            };
+            self.treat_stage(stage, surveyed.findings, decide)?;
+            self.fs.checkpoint()?;
+        }
+        let surveyed = self.survey(progress)?;
+        self.start_round(&surveyed)?;
+        self.finish(surveyed)
+    }
+
+    fn survey(&mut self, progress: Progress<'_>) -> Result<Surveyed> {
+        let survey =
+            Survey::run(&self.fs.volume, None, self.was_closed, self.options.findings_max, progress)?;
+        self.report.add_totals(&survey);
+        let lost = (0..survey.chunks.len()).filter(|index| survey.chunk_run(*index).is_none());
+        self.lost_chunks = lost.map(|index| index as u64).collect();
+        let used_inodes = survey.used_inodes();
+        self.missing_chunks = survey.missing_chunks;
+        Ok(Surveyed {
+            used_inodes,
+            chunks: survey.chunks.len() as u64,
+            used: survey.claims.used,
+            findings: survey.findings,
+            omitted: survey.omitted,
+        })
+    }
+
+    /// Lets the engine know what is free according to the survey.
+    fn start_round(&mut self, surveyed: &Surveyed) -> Result<()> {
+        self.rebuilt.clear();
+        self.found_chunks = None;
+        self.lost_found = None;
+        self.used.clone_from(&surveyed.used);
+        let mut in_use = surveyed.used.clone();
+        if let Some(words) = self.saved_words.as_ref().filter(|_| surveyed.is_anything_left()) {
+            // What had an owner when the volume was closed may have one that cannot be seen.
+            in_use.add_words(words);
+        }
+        let table = InodeTable::open(&self.fs.volume, surveyed.used_inodes, 0)?;
+        let fs = Arc::get_mut(&mut self.fs).ok_or(Errno::BUSY)?;
+        fs.blocks = in_use.builder().finish(0);
+        fs.table = table;
+        fs.cache = InodeCache::default();
+        Ok(())
+    }
+
+    /// Whether something is still to be tried about a finding.
+    fn is_open(&self, finding: &Finding) -> bool {
+        matches!(self.outcomes.get(&finding.key()), None | Some(Outcome::Repaired))
+    }
+
+    /// Treats the findings of one stage.
+    fn treat_stage(&mut self, stage: Stage, findings: Vec<Finding>, decide: Decide<'_>) -> Result<()> {
+        let mut waiting = Vec::new();
+        let mut any_done = false;
+        let mut treated = HashSet::new();
+        for finding in findings {
+            if finding.code.stage() != stage || !self.is_open(&finding) || !treated.insert(finding.key()) {
+                continue;
+            }
+            match self.treat(&finding, decide)? {
+                Some(outcome) => {
+                    any_done |= outcome == Outcome::Repaired;
+                    self.settle(finding, outcome);
+                }
+                None => waiting.push(finding),
+            }
+        }
+        if !any_done {
+            for finding in waiting {
+                self.settle(finding, Outcome::Failed("something else has to be repaired before".into()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks about a finding if need be, and applies its remedy. `None` if it has to wait for others.
+    fn treat(&mut self, finding: &Finding, decide: Decide<'_>) -> Result<Option<Outcome>> {
+        let key = finding.key();
+        if self.outcomes.contains_key(&key) {
+            return Ok(Some(Outcome::Failed("the remedy did not help".into())));
+        }
+        if finding.code.asks() && !self.agreed.contains(&key) && !decide(finding) {
+            return Ok(Some(Outcome::Declined));
+        }
+        match self.apply(finding) {
+            Ok(Applied::Done) => Ok(Some(Outcome::Repaired)),
+            Ok(Applied::Later) => {
+                self.agreed.insert(key);
+                Ok(None)
+            }
+            Err(error @ (Error::Refused(_) | Error::Corrupt { .. })) => {
+                Ok(Some(Outcome::Failed(error.to_string())))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn settle(&mut self, mut finding: Finding, outcome: Outcome) {
+        self.outcomes.insert(finding.key(), outcome.clone());
+        finding.outcome = outcome;
+        self.note(finding);
+    }
+
+    /// Puts a finding into the report, or its new outcome if it is there.
+    fn note(&mut self, finding: Finding) {
+        let findings = &mut self.report.findings;
+        match self.noted.entry(finding.key()) {
+            Entry::Occupied(known) => findings[*known.get()] = finding,
+            Entry::Vacant(vacant) if findings.len() < self.options.findings_max => {
+                vacant.insert(findings.len());
+                findings.push(finding);
+            }
+            Entry::Vacant(_) => self.unnoted += 1,
+        }
+    }
+
+    /// Applies the remedy for a finding.
+    fn apply(&mut self, finding: &Finding) -> Result<Applied> {
+        let place = &finding.place;
+        match (&finding.object, finding.code) {
+            (Object::MapEntries { first, count }, _) => return self.find_chunks_again(*first, *count),
+            (Object::Inode(ino), code) => self.apply_to_inode(*ino, code, place)?,
+            (Object::DirectoryBlock { directory, .. }, code) => return self.rebuild(*directory, code.asks()),
+            (Object::Entry { directory, block, tag, .. }, code) => {
+                return self.apply_to_entry(*directory, *block, *tag, code, place);
+            }
+            (object, code) => {
+                unreachable!("{code} of {object} is no finding of a survey without a saved state")
+            }
+        }
+        Ok(Applied::Done)
+    }
+
+    /// Closes the volume, or leaves it as it was.
+    fn finish(mut self, surveyed: Surveyed) -> Result<Report> {
+        let is_left = surveyed.is_anything_left();
+        for mut finding in surveyed.findings {
+            if !self.outcomes.contains_key(&finding.key()) {
+                finding.outcome = Outcome::Failed("too much had to be repaired before".into());
+                self.note(finding);
+            }
+        }
+        self.report.omitted = surveyed.omitted + self.unnoted;
+        if is_left && self.saved_words.is_none() {
+            self.fs.abandon();
+        } else {
+            self.fs.close()?;
+        }
+        Ok(self.report)
+    }
+
+    /// Changes the slot of an inode, whatever is in it, in a transaction that may hold more.
+    fn edit_inode_in(&self, tx: &mut Tx<'_>, ino: Ino, edit: impl FnOnce(&mut InodeSlot)) -> Result<()> {
+        let offset = table::slot_offset(&self.fs.volume, ino)?;
+        let old: InodeSlot = tx.get(offset)?;
+        let mut new = old;
+        edit(&mut new);
+        new.ino = ino.0.into();
+        tx.put_inode(offset, ino, &old, &mut new);
+        Ok(())
+    }
+
+    /// Changes the slot of an inode, whatever is in it.
+    fn edit_inode(&self, ino: Ino, edit: impl FnOnce(&mut InodeSlot)) -> Result<()> {
+        let mut tx = Tx::begin(&self.fs)?;
+        self.edit_inode_in(&mut tx, ino, edit)?;
+        if tx.is_empty() { Ok(()) } else { tx.commit() }
+    }
+
+    /// The slot of an inode, whatever is in it.
+    fn inode(&self, ino: Ino) -> Result<InodeSlot> {
+        self.fs.volume.get(table::slot_offset(&self.fs.volume, ino)?)
+    }
+}

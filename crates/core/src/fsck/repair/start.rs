@@ -1,0 +1,153 @@
+//! Starting a repair: superblock, state and journal are put right first, by direct writes.
+//!
+//! What a crash can tear: nothing that was right. Of two copies the damaged one is written, and made durable before
+//! the other is touched; records are at home before the state that voids them is written.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use lodefs_layout::BLOCK_SIZE;
+use lodefs_layout::journal::RECORD_ALIGN;
+use lodefs_layout::state::State;
+use lodefs_pmem::Medium;
+use zerocopy::IntoBytes;
+use zerocopy::little_endian::U64;
+
+use super::{Decide, Repair};
+use crate::error::Result;
+use crate::fs::{Fs, OpenOptions, RecoveryReport};
+use crate::fsck::finding::{Code, Finding, Object, Outcome, Stage};
+use crate::fsck::ground::Ground;
+use crate::fsck::saved::read_bitmap;
+use crate::fsck::survey::Survey;
+use crate::fsck::{Options, Progress, Report};
+use crate::inode::table::InodeTable;
+use crate::journal::{Journal, replay};
+use crate::recovery::Opened;
+use crate::sync::Arc;
+use crate::tx::offset_of;
+use crate::volume::Volume;
+
+/// How a repair starts.
+pub(super) enum Started {
+    /// There is nothing to be repaired, or nothing may be.
+    Nothing(Report),
+    /// The ground is right, and the rest can follow.
+    Repair(Box<Repair>),
+}
+
+/// Looks at everything once, and starts to repair if there is something to repair.
+pub(super) fn start(
+    medium: Medium,
+    options: &Options,
+    decide: Decide<'_>,
+    progress: Progress<'_>,
+) -> Result<Started> {
+    let mut ground = Ground::open(medium)?;
+    let mut report = Report {
+        was_clean: ground.state.is_clean(),
+        records_replayed: ground.records.all.len() as u64,
+        ..Report::default()
+    };
+    let mut basics = std::mem::take(&mut ground.findings);
+    for finding in &mut basics {
+        if finding.code.asks() && !decide(finding) {
+            finding.outcome = Outcome::Declined;
+        }
+    }
+    if basics.iter().any(|finding| finding.outcome == Outcome::Declined) {
+        // Everything else stands on this.
+        report.findings = basics;
+        return Ok(Started::Nothing(report));
+    }
+    write_superblocks(&ground.volume, &basics)?;
+    let replayed = ground.replay()?;
+    let saved_words = match ground.saved() {
+        Some(state) => read_bitmap(&ground.volume, state.update.get())?.ok(),
+        None => None,
+    };
+    let was_closed = ground.saved().is_some();
+    let survey = Survey::run(&ground.volume, ground.saved(), was_closed, options.findings_max, progress)?;
+    report.add_totals(&survey);
+    if basics.is_empty() && survey.findings.is_empty() && survey.omitted == 0 {
+        return Ok(Started::Nothing(report));
+    }
+    // The rounds begin with a survey of their own. What was saved is saved again at the end.
+    let saved = survey.findings.into_iter().filter(|finding| is_about_saved(finding));
+    let used = survey.claims.used;
+    for mut finding in basics.into_iter().chain(saved) {
+        finding.outcome = Outcome::Repaired;
+        report.findings.push(finding);
+    }
+    let doubtful = report.findings.iter().any(|finding| is_about_generations(finding.code));
+    let state = if doubtful { beyond_all_records(&ground.volume, replayed.state)? } else { replayed.state };
+    let volume = ground.volume;
+    let journal = Journal::start(&volume, &state, replayed.last_seq, &replayed.ready)?;
+    let table = InodeTable::open(&volume, 0, 0)?;
+    let blocks = used.builder().finish(0);
+    let opened = Opened { journal, blocks, table, report: RecoveryReport::default(), orphans: Vec::new() };
+    Ok(Started::Repair(Box::new(Repair {
+        fs: Arc::new(Fs::assemble(volume, opened, &OpenOptions::default())),
+        was_closed,
+        saved_words,
+        used,
+        rebuilt: HashSet::new(),
+        found_chunks: None,
+        lost_chunks: BTreeSet::new(),
+        missing_chunks: BTreeSet::new(),
+        lost_found: None,
+        report,
+        options: *options,
+        outcomes: HashMap::new(),
+        noted: HashMap::new(),
+        unnoted: 0,
+        agreed: HashSet::new(),
+    })))
+}
+
+fn is_about_saved(finding: &Finding) -> bool {
+    finding.code.stage() == Stage::Saved
+}
+
+/// Whether the newest generation may not be known.
+fn is_about_generations(code: Code) -> bool {
+    matches!(code, Code::StateDamaged | Code::StateLost | Code::JournalRecordsLost)
+}
+
+/// Writes the superblock to where it is damaged.
+fn write_superblocks(volume: &Volume, findings: &[Finding]) -> Result<()> {
+    let last = volume.superblock.total_blocks.get() - 1;
+    let mut blocks = Vec::new();
+    for finding in findings {
+        match (finding.code, &finding.object) {
+            (Code::SuperblockLost, _) => blocks.extend([last, 0]),
+            (_, Object::Superblock { block }) => blocks.push(*block),
+            _ => {}
+        }
+    }
+    for block in blocks {
+        let flushed = volume.medium.write(offset_of(block), volume.superblock.as_bytes())?;
+        let _ordered = volume.medium.fence(flushed);
+        let _in_place = volume.medium.sync()?;
+    }
+    Ok(())
+}
+
+/// The state, moved on to a generation later than that of every record in the journal.
+fn beyond_all_records(volume: &Volume, mut state: State) -> Result<State> {
+    let half_size = volume.shape.half_blocks * BLOCK_SIZE;
+    let mut newest = state.generation.get();
+    let mut last_seq = state.committed_seq.get();
+    for lane in 0..volume.shape.lanes {
+        for half in 0..2 {
+            for at in (0..half_size).step_by(RECORD_ALIGN) {
+                if let Some((generation, seq)) = replay::later_record(volume, lane, half, at, newest)? {
+                    newest = newest.max(generation);
+                    last_seq = last_seq.max(seq);
+                }
+            }
+        }
+    }
+    state.generation = U64::new(newest);
+    state.committed_seq = U64::new(last_seq);
+    Ok(state)
+}

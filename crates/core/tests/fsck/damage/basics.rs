@@ -1,0 +1,203 @@
+//! Superblock, state and journal.
+
+use lodefs_core::fsck::{Code, Object};
+use lodefs_core::{Fs, NewInode, NewKind};
+use lodefs_layout::BLOCK_SIZE;
+use lodefs_layout::journal::{RECORD_ALIGN, RECORD_HEAD_SIZE, RecordHead, WriteHead, seal};
+use lodefs_layout::state::State;
+use zerocopy::{FromBytes, IntoBytes};
+
+use crate::image::Image;
+use crate::sample::{SAMPLE, SIZE};
+use crate::seeded::{Seeded, is_note};
+
+#[test]
+fn an_undamaged_volume_is_clean() {
+    let report = SAMPLE.image.check().unwrap();
+    assert_eq!(report.findings, []);
+    assert!(report.was_clean && report.is_clean());
+    assert_eq!(report.directories, 6);
+    let (report, same) = SAMPLE.image.repair(&mut |_| panic!("there is nothing to ask"));
+    assert_eq!(report.unwrap().findings, []);
+    assert!(same == SAMPLE.image, "a volume in order is not touched");
+}
+
+#[test]
+fn a_crashed_volume_is_clean() {
+    let crashed = crashed();
+    let report = crashed.check().unwrap();
+    assert_eq!(report.findings, []);
+    assert!(!report.was_clean && report.records_replayed > 0);
+}
+
+fn crashed() -> Image {
+    SAMPLE.image.crashed_after(|fs| {
+        for i in 0..10 {
+            make(fs, &format!("new {i}"));
+        }
+        fs.unlink(&fs.root().unwrap(), b"few").unwrap();
+    })
+}
+
+fn make(fs: &std::sync::Arc<Fs>, name: &str) {
+    let new = NewInode { kind: NewKind::File, perm: 0o600, umask: 0, uid: 0, gid: 0 };
+    fs.create(&fs.root().unwrap(), name.as_bytes(), &new).unwrap();
+}
+
+#[test]
+fn superblock_damaged() {
+    Seeded::new(|image, _| image.flip(50))
+        .finds(Code::SuperblockDamaged, Object::Superblock { block: 0 })
+        .verify();
+    let last = SIZE / BLOCK_SIZE - 1;
+    for offset in [0, 100] {
+        Seeded::new(|image, _| image.flip(image.last_block() + offset))
+            .finds(Code::SuperblockDamaged, Object::Superblock { block: last })
+            .verify();
+    }
+}
+
+#[test]
+fn superblock_differs() {
+    let block = SIZE / BLOCK_SIZE - 1;
+    let seeded = Seeded::new(|image, _| {
+        let mut superblock = image.superblock();
+        superblock.label[0] = b'x';
+        image.put(image.last_block(), &superblock.sealed());
+    });
+    seeded.finds(Code::SuperblockDiffers, Object::Superblock { block }).verify();
+}
+
+#[test]
+fn superblock_lost() {
+    let seeded = Seeded::new(|image, _| {
+        image.flip(100);
+        image.flip(image.last_block() + 101);
+    });
+    let image = seeded.image.clone();
+    seeded.finds(Code::SuperblockLost, Object::Superblock { block: 0 }).verify();
+    let (report, repaired) = image.repair(&mut |_| true);
+    report.unwrap();
+    assert_eq!(repaired.superblock().uuid, SAMPLE.image.superblock().uuid);
+}
+
+#[test]
+fn superblock_beyond_recognition() {
+    let mut image = SAMPLE.image.clone();
+    for at in [0, image.last_block()] {
+        image.bytes_mut()[at as usize..][..200].fill(0xa5);
+    }
+    assert!(image.check().is_err());
+    let (report, same) = image.repair(&mut |_| true);
+    assert!(report.is_err() && same == image);
+}
+
+#[test]
+fn state_damaged() {
+    let newest = State::slot_of(SAMPLE.image.state().update.get());
+    let older = 1 - newest;
+    assert!(is_note(Code::StateDamaged), "a crash may have torn it");
+    for zeroed in [false, true] {
+        let seeded = Seeded::new(|image, _| {
+            let at = image.state_at(older);
+            if zeroed { image.bytes_mut()[at as usize..][..80].fill(0) } else { image.flip(at + 20) }
+        });
+        seeded.finds(Code::StateDamaged, Object::StateSlot(older)).verify();
+    }
+}
+
+#[test]
+fn state_lost() {
+    let seeded = Seeded::new(|image, _| {
+        image.flip(image.state_at(0) + 9);
+        image.flip(image.state_at(1) + 9);
+    });
+    seeded.finds(Code::StateLost, Object::State).verify();
+}
+
+/// The records in the half of a lane that is in use: where each starts.
+fn records(image: &Image, lane: u64) -> Vec<u64> {
+    let superblock = image.superblock();
+    let half = superblock.journal.blocks.get() / (2 * u64::from(superblock.lanes.get())) * BLOCK_SIZE;
+    let generation = image.state().generation.get();
+    let start = superblock.journal.start.get() * BLOCK_SIZE + lane * 2 * half + generation % 2 * half;
+    let mut found = Vec::new();
+    let mut at = start;
+    loop {
+        let head: RecordHead = image.get(at);
+        if head.generation.get() != generation {
+            return found;
+        }
+        found.push(at);
+        at += (head.size.get() as u64).next_multiple_of(RECORD_ALIGN as u64);
+    }
+}
+
+/// A crashed volume, and the lane with the most records.
+fn crashed_lane() -> (Image, u64, Vec<u64>) {
+    let image = crashed();
+    let lanes = 0..u64::from(image.superblock().lanes.get());
+    let (lane, records) =
+        lanes.map(|lane| (lane, records(&image, lane))).max_by_key(|(_, r)| r.len()).unwrap();
+    assert!(records.len() >= 3);
+    (image, lane, records)
+}
+
+#[test]
+fn journal_record_invalid() {
+    for target in [100, SIZE + 8192] {
+        let (mut image, _, records) = crashed_lane();
+        let at = *records.last().unwrap();
+        let head: RecordHead = image.get(at);
+        let mut bytes = image.bytes()[at as usize..][..head.size.get() as usize].to_vec();
+        let write = &mut bytes[RECORD_HEAD_SIZE..];
+        let (mut first, _) = WriteHead::read_from_prefix(write).unwrap();
+        first.offset = target.into();
+        write[..size_of::<WriteHead>()].copy_from_slice(first.as_bytes());
+        seal(&mut bytes, head.generation.get(), head.seq.get(), image.seed());
+        image.put(at, &bytes[..]);
+        let report = image.check().unwrap();
+        assert_eq!(report.findings[0].code, Code::JournalRecordInvalid);
+        assert_eq!(report.findings[0].object, Object::JournalRecord(head.seq.get()));
+        let (report, repaired) = image.repair(&mut |_| true);
+        assert_eq!(report.unwrap().left().count(), 0);
+        assert_eq!(repaired.check().unwrap().findings, []);
+        repaired.open_and(|fs| make(fs, "another")).unwrap();
+        let (_, same) = image.repair(&mut |_| false);
+        assert!(same == image, "declined");
+    }
+}
+
+#[test]
+fn journal_records_lost() {
+    let (mut image, lane, records) = crashed_lane();
+    image.flip(records[records.len() - 2] + 30);
+    let report = image.check().unwrap();
+    assert_eq!(report.findings[0].code, Code::JournalRecordsLost);
+    assert_eq!(report.findings[0].object, Object::JournalLane(lane));
+    let (report, repaired) = image.repair(&mut |_| true);
+    assert_eq!(report.unwrap().left().count(), 0);
+    let again = repaired.crashed_after(|fs| make(fs, "another"));
+    assert_eq!(again.check().unwrap().findings, [], "no old record is taken for a new one");
+}
+
+#[test]
+fn a_torn_last_record_is_no_finding() {
+    let (mut image, _, records) = crashed_lane();
+    image.flip(records.last().unwrap() + 30);
+    let report = image.check().unwrap();
+    assert!(report.findings.iter().all(|finding| finding.code != Code::JournalRecordsLost));
+}
+
+#[test]
+fn old_records_are_not_believed_after_a_lost_state() {
+    // The newest state is damaged: the generations of the records on the medium are unknown.
+    let mut image = crashed();
+    let newest = State::slot_of(image.state().update.get());
+    image.flip(image.state_at(newest) + 20);
+    let (report, repaired) = image.repair(&mut |_| true);
+    assert_eq!(report.unwrap().left().count(), 0);
+    assert_eq!(repaired.check().unwrap().findings, []);
+    let again = repaired.crashed_after(|fs| make(fs, "another"));
+    assert_eq!(again.check().unwrap().findings, []);
+}

@@ -1,0 +1,115 @@
+//! The blocks of directories.
+
+use lodefs_core::Ino;
+use lodefs_core::fsck::{Code, Object};
+use lodefs_layout::BLOCK_SIZE;
+
+use crate::image::Image;
+use crate::sample::{BIG, SAMPLE, contents};
+use crate::seeded::Seeded;
+
+fn block_of(path: &str, block: u64) -> Object {
+    Object::DirectoryBlock { directory: Ino(SAMPLE.ino(path)), block }
+}
+
+fn files_of_big(after: &std::collections::BTreeMap<String, crate::sample::Content>) -> usize {
+    after.keys().filter(|path| path.starts_with("/big/")).count()
+}
+
+#[test]
+fn a_leaf_with_a_damaged_head_keeps_its_entries() {
+    let leaf = SAMPLE.image.tree(SAMPLE.ino("/big")).1[1];
+    Seeded::new(|image, _| image.flip(leaf * BLOCK_SIZE + 9))
+        .finds(Code::DirBlock, block_of("/big", leaf))
+        .verify();
+}
+
+#[test]
+fn a_destroyed_leaf_loses_names_but_no_files() {
+    let leaf = SAMPLE.image.tree(SAMPLE.ino("/big")).1[1];
+    let lost = SAMPLE.image.entries(leaf).len();
+    let after = Seeded::new(|image, _| image.bytes_mut()[(leaf * BLOCK_SIZE) as usize..][..4096].fill(0xee))
+        .finds(Code::DirBlock, block_of("/big", leaf))
+        .touches("/big")
+        .verify();
+    assert_eq!(files_of_big(&after), BIG as usize - lost);
+    assert_eq!(after.keys().filter(|path| path.starts_with("/lost+found/")).count(), lost);
+    let before = contents(&SAMPLE.image);
+    for (path, content) in before.iter().filter(|(path, _)| path.starts_with("/big/")) {
+        let lost = format!("/lost+found/#{}", content.ino);
+        assert!(after.get(path).or(after.get(&lost)) == Some(content), "{path}");
+    }
+}
+
+#[test]
+fn a_damaged_node_keeps_what_it_still_leads_to() {
+    let node = SAMPLE.image.tree(SAMPLE.ino("/big")).0[0];
+    Seeded::new(|image, _| image.flip(node * BLOCK_SIZE + 3000))
+        .finds(Code::DirBlock, block_of("/big", node))
+        .verify();
+}
+
+#[test]
+fn blocks_elsewhere() {
+    let ino = SAMPLE.ino("/dir/sub");
+    let damages: [(u64, fn(&mut Image, u64, u64)); 2] = [
+        (1 << 44, |image, ino, block| image.edit_inode(ino, |slot| slot.root = block.into())),
+        (SAMPLE.image.tree(SAMPLE.ino("/dir")).1[0], |image, ino, block| {
+            image.edit_inode(ino, |slot| slot.root = block.into());
+        }),
+    ];
+    for (block, damage) in damages {
+        let after = Seeded::new(|image, _| damage(image, ino, block))
+            .finds(Code::DirBlock, block_of("/dir/sub", block))
+            .touches("/dir/sub")
+            .verify();
+        assert!(!after.contains_key("/dir/sub/deep"));
+        assert!(after.contains_key(&format!("/lost+found/#{}/file", SAMPLE.ino("/dir/sub/deep"))));
+    }
+}
+
+#[test]
+fn a_child_that_is_there_twice() {
+    let node = SAMPLE.image.tree(SAMPLE.ino("/big")).0[0];
+    let mut block = 0;
+    let seeded = Seeded::new(|image, _| {
+        image.edit_children(node, |children| {
+            children[1].block = children[0].block;
+            block = children[0].block.get();
+        });
+    });
+    seeded.finds(Code::DirBlock, block_of("/big", block)).touches("/big").verify();
+}
+
+#[test]
+fn dir_order() {
+    let node = SAMPLE.image.tree(SAMPLE.ino("/big")).0[0];
+    // Two hashes change places.
+    let mut image = SAMPLE.image.clone();
+    image.edit_children(node, |children| {
+        let hash = children[1].hash;
+        children[1].hash = children[2].hash;
+        children[2].hash = hash;
+    });
+    let report = image.check().unwrap();
+    assert_eq!(report.findings[0].code, Code::DirOrder);
+    assert_eq!(report.findings[0].object, block_of("/big", node));
+    let (report, repaired) = image.repair(&mut |_| panic!("nothing is lost"));
+    assert_eq!(report.unwrap().left().count(), 0);
+    assert_eq!(repaired.check().unwrap().findings, []);
+    assert!(contents(&repaired) == contents(&SAMPLE.image));
+}
+
+#[test]
+fn a_tree_that_leads_to_itself_ends() {
+    let node = SAMPLE.image.tree(SAMPLE.ino("/big")).0[0];
+    let mut image = SAMPLE.image.clone();
+    image.edit_children(node, |children| {
+        for child in children.iter_mut() {
+            child.block = node.into();
+        }
+    });
+    let (report, repaired) = image.repair(&mut |_| true);
+    assert_eq!(report.unwrap().left().count(), 0);
+    assert_eq!(repaired.check().unwrap().findings, []);
+}

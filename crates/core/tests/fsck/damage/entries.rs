@@ -1,0 +1,128 @@
+//! Directory entries by themselves.
+
+use lodefs_core::fsck::{Code, Object};
+use lodefs_core::{Ino, Kind};
+use lodefs_layout::BLOCK_SIZE;
+use lodefs_layout::directory::{EntryHead, entry_size, tag, tag_position};
+
+use crate::image::{EntryAt, Image};
+use crate::sample::SAMPLE;
+use crate::seeded::Seeded;
+
+const NAME: &str = "a file with a longer name, number 77";
+const PATH: &str = "/big/a file with a longer name, number 77";
+
+fn big() -> u64 {
+    SAMPLE.ino("/big")
+}
+
+fn object(at: EntryAt, name: &str) -> Object {
+    Object::Entry { directory: Ino(big()), block: at.block, tag: at.tag, name: name.into() }
+}
+
+/// Damages an entry of the large directory. Its inode goes to lost+found.
+fn lost(damage: impl FnOnce(&mut Image, EntryAt), code: Code, name: &str) {
+    let at = SAMPLE.image.entry(big(), NAME);
+    let after =
+        Seeded::new(|image, _| damage(image, at)).finds(code, object(at, name)).touches(PATH).verify();
+    let found = &after[&format!("/lost+found/#{}", SAMPLE.ino(PATH))];
+    assert!(*found == crate::sample::contents(&SAMPLE.image)[PATH]);
+}
+
+#[test]
+fn entry_place() {
+    for place in [1, 71, 511] {
+        lost(
+            |image, at| image.put(image.tag_at(at.block, at.tag), &(0x1234_0000_u32 | place)),
+            Code::EntryPlace,
+            "",
+        );
+    }
+    // The name would go beyond the end of the leaf.
+    lost(
+        |image, at| {
+            let last = image.entries(at.block).into_iter().max_by_key(|entry| entry.head).unwrap();
+            let place = (BLOCK_SIZE - 24) as usize;
+            assert!(last.head < at.block * BLOCK_SIZE + place as u64);
+            image.put(at.block * BLOCK_SIZE + place as u64 + 4, &200_u8);
+            image.put(image.tag_at(at.block, at.tag), &tag(1, place).to_le_bytes());
+        },
+        Code::EntryPlace,
+        "",
+    );
+}
+
+#[test]
+fn entry_checksum() {
+    lost(|image, at| image.flip(at.head + 30), Code::EntryChecksum, "");
+    lost(|image, at| image.flip(at.head + 16), Code::EntryChecksum, "");
+}
+
+#[test]
+fn entry_tag() {
+    let at = SAMPLE.image.entry(big(), NAME);
+    Seeded::new(|image, _| image.flip(image.tag_at(at.block, at.tag) + 3))
+        .finds(Code::EntryTag, object(at, NAME))
+        .verify();
+}
+
+#[test]
+fn entry_hash() {
+    let at = SAMPLE.image.entry(big(), NAME);
+    Seeded::new(|image, _| image.edit_entry(at, |head| head.hash = (head.hash.get() ^ 1).into()))
+        .finds(Code::EntryHash, object(at, NAME))
+        .verify();
+}
+
+#[test]
+fn entry_misplaced() {
+    let mut image = SAMPLE.image.clone();
+    let at = image.entry(big(), NAME);
+    let head: EntryHead = image.get(at.head);
+    let room = |block: &u64| {
+        let end =
+            image.entries(*block).iter().map(|e| e.head + entry_size(image.name(*e).len()) as u64).max();
+        *block != at.block && end.is_some_and(|end| end + 100 < (block + 1) * BLOCK_SIZE)
+    };
+    let other = image.tree(big()).1.into_iter().find(room).unwrap();
+    image.put(image.tag_at(at.block, at.tag), &0_u32);
+    let new = image.add_entry_to(other, big(), NAME.as_bytes(), head.hash.get(), head.ino.get(), head.kind);
+    Seeded::of(image).finds(Code::EntryMisplaced, object(new, NAME)).verify();
+}
+
+#[test]
+fn entry_name() {
+    for name in ["with/slash", "with\0zero", ".", ".."] {
+        let mut image = SAMPLE.image.clone();
+        let at = image.entry(big(), NAME);
+        let head: EntryHead = image.get(at.head);
+        image.put(image.tag_at(at.block, at.tag), &0_u32);
+        let new = image.add_entry(big(), name.as_bytes(), head.ino.get(), head.kind);
+        let after = Seeded::of(image).finds(Code::EntryName, object(new, name)).touches(PATH).verify();
+        assert!(after.contains_key(&format!("/lost+found/#{}", SAMPLE.ino(PATH))));
+    }
+}
+
+#[test]
+fn entry_duplicate() {
+    let mut image = SAMPLE.image.clone();
+    let other = SAMPLE.ino("/empty");
+    let new = image.add_entry(big(), NAME.as_bytes(), other, Kind::File.d_type());
+    image.edit_inode(big(), |slot| slot.size = (slot.size.get() + 1).into());
+    let first = image.entry(big(), NAME);
+    assert!(first.tag < new.tag);
+    Seeded::of(image).finds(Code::EntryDuplicate, object(new, NAME)).verify();
+}
+
+#[test]
+fn entry_overlap() {
+    let mut image = SAMPLE.image.clone();
+    let at = image.entry(big(), NAME);
+    let free = (0..128).find(|tag| image.entries(at.block).iter().all(|entry| entry.tag != *tag)).unwrap();
+    let same: u32 = u32::from_le_bytes(image.get::<[u8; 4]>(image.tag_at(at.block, at.tag)));
+    image.put(image.tag_at(at.block, free), &same.to_le_bytes());
+    image.edit_inode(big(), |slot| slot.size = (slot.size.get() + 1).into());
+    let second = EntryAt { tag: free.max(at.tag), ..at };
+    assert!(tag_position(same) > 0);
+    Seeded::of(image).finds(Code::EntryOverlap, object(second, NAME)).verify();
+}

@@ -1,0 +1,90 @@
+//! The inode map.
+
+use lodefs_core::fsck::{Code, Object};
+use lodefs_layout::BLOCK_SIZE;
+use lodefs_layout::inode_map::{CHUNK_BLOCKS, CHUNK_INODES, ENTRY_SIZE, Entry};
+
+use crate::image::Image;
+use crate::sample::SAMPLE;
+use crate::seeded::Seeded;
+
+fn entries(first: u64, count: u64) -> Object {
+    Object::MapEntries { first, count }
+}
+
+fn point_to(image: &mut Image, chunk: u64, block: u64) {
+    image.put(image.map_at(chunk), &Entry::new(chunk, block, image.seed()));
+}
+
+#[test]
+fn map_entry_damaged() {
+    for chunk in [0, 1] {
+        // Everything is found again.
+        Seeded::new(|image, _| image.flip(image.map_at(chunk)))
+            .finds(Code::MapEntryDamaged, entries(chunk, 1))
+            .verify();
+    }
+}
+
+#[test]
+fn map_entry_range() {
+    for block in [3, 1 << 40, SAMPLE.image.last_block() / BLOCK_SIZE - 1] {
+        Seeded::new(|image, _| point_to(image, 1, block)).finds(Code::MapEntryRange, entries(1, 1)).verify();
+    }
+}
+
+#[test]
+fn map_entry_taken() {
+    Seeded::new(|image, _| point_to(image, 1, image.chunk(0) + CHUNK_BLOCKS - 1))
+        .finds(Code::MapEntryTaken, entries(1, 1))
+        .verify();
+}
+
+#[test]
+fn map_entry_wrong() {
+    for block in [SAMPLE.image.tree(SAMPLE.ino("/big")).1[0], SAMPLE.image.chunk(1) + 1] {
+        Seeded::new(|image, _| point_to(image, 1, block)).finds(Code::MapEntryWrong, entries(1, 1)).verify();
+    }
+}
+
+#[test]
+fn map_gap() {
+    Seeded::new(|image, _| {
+        let at = image.map_at(0) as usize;
+        image.bytes_mut()[at..at + ENTRY_SIZE as usize].fill(0);
+    })
+    .finds(Code::MapGap, entries(0, 1))
+    .verify();
+}
+
+#[test]
+fn the_last_entry_is_found_again_by_the_names() {
+    let mut image = SAMPLE.image.clone();
+    let at = image.map_at(1) as usize;
+    image.bytes_mut()[at..at + ENTRY_SIZE as usize].fill(0);
+    let report = image.check().unwrap();
+    assert!(report.findings.iter().any(|finding| finding.code == Code::EntryDangling));
+    let (report, repaired) = image.repair(&mut |_| true);
+    let report = report.unwrap();
+    assert_eq!(report.left().count(), 0);
+    assert!(report.findings.iter().any(|f| f.code == Code::MapGap && f.object == entries(1, 1)));
+    assert_eq!(repaired.check().unwrap().findings, []);
+    assert!(crate::sample::contents(&repaired) == crate::sample::contents(&SAMPLE.image));
+}
+
+#[test]
+fn inodes_that_are_gone_are_replaced_by_empty_ones() {
+    let mut image = SAMPLE.image.clone();
+    let start = (image.chunk(1) * BLOCK_SIZE) as usize;
+    image.flip(image.map_at(1));
+    image.bytes_mut()[start..start + (CHUNK_BLOCKS * BLOCK_SIZE) as usize].fill(0);
+    let (report, repaired) = image.repair(&mut |_| true);
+    let report = report.unwrap();
+    assert_eq!(report.left().count(), 0, "{:#?}", report.findings);
+    assert_eq!(repaired.check().unwrap().findings, []);
+    let before = crate::sample::contents(&SAMPLE.image);
+    for (path, content) in crate::sample::contents(&repaired) {
+        assert!(content.ino < CHUNK_INODES);
+        assert!(before[&path] == content, "{path}");
+    }
+}
