@@ -28,6 +28,11 @@ pub(crate) enum Command {
     Umount(UmountArguments),
     /// Show what a volume is and how it is used
     Info(InfoArguments),
+    /// Check a volume, and repair it if asked to
+    ///
+    /// The volume must not be mounted for writing. Without --repair nothing is changed, whatever is found.
+    #[command(after_help = FSCK_STATUS)]
+    Fsck(FsckArguments),
     /// Print a script that completes commands in a shell
     Completions {
         /// The shell
@@ -121,6 +126,25 @@ pub(crate) struct InfoArguments {
     #[arg(value_hint = ValueHint::AnyPath)]
     pub(crate) path: PathBuf,
     /// As one JSON object, sizes in bytes
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+const FSCK_STATUS: &str = "\
+Exit status: 0 nothing was wrong, 1 everything was repaired, 4 something is wrong, 8 the check failed, 16 wrong usage";
+
+#[derive(Debug, Args)]
+pub(crate) struct FsckArguments {
+    /// The volume
+    #[arg(value_hint = ValueHint::AnyPath)]
+    pub(crate) volume: PathBuf,
+    /// Repair what is found; asks before anything is lost
+    #[arg(long)]
+    pub(crate) repair: bool,
+    /// Agree to everything that --repair would ask
+    #[arg(long, short, requires = "repair")]
+    pub(crate) yes: bool,
+    /// As one JSON object
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -5,7 +5,7 @@
 //! | `arguments` | what can be asked for? (help, completions and manual pages come from the same definition) |
 //! | `size` | how many bytes is `1G`? |
 //! | `volume` | how is a volume opened, and who has it if it cannot be? |
-//! | `mkfs`, `mount`, `umount`, `info` | what do the commands do? |
+//! | `mkfs`, `mount`, `umount`, `info`, `fsck` | what do the commands do? |
 //! | `report` | what does a mount tell about itself, and where is it asked? |
 //! | `log` | where do messages go that have no reader at a terminal? |
 //! | `generate` | completions and manual pages |
@@ -14,6 +14,7 @@
 //! 2 for wrong usage; called as a mount helper it is mount(8)'s.
 
 mod arguments;
+mod fsck;
 mod generate;
 mod holder;
 mod info;
@@ -56,12 +57,27 @@ fn main() -> ExitCode {
     if mount::helper::is_helper(Path::new(&name).file_name().unwrap_or(OsStr::new("")), &arguments) {
         return mount::helper::run(arguments);
     }
-    match run(Arguments::parse().command) {
+    let parsed = match Arguments::try_parse() {
+        Ok(parsed) => parsed,
+        Err(message) => return without_command(&message, &arguments),
+    };
+    match run(parsed.command) {
         Ok(status) => status,
         Err(error) => {
             complain(&error);
             if error.is::<Usage>() { ExitCode::from(USAGE) } else { ExitCode::FAILURE }
         }
+    }
+}
+
+/// Shows help, or what is wrong with the command line.
+fn without_command(message: &clap::Error, arguments: &[OsString]) -> ExitCode {
+    // If there is nobody to read it, the status still tells.
+    let _ = message.print();
+    match (message.use_stderr(), arguments.first()) {
+        (false, _) => ExitCode::SUCCESS,
+        (true, Some(command)) if command == "fsck" => ExitCode::from(fsck::USAGE),
+        (true, _) => ExitCode::from(USAGE),
     }
 }
 
@@ -71,6 +87,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Mount(arguments) => return mount::run(&arguments),
         Command::Umount(arguments) => umount::run(&arguments)?,
         Command::Info(arguments) => info::run(&arguments)?,
+        Command::Fsck(arguments) => return Ok(fsck::run(&arguments)),
         Command::Completions { shell } => generate::completions(shell)?,
         Command::Man { directory } => generate::manual_pages(&directory)?,
     }

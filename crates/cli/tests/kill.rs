@@ -226,7 +226,7 @@ fn kill_again_and_again(place: &TempDir, domain: Option<&str>) {
             .collect()
         });
         drop(mounted);
-        // FSCK
+        succeed(lodefs(["fsck"]).arg(&volume));
     }
     eprintln!("{rounds} kills, {operations} operations that had returned, nothing lost");
 }
