@@ -6,6 +6,7 @@ use std::ffi::OsStr;
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tempfile::TempDir;
 
@@ -45,9 +46,14 @@ pub(crate) fn fail(status: i32, command: &mut Command) -> String {
     message
 }
 
+/// Tests take turns. A process that one of them starts has, until it runs its program, a copy of all files that the
+/// others have open, and their mounts cannot be unmounted meanwhile.
+static TURN: Mutex<()> = Mutex::new(());
+
 /// A temporary directory with a volume and a directory to mount it on.
 pub(crate) struct Workbench {
     scratch: TempDir,
+    _turn: MutexGuard<'static, ()>,
 }
 
 impl Workbench {
@@ -55,7 +61,9 @@ impl Workbench {
     pub(crate) const SIZE: &str = "64M";
 
     pub(crate) fn new() -> Self {
-        Self { scratch: tempfile::tempdir().expect("temporary directory") }
+        // A test that failed had its turn.
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        Self { scratch: tempfile::tempdir().expect("temporary directory"), _turn: turn }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
