@@ -4,11 +4,12 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
-use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags, fallocate, flock, ftruncate};
+use rustix::fs::{FallocateFlags, Mode, OFlags, fallocate, ftruncate};
 use rustix::io::Errno;
 
 use crate::error::MediumError;
-use crate::open::open_error;
+use crate::lock::LockedFile;
+use crate::open::{Access, open_error};
 
 /// Whether the host sets room aside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,11 +24,11 @@ pub enum Reserve {
 /// content is refused. If it fails, a file that it made is removed.
 pub fn create_file(path: &Path, size: u64, reserve: Reserve) -> Result<(), MediumError> {
     let (file, is_new) = open_or_make(path).map_err(|errno| open_error(path, errno))?;
-    let filled = check_empty(path, &file).and_then(|()| {
+    let filled = lock_empty(path, file).and_then(|file| {
         let sized = give_size(&file, size, reserve);
         if sized.is_err() {
             // Room that was set aside before the failure goes back; the failure itself is what is reported.
-            let _ = ftruncate(&file, 0);
+            let _ = ftruncate(&*file, 0);
         }
         sized.map_err(|errno| size_error(path, size, errno))
     });
@@ -47,7 +48,7 @@ fn open_or_make(path: &Path) -> Result<(File, bool), Errno> {
 }
 
 /// Takes the lock that a [`Medium`](crate::Medium) takes, so that nobody starts to use the file meanwhile.
-fn check_empty(path: &Path, file: &File) -> Result<(), MediumError> {
+fn lock_empty(path: &Path, file: File) -> Result<LockedFile, MediumError> {
     let path = || path.to_path_buf();
     let metadata = file.metadata().map_err(|source| io_error(&path(), "look at it", source))?;
     if !metadata.is_file() {
@@ -56,7 +57,7 @@ fn check_empty(path: &Path, file: &File) -> Result<(), MediumError> {
     if metadata.len() > 0 {
         return Err(MediumError::NotEmpty { path: path() });
     }
-    flock(file, FlockOperation::NonBlockingLockExclusive).map_err(|_| MediumError::InUse { path: path() })
+    LockedFile::lock(&path(), file, Access::ReadWrite)
 }
 
 fn give_size(file: &File, size: u64, reserve: Reserve) -> Result<(), Errno> {

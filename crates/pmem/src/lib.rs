@@ -29,6 +29,7 @@ mod evidence;
 #[allow(unsafe_code)]
 mod flush;
 mod host;
+mod lock;
 #[allow(unsafe_code)]
 mod mapping;
 mod medium;

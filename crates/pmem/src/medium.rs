@@ -16,7 +16,6 @@
 //!   it has been released (on media with an overlay this is checked: `MediumError::UnderMetadata`);
 //! - `store_meta` is excluded during `stage` and `release`.
 
-use std::fs::File;
 use std::io;
 use std::panic::Location;
 use std::path::{Path, PathBuf};
@@ -29,6 +28,7 @@ use crate::evidence::{
     Dirty, DirtyRanges, Durable, Flushed, LINE_SIZE, Ordered, Settled, Staged, StagedWhat,
 };
 use crate::flush::WriteBack;
+use crate::lock::LockedFile;
 use crate::mapping::{Mapping, Refused};
 use crate::overlay::Overlay;
 use crate::recording::{Recording, What};
@@ -54,8 +54,8 @@ pub struct Medium {
     pub(crate) recording: Option<Recording>,
     pub(crate) report: DomainReport,
     pub(crate) read_only: bool,
-    /// Keeps the lock; `None` for memory of this process.
-    pub(crate) file: Option<File>,
+    /// Below the mappings, so that they are gone when it is unlocked.
+    pub(crate) file: LockedFile,
     pub(crate) path: Option<PathBuf>,
     pub(crate) boot_id: [u8; 16],
     /// Whether a write-back failed. The host may have forgotten what it could not write, and tells of it only once, so
@@ -282,8 +282,7 @@ impl Medium {
         if self.report.kind != MediumKind::File {
             return Ok(());
         }
-        let Some(file) = &self.file else { return Ok(()) };
-        let found = file.metadata().map_err(|source| self.io_error("ask for its size", source))?.len();
+        let found = self.file.metadata().map_err(|source| self.io_error("ask for its size", source))?.len();
         if found < self.size() {
             return Err(MediumError::TruncatedWhileMapped { name: self.name(), mapped: self.size(), found });
         }

@@ -8,7 +8,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
-use rustix::fs::{FlockOperation, MemfdFlags, Mode, OFlags, flock, memfd_create};
+use rustix::fs::{MemfdFlags, Mode, OFlags, memfd_create};
 use rustix::io::Errno;
 
 use crate::detect::{self, Probed};
@@ -17,6 +17,7 @@ use crate::error::MediumError;
 use crate::evidence::PAGE_SIZE;
 use crate::flush::WriteBack;
 use crate::host;
+use crate::lock::LockedFile;
 use crate::mapping::{Mapping, Request, Sharing};
 use crate::medium::{Medium, Protocol, name_of};
 use crate::overlay::Overlay;
@@ -46,7 +47,7 @@ pub struct OpenOptions {
 
 /// A medium that is about to be mapped.
 struct Plan {
-    file: File,
+    file: LockedFile,
     path: Option<PathBuf>,
     size: u64,
     unit: usize,
@@ -66,7 +67,7 @@ impl Medium {
             file = claim_block_device(path, file)?;
         }
         let Probed { facts, size, unit } = detect::probe(path, &file, options.access)?;
-        lock(path, &file, options.access)?;
+        let file = LockedFile::lock(path, file, options.access)?;
         if size == 0 {
             return Err(MediumError::Empty { path: path.to_path_buf() });
         }
@@ -154,17 +155,6 @@ pub(crate) fn open_error(path: &Path, errno: Errno) -> MediumError {
     }
 }
 
-fn lock(path: &Path, file: &File, access: Access) -> Result<(), MediumError> {
-    let operation = match access {
-        Access::ReadOnly => FlockOperation::NonBlockingLockShared,
-        Access::ReadWrite => FlockOperation::NonBlockingLockExclusive,
-    };
-    flock(file, operation).map_err(|errno| match errno {
-        Errno::WOULDBLOCK => MediumError::InUse { path: path.to_path_buf() },
-        _ => MediumError::Io { name: path.display().to_string(), action: "lock it", source: errno.into() },
-    })
-}
-
 fn in_memory(size: u64, image: &[u8], domain: Domain, access: Access) -> Result<Medium, MediumError> {
     let error = |source: io::Error| MediumError::Io { name: name_of(None), action: "get memory", source };
     let file = File::from(memfd_create("lodefs", MemfdFlags::CLOEXEC).map_err(|errno| error(errno.into()))?);
@@ -177,6 +167,7 @@ fn in_memory(size: u64, image: &[u8], domain: Domain, access: Access) -> Result<
         kind: MediumKind::Anonymous,
         reason: "memory of this process is lost with it".to_owned(),
     };
+    let file = LockedFile::nameless(file);
     map(Plan { file, path: None, size, unit: rustix::param::page_size(), report, access })
 }
 
@@ -210,7 +201,7 @@ fn map(plan: Plan) -> Result<Medium, MediumError> {
         recording: None,
         report,
         read_only,
-        file: Some(file),
+        file,
         path,
         boot_id: host::boot_id(),
         failed: Mutex::new(false),

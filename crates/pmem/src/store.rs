@@ -141,7 +141,9 @@ impl Medium {
     #[cold]
     pub(crate) fn zero_by_host(&self, at: u64, size: u64) -> Result<bool, MediumError> {
         let is_cached_file = self.report.kind == MediumKind::File && self.report.domain == Domain::Page;
-        let Some(file) = self.file.as_ref().filter(|_| is_cached_file) else { return Ok(false) };
+        if !is_cached_file {
+            return Ok(false);
+        }
         if self.read_only {
             return Err(self.refused(Refused::ReadOnly, at, size));
         }
@@ -149,7 +151,7 @@ impl Medium {
             return Err(self.refused(Refused::OutOfRange, at, size));
         }
         self.check_not_hidden(at, size)?;
-        match fallocate(file, FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE, at, size) {
+        match fallocate(&*self.file, FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE, at, size) {
             Ok(()) => Ok(true),
             // Storing zeroes would meet the same lack of room as a SIGBUS.
             Err(Errno::NOSPC | Errno::DQUOT) => {

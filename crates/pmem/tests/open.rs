@@ -31,6 +31,29 @@ fn writers_exclude_everybody_and_readers_share() {
     assert!(!in_use(Access::ReadWrite));
 }
 
+/// As a process has it that is just being started by another thread.
+#[test]
+fn another_descriptor_of_the_same_file_does_not_keep_the_lock() {
+    use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
+
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let descriptors = || {
+        let all = fs::read_dir("/proc/self/fd").unwrap().flatten();
+        let of_file = all.filter(|entry| fs::read_link(entry.path()).is_ok_and(|path| path == file.path()));
+        of_file.map(|entry| entry.file_name().to_str().unwrap().parse().unwrap()).collect::<Vec<i32>>()
+    };
+    let before = descriptors();
+    file.as_file().set_len(8192).unwrap();
+    let medium = open(file.path(), Access::ReadWrite).unwrap();
+    let of_medium = descriptors().into_iter().find(|fd| !before.contains(fd)).unwrap();
+    let this_process = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
+    let same = pidfd_getfd(&this_process, of_medium, PidfdGetfdFlags::empty()).unwrap();
+    assert!(matches!(open(file.path(), Access::ReadWrite), Err(MediumError::InUse { .. })));
+    drop(medium);
+    open(file.path(), Access::ReadWrite).unwrap();
+    drop(same);
+}
+
 #[test]
 fn what_cannot_be_opened_is_named_with_the_reason() {
     let directory = tempfile::tempdir().unwrap();
