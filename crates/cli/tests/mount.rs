@@ -180,6 +180,25 @@ fn a_volume_can_be_mounted_again_at_once_after_umount_of_the_system() {
 }
 
 #[test]
+fn a_mount_waits_for_the_server_that_still_closes_the_volume() {
+    if !can_mount() {
+        return;
+    }
+    let bench = Workbench::new();
+    let mounted = bench.mount(&[]);
+    let server = mounted.server();
+    kill_process(server, Signal::STOP).unwrap();
+    rustix::mount::unmount(&mounted.directory, rustix::mount::UnmountFlags::empty()).unwrap();
+    let mut next = bench.mount_command(&[]).spawn().unwrap();
+    // Time for the mistake of not waiting.
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    assert!(next.try_wait().unwrap().is_none(), "mounted a volume that somebody else has");
+    kill_process(server, Signal::CONT).unwrap();
+    assert!(next.wait().unwrap().success());
+    mounted.unmount();
+}
+
+#[test]
 fn a_read_only_mount_changes_nothing() {
     if !can_mount() {
         return;
