@@ -11,6 +11,12 @@ use lodefs::{
 
 const SIZE: u64 = 4 << 20;
 
+/// Threads may share everything.
+const _: () = {
+    const fn is_shared<T: Send + Sync>() {}
+    is_shared::<(Volume, Dir, File, ReadDir, Walk, DirEntry)>();
+};
+
 struct Scratch {
     dir: tempfile::TempDir,
 }
