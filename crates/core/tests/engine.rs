@@ -159,3 +159,25 @@ fn rename_in_all_modes() {
     assert_eq!(fs.attr(&fs.lookup(&root, b"a").unwrap()).unwrap().kind, lodefs_core::Kind::CharDevice);
     assert_eq!(fs.lookup(&b, b"g").unwrap().ino(), file.ino());
 }
+
+#[test]
+fn copying_a_range_fills_no_holes() {
+    let fs = new_fs(32 << 20, Domain::Volatile);
+    let root = fs.root().unwrap();
+    let from = fs.create(&root, b"from", &FILE).unwrap();
+    let to = fs.create(&root, b"to", &FILE).unwrap();
+    fs.write(&from, 0, &[1; 10], false).unwrap();
+    fs.write(&from, 3_000_000, &[2; 10], false).unwrap();
+    fs.write(&to, 1_000_000, &[3; 10], false).unwrap();
+    assert_eq!(fs.copy_range(&from, 0, &to, 0, u64::MAX).unwrap(), 3_000_010);
+    assert_eq!(fs.attr(&to).unwrap().sectors, 3 * 8);
+    let mut copied = vec![9; 3_000_010];
+    assert_eq!(fs.read(&to, 0, &mut copied).unwrap(), copied.len());
+    let expected = |at| match at {
+        0..10 => 1,
+        3_000_000.. => 2,
+        _ => 0,
+    };
+    assert!(copied.iter().enumerate().all(|(at, byte)| *byte == expected(at)));
+    assert_eq!(fs.copy_range(&from, u64::MAX, &to, u64::MAX, 0).unwrap(), 0);
+}

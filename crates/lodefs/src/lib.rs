@@ -92,3 +92,8 @@ pub use shared::Credentials;
 pub use volume::Volume;
 pub use volume_options::VolumeOptions;
 pub use walk::{Walk, WalkEntry};
+
+/// Runs the code in the guide.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/EMBEDDING.md")]
+struct Guide;

@@ -161,7 +161,7 @@ impl OpenOptions {
         }
         let Access { write, append, .. } = self.access;
         if write || append {
-            let intent = OpenIntent { write, append, truncate: self.truncate };
+            let intent = OpenIntent { write: true, append, truncate: self.truncate };
             dir.held.fs().check_open(node, intent)?;
         }
         if self.truncate {

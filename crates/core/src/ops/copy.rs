@@ -33,7 +33,8 @@ impl Fs {
             _ => return Err(Errno::INVAL.into()),
         };
         ensure(to_offset < FILE_SIZE_MAX || size == 0, Errno::FBIG)?;
-        let size = size.min(source_size.saturating_sub(from_offset)).min(FILE_SIZE_MAX - to_offset);
+        let size =
+            size.min(source_size.saturating_sub(from_offset)).min(FILE_SIZE_MAX.saturating_sub(to_offset));
         if from.ino() == to.ino() {
             let apart = from_offset + size <= to_offset || to_offset + size <= from_offset;
             ensure(apart || size == 0, Errno::INVAL)?;
@@ -60,15 +61,30 @@ impl Fs {
         size: u64,
         buffer: &mut [u8],
     ) -> Result<u64> {
-        let hole = self.hole_at(from, from_offset)?.min(size);
-        let hole = hole.min(self.hole_at(to, to_offset)?);
+        let source_hole = self.hole_at(from, from_offset)?.min(size);
+        let hole = source_hole.min(self.hole_at(to, to_offset)?);
         if hole > 0 {
             self.write_hole(to, to_offset + hole)?;
             return Ok(hole);
         }
-        let wanted = buffer.len().min(size as usize);
+        // As far as there is data to copy, or data to replace by the zeros of a hole.
+        let part = if source_hole > 0 {
+            source_hole.min(self.data_at(to, to_offset)?)
+        } else {
+            self.data_at(from, from_offset)?
+        };
+        let wanted = (buffer.len() as u64).min(size).min(part) as usize;
         let got = self.read(from, from_offset, &mut buffer[..wanted])?;
         self.write(to, to_offset, &buffer[..got], false).map(|written| written as u64)
+    }
+
+    /// How many bytes of data there are from `offset` on, where there is some.
+    fn data_at(&self, node: &Node, offset: u64) -> Result<u64> {
+        match self.seek(node, offset, SeekTarget::Hole) {
+            Ok(hole) => Ok(hole - offset),
+            Err(Error::Refused(Errno::NXIO)) => Ok(0),
+            Err(error) => Err(error),
+        }
     }
 
     /// How many bytes of hole, or of nothing behind the end, there are from `offset` on.
