@@ -50,7 +50,7 @@ pub fn check(
     operations: &[Operation],
     strictness: Strictness,
 ) -> Result<(), Violation> {
-    let mut checker = Checker { target, model: Model::new(), strictness };
+    let mut checker = Checker::new(target, strictness);
     for (step, operation) in operations.iter().enumerate() {
         checker.step(operation).map_err(|text| Violation { step, text })?;
         if strictness.tree_every > 0 && (step + 1).is_multiple_of(strictness.tree_every) {
@@ -60,8 +60,11 @@ pub fn check(
     checker.compare_trees().map_err(|text| Violation { step: operations.len(), text })
 }
 
-struct Checker<'a> {
-    target: &'a mut dyn Target,
+/// A file system under test and the model, in step.
+#[derive(Debug)]
+pub struct Checker<T> {
+    /// The file system.
+    pub target: T,
     model: Model,
     strictness: Strictness,
 }
@@ -73,8 +76,26 @@ struct Sight {
     target: Status,
 }
 
-impl Checker<'_> {
-    fn step(&mut self, operation: &Operation) -> Result<(), String> {
+impl<T: Target> Checker<T> {
+    /// Starts with `target`, which must be empty. How often trees are compared is up to the caller.
+    pub fn new(target: T, strictness: Strictness) -> Self {
+        Self { target, model: Model::new(), strictness }
+    }
+
+    /// Goes on with another target, which must be as the present one is.
+    ///
+    /// # Errors
+    /// Those of `exchange`.
+    pub fn exchange<U, E>(self, exchange: impl FnOnce(T) -> Result<U, E>) -> Result<Checker<U>, E> {
+        let Self { target, model, strictness } = self;
+        Ok(Checker { target: exchange(target)?, model, strictness })
+    }
+
+    /// Does one operation on both.
+    ///
+    /// # Errors
+    /// What is wrong with the answer, or with the times after it.
+    pub fn step(&mut self, operation: &Operation) -> Result<(), String> {
         let watched = if self.strictness.times { operation.objects() } else { Vec::new() };
         let before: Vec<_> = watched.iter().map(|object| self.sight(object)).collect();
         let observed = self.target.apply(operation);
@@ -103,9 +124,13 @@ impl Checker<'_> {
         }
     }
 
-    fn compare_trees(&mut self) -> Result<(), String> {
+    /// Compares everything there is.
+    ///
+    /// # Errors
+    /// What differs.
+    pub fn compare_trees(&mut self) -> Result<(), String> {
         let expected = snapshot(&mut self.model).map_err(|error| format!("the model: {error}"))?;
-        let observed = snapshot(self.target).map_err(|error| error.to_string())?;
+        let observed = snapshot(&mut self.target).map_err(|error| error.to_string())?;
         let lines = expected.diff(&observed);
         if lines.is_empty() { Ok(()) } else { Err(format!("the tree differs:\n  {}", lines.join("\n  "))) }
     }

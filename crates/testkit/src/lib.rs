@@ -10,8 +10,10 @@
 pub mod case;
 pub mod check;
 pub mod crash;
+pub mod engine;
 pub mod generate;
 pub mod host;
+pub mod memory_file;
 pub mod minimise;
 pub mod model;
 pub mod operation;
@@ -24,8 +26,10 @@ pub mod tree;
 
 pub use case::Case;
 pub use check::{Violation, check};
+pub use engine::EngineTarget;
 pub use generate::Generator;
 pub use host::HostTarget;
+pub use memory_file::MemoryFile;
 pub use model::Model;
 pub use operation::{Operation, Outcome};
 pub use path::TreePath;

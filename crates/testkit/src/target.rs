@@ -15,3 +15,9 @@ pub trait Target {
     /// Does one operation.
     fn apply(&mut self, operation: &Operation) -> Reply;
 }
+
+impl<T: Target + ?Sized> Target for &mut T {
+    fn apply(&mut self, operation: &Operation) -> Reply {
+        (**self).apply(operation)
+    }
+}

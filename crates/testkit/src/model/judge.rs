@@ -28,6 +28,7 @@ pub(super) const ENDLESS: Usage =
     Usage { blocks: u64::MAX, blocks_free: u64::MAX, name_max: NAME_MAX as u64 };
 
 /// What is forgiven besides.
+#[expect(clippy::struct_excessive_bools, reason = "each forgives one thing, in any combination")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub struct Leniency {
