@@ -447,6 +447,10 @@ impl Filesystem for Adapter {
     }
 
     fn lseek(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+        if self.writeback {
+            // What the kernel holds back is not known here. It does not ask again, and takes all for data.
+            return reply.error(Errno::ENOSYS);
+        }
         let outcome = self.run("lseek", |served| {
             let target = convert::seek_target(whence)?;
             let offset = u64::try_from(offset).map_err(|_| HostErrno::NXIO)?;
