@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use lodefs::{
-    Credentials, Domain, Error, File, MediumError, MediumKind, OpenOptions, Volume, engine_error, errno,
+    Credentials, Dir, DirEntry, Domain, Error, File, MediumError, MediumKind, OpenOptions, ReadDir, Volume,
+    Walk, engine_error, errno,
 };
 
 const SIZE: u64 = 4 << 20;

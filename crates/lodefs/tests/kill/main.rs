@@ -1,6 +1,6 @@
 //! A program that embeds a volume is killed at random moments while several of its threads change it. Whatever had
 //! returned must be there, and nothing else: each thread's part of the volume must be as of its last acknowledged
-//! operation, or of the one after, which may have been in progress.
+//! operation, or of the one after, which may have been in progress; and fsck must find nothing.
 //!
 //! The program is this test itself, started again with [`CHILD`] in its environment. Rounds follow each other on one
 //! volume, so that each starts from what the recovery before left. `LODEFS_KILL_ROUNDS` sets how many (in each domain),

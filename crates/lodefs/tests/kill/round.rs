@@ -7,6 +7,8 @@ use std::thread;
 use std::time::Duration;
 
 use lodefs::{Domain, Volume};
+use lodefs_core::fsck;
+use lodefs_pmem::Medium;
 
 use crate::CHILD;
 use crate::model::{Model, Thing};
@@ -42,6 +44,7 @@ impl Killing {
         let seed = self.random.number();
         let acknowledged = self.run_and_kill(seed)?;
         self.operations += acknowledged.iter().sum::<u64>();
+        self.check()?;
         if self.random.below(2) == 0 {
             // Recovered in memory only; the next open finds everything as it was.
             let volume = self.open(true)?;
@@ -56,7 +59,17 @@ impl Killing {
         if !volume.recovery().was_clean || volume.space() != space {
             return Err(format!("not clean after closing: {:?}, {space:?}", volume.recovery()));
         }
-        Ok(())
+        drop(volume);
+        self.check()
+    }
+
+    /// Everything on the volume must agree with everything else: as the program left it, or as closing did.
+    fn check(&self) -> Result<()> {
+        let options = lodefs_pmem::OpenOptions { force_domain: Some(self.domain), ..Default::default() };
+        let medium = Medium::open(&self.path, &options).map_err(|error| error.to_string())?;
+        let report = fsck::check(medium, &fsck::Options::default(), &mut |_| ());
+        let report = report.map_err(|error| format!("checking: {error}"))?;
+        if report.is_clean() { Ok(()) } else { Err(format!("fsck: {:?}", report.findings)) }
     }
 
     fn open(&self, read_only: bool) -> Result<Volume> {
