@@ -9,7 +9,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use common::{Workbench, can_mount, fail, info, lodefs, mount_line, succeed, wait_for_end};
-use rustix::process::{Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 
 #[test]
 fn what_was_written_is_there_after_the_next_mount() {
@@ -179,6 +179,22 @@ fn a_volume_can_be_mounted_again_at_once_after_umount_of_the_system() {
     mounted.unmount();
 }
 
+/// A process that stands still as long as this lives.
+struct Stopped(Pid);
+
+impl Stopped {
+    fn new(process: Pid) -> Self {
+        kill_process(process, Signal::STOP).unwrap();
+        Self(process)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        kill_process(self.0, Signal::CONT).unwrap();
+    }
+}
+
 #[test]
 fn a_mount_waits_for_the_server_that_still_closes_the_volume() {
     if !can_mount() {
@@ -187,13 +203,13 @@ fn a_mount_waits_for_the_server_that_still_closes_the_volume() {
     let bench = Workbench::new();
     let mounted = bench.mount(&[]);
     let server = mounted.server();
-    kill_process(server, Signal::STOP).unwrap();
+    let stopped = Stopped::new(server);
     rustix::mount::unmount(&mounted.directory, rustix::mount::UnmountFlags::empty()).unwrap();
     let mut next = bench.mount_command(&[]).spawn().unwrap();
     // Time for the mistake of not waiting.
     std::thread::sleep(std::time::Duration::from_millis(50));
     assert!(next.try_wait().unwrap().is_none(), "mounted a volume that somebody else has");
-    kill_process(server, Signal::CONT).unwrap();
+    drop(stopped);
     assert!(next.wait().unwrap().success());
     mounted.unmount();
 }
