@@ -120,6 +120,10 @@ fn check_entry(
     if !head.is_valid(owner.0, name, volume.seed) {
         return Err(Error::corrupt_block(block, "a directory entry has a wrong checksum"));
     }
+    // Whoever reads on behind it adds one.
+    if i64::try_from(head.hash.get()).is_err() {
+        return Err(Error::corrupt_block(block, "a directory entry has an impossible hash"));
+    }
     let kind = Kind::from_d_type(head.kind)
         .ok_or_else(|| Error::corrupt_block(block, "an entry of unknown type"))?;
     Ok((Ino(head.ino.get()), kind))

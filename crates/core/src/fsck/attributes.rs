@@ -86,7 +86,7 @@ impl Survey<'_> {
             Err(error) => return Err(error),
         };
         self.facts(ino).is_broken = true;
-        self.claims_complete = false;
+        self.complete.claims = false;
         self.report_inode(code, ino, fault);
         Ok(None)
     }

@@ -61,9 +61,7 @@ pub(super) fn walk(
     let mut next = Some((root, 0..u64::MAX, None));
     loop {
         if let Some((block, hashes, level)) = next.take() {
-            if let Some(frame) = meet(volume, owner, block, hashes, level, enter, visit)? {
-                stack.push(frame);
-            }
+            stack.extend(meet(volume, owner, block, hashes, level, enter, visit)?);
         }
         let Some(frame) = stack.last_mut() else { return Ok(()) };
         match frame.next() {
@@ -150,8 +148,8 @@ impl Survey<'_> {
         })?;
         for (code, block, detail) in faults {
             self.facts(ino).is_broken = true;
-            self.names_complete = false;
-            self.claims_complete = false;
+            self.complete.names = false;
+            self.complete.claims = false;
             self.report(Finding::new(code, Object::DirectoryBlock { directory: ino, block }, detail));
         }
         Ok(blocks)

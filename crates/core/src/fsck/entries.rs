@@ -155,12 +155,12 @@ impl Survey<'_> {
                 self.note_missing_chunk(ino);
                 None
             }
-            Known::Unknown => return Ok(self.count_subdirectory(directory, says_directory)),
-            Known::Facts(facts) => match facts.standing {
-                Standing::Damaged => return Ok(self.count_subdirectory(directory, says_directory)),
-                Standing::Free => None,
-                Standing::Good => Some(facts),
-            },
+            Known::Facts(facts) if facts.standing == Standing::Good => Some(facts),
+            Known::Facts(facts) if facts.standing == Standing::Free => None,
+            Known::Unknown | Known::Facts(_) => {
+                self.count_subdirectory(directory, says_directory);
+                return Ok(());
+            }
         };
         let Some(&mut InodeFacts { kind: Some(kind), .. }) = facts else {
             let object = object_of(directory, place, entry.name);
@@ -229,7 +229,7 @@ impl Survey<'_> {
     fn report_entry(&mut self, code: Code, directory: Ino, place: EntryPlace, name: &[u8]) {
         if code.asks() {
             // Its inode may seem to be without a name.
-            self.names_complete = false;
+            self.complete.names = false;
             self.facts(directory).is_broken = true;
         }
         self.report(Finding::new(code, object_of(directory, place, name), ""));

@@ -69,7 +69,7 @@ impl Survey<'_> {
 
     fn report_chain(&mut self, ino: Ino, last: u64, fault: String) {
         self.facts(ino).is_broken = true;
-        self.claims_complete = false;
+        self.complete.claims = false;
         self.report(Finding::new(Code::ExtentChain, Object::Inode(ino), fault).at(Place::ChainEnd(last)));
     }
 
@@ -90,7 +90,7 @@ impl Survey<'_> {
         let map = self.read_extents(ino, slot)?;
         if self.faults > faults_before {
             self.facts(ino).is_broken = true;
-            self.claims_complete = false;
+            self.complete.claims = false;
         }
         if !self.facts(ino).is_broken && map.len() as u64 != u64::from(slot.extents.get()) {
             self.report_number(Code::ExtentCount, ino, slot.extents.get().into(), map.len() as u64);
@@ -184,7 +184,8 @@ impl Survey<'_> {
             })?;
             for extent in map.iter() {
                 for index in take_range(&mut wanted, extent) {
-                    survey.findings[index].detail.push_str(&format!(", with inode {ino}"));
+                    let detail = &mut survey.findings[index].detail;
+                    *detail = format!("{detail}, with inode {ino}");
                 }
             }
             Ok(())

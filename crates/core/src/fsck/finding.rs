@@ -94,6 +94,8 @@ codes! {
         "both are written again as mkfs writes them for this size"
     StateDamaged "state-damaged" Ground Note Implied
         "one of the two state slots is torn or damaged" "it is written again"
+    StateCount "state-count" Ground Error Asked
+        "a state slot holds a count that nothing reaches by counting" "the other slot is used, or a new state is written"
     StateLost "state-lost" Ground Error Asked
         "both state slots are damaged" "a new state is written; records in the journal are not replayed"
     JournalRecordInvalid "journal-record-invalid" Ground Error Asked
@@ -147,16 +149,18 @@ codes! {
         "two extents of a file hold the same part of it" "the second is dropped"
     ExtentCount "extent-count" Inode Error Implied
         "the number of extents of a file is wrong" "they are counted again"
+    BlockCount "block-count" Inode Error Implied
+        "the number of blocks of an inode is wrong" "they are counted again"
     DirBlock "dir-block" Inode Error Asked
         "a block of a directory is damaged"
         "the directory is built again from all entries that can be read; lost inodes go to lost+found"
-    DirOrder "dir-order" Inode Error Implied
-        "the hashes in a directory block are out of order" "the directory is built again"
 
     BlocksShared "blocks-shared" Sharing Error Asked
         "blocks belong to two owners"
         "the second owner gets a copy, or a hole if the first is metadata or there is no room"
 
+    DirOrder "dir-order" Entry Error Implied
+        "the hashes in a directory block are out of order" "the directory is built again"
     EntryPlace "entry-place" Entry Error Asked
         "a tag of a directory leaf leads to no entry" "the tag is cleared"
     EntryChecksum "entry-checksum" Entry Error Asked
@@ -194,8 +198,6 @@ codes! {
         "the number of links of an inode is wrong" "they are counted again"
     DirSize "dir-size" Count Error Implied
         "the number of entries of a directory is wrong" "they are counted again"
-    BlockCount "block-count" Count Error Implied
-        "the number of blocks of an inode is wrong" "they are counted again"
     Orphan "orphan" Count Note Implied
         "an inode without links waits to be reclaimed" "it is reclaimed"
     OrphanKept "orphan-kept" Count Error Implied

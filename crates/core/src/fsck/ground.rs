@@ -13,7 +13,7 @@ use zerocopy::little_endian::{U32, U64};
 
 use super::finding::{Code, Finding, Object};
 use crate::error::{Error, Result};
-use crate::journal::replay::{self, Records, Replayed};
+use crate::journal::replay::{self, Probed, Records, Replayed};
 use crate::journal::state::{self, Slot};
 use crate::tx::offset_of;
 use crate::volume::Volume;
@@ -21,6 +21,9 @@ use crate::volume::Volume;
 /// Intact records that are looked for behind a damaged one, in each half of a lane, before giving up: bounds the time
 /// that a made-up journal can cost.
 const PROBES_MAX: u32 = 4096;
+
+/// Highest count of a state from which a repair goes on: what it writes is then far from what the engine refuses.
+pub(super) const COUNT_MAX: u64 = state::COUNT_MAX / 2;
 
 /// What can be believed of superblock, state and journal.
 pub(super) struct Ground {
@@ -172,20 +175,31 @@ fn superblock_like(left: &Superblock, geometry: &Geometry) -> Superblock {
 /// The newest state; or, and `true`, one that is made up.
 fn choose_state(volume: &Volume, findings: &mut Vec<Finding>) -> Result<(State, bool)> {
     let slots = [state::read_slot(volume, 0)?, state::read_slot(volume, 1)?];
-    let Some(newest) = state::newest(slots) else {
+    let is_possible = |slot: &Slot| !matches!(slot, Slot::Valid(state) if counts_of(state) > COUNT_MAX);
+    let newest = state::newest(slots.into_iter().filter(is_possible));
+    let mut report =
+        |code, number, detail| findings.push(Finding::new(code, Object::StateSlot(number), detail));
+    for (number, slot) in (0..).zip(slots) {
+        match slot {
+            Slot::Valid(_) if is_possible(&slot) => {}
+            Slot::Valid(_) => report(Code::StateCount, number, ""),
+            _ if newest.is_none() => {}
+            Slot::Damaged => report(Code::StateDamaged, number, "wrong checksum"),
+            // Only a volume that was never opened has written to one slot only.
+            Slot::Blank if newest.is_none_or(|newest| newest.update.get() == 1) => {}
+            Slot::Blank => report(Code::StateDamaged, number, "empty"),
+        }
+    }
+    let Some(newest) = newest else {
         findings.push(Finding::new(Code::StateLost, Object::State, ""));
         return Ok((State::new(0, 0), true));
     };
-    for (number, slot) in (0..).zip(slots) {
-        let detail = match slot {
-            Slot::Damaged => "wrong checksum",
-            // Only a volume that was never opened has written to one slot only.
-            Slot::Blank if newest.update.get() > 1 => "empty",
-            Slot::Blank | Slot::Valid(_) => continue,
-        };
-        findings.push(Finding::new(Code::StateDamaged, Object::StateSlot(number), detail));
-    }
     Ok((newest, false))
+}
+
+/// The highest of the counts that go on from where a state left them.
+fn counts_of(state: &State) -> u64 {
+    state.update.get().max(state.generation.get()).max(state.committed_seq.get())
 }
 
 /// Looks for intact records behind the end of each half lane. A lane is written from its start, one record after
@@ -198,9 +212,13 @@ fn find_lost_records(volume: &Volume, state: &State, findings: &mut Vec<Finding>
             let mut probes = 0;
             while at < half_size && probes < PROBES_MAX {
                 at += RECORD_ALIGN as u64;
-                let Some(found) = replay::probe_record(volume, lane, generation, at)? else { continue };
+                let seq = match replay::probe_record(volume, lane, generation, at)? {
+                    Probed::Nothing => continue,
+                    Probed::Torn => None,
+                    Probed::Record(record) => Some(record.seq),
+                };
                 probes += 1;
-                if found.is_some_and(|record| replay::counts(volume, state, record.seq)) {
+                if seq.is_some_and(|seq| replay::counts(volume, state, seq)) {
                     let detail = format!("{at} bytes into the half for generation {generation}");
                     findings.push(Finding::new(Code::JournalRecordsLost, Object::JournalLane(lane), detail));
                     break;

@@ -20,13 +20,13 @@ impl Survey<'_> {
         facts.links = slot.links.get();
         if standing == Standing::Damaged {
             // It may be a directory, and it may own blocks.
-            self.names_complete = false;
-            self.claims_complete = false;
+            self.complete.names = false;
+            self.complete.claims = false;
         }
         if ino.0 == ROOT_INO && standing != Standing::Damaged && kind != Some(Kind::Directory) {
             self.report_inode(Code::RootMissing, ino, "");
-            self.names_complete = false;
-            self.claims_complete = false;
+            self.complete.names = false;
+            self.complete.claims = false;
         }
         match kind {
             Some(kind) => self.look_at_good(ino, kind, slot),
@@ -39,8 +39,8 @@ impl Survey<'_> {
             if !is_empty(slot) {
                 // It may have been an inode that lost its type.
                 self.report_inode(Code::InodeFreeSlot, ino, "");
-                self.names_complete = false;
-                self.claims_complete = false;
+                self.complete.names = false;
+                self.complete.claims = false;
             }
             return Standing::Free;
         }

@@ -91,8 +91,8 @@ impl Survey<'_> {
     }
 
     fn report_lost(&mut self, code: Code, first: u64, count: u64, detail: impl Into<String>) {
-        self.names_complete = false;
-        self.claims_complete = false;
+        self.complete.names = false;
+        self.complete.claims = false;
         self.report(Finding::new(code, Object::MapEntries { first, count }, detail));
     }
 }

@@ -161,5 +161,5 @@ pub fn repair(
     progress: Progress<'_>,
 ) -> Result<Report> {
     ensure(!medium.is_read_only(), Errno::ROFS)?;
-    repair::run(medium, options, decide, progress)
+    repair::run(medium, *options, decide, progress)
 }

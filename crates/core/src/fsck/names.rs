@@ -32,7 +32,7 @@ impl Survey<'_> {
                     let finding = Finding::new(Code::DirParent, Object::Inode(ino), detail);
                     self.report(finding.at(Place::Target(parent)));
                 }
-                None if self.names_complete && !self.is_orphan(ino, entries) => {
+                None if self.complete.names && !self.is_orphan(ino, entries) => {
                     self.report_inode(Code::DirUnreachable, ino, "");
                 }
                 _ => {}
@@ -98,14 +98,14 @@ impl Survey<'_> {
         match (facts.links, facts.names) {
             (0, 0) => self.report_orphan(ino),
             (links, names) if links == names => {}
-            (links, names) if names < links && !self.names_complete => {}
+            (links, names) if names < links && !self.complete.names => {}
             (_, 0) => self.report_inode(Code::InodeUnreachable, ino, ""),
             (links, names) => self.report_number(Code::LinkCount, ino, links.into(), names.into()),
         }
     }
 
     fn report_orphan(&mut self, ino: Ino) {
-        if self.names_complete {
+        if self.complete.names {
             self.report_inode(if self.was_closed { Code::OrphanKept } else { Code::Orphan }, ino, "");
         }
     }

@@ -71,21 +71,21 @@ impl Survey<'_> {
                 differing = match differing {
                     Some(before) if before.reaches(&next) => Some(before.extended()),
                     before => {
-                        self.report_difference(before);
+                        self.report_difference(before.as_ref());
                         Some(next)
                     }
                 };
             }
         }
-        self.report_difference(differing);
+        self.report_difference(differing.as_ref());
         self.compare_counter("free blocks", state.free_blocks.get(), total - in_use);
     }
 
-    fn report_difference(&mut self, difference: Option<Difference>) {
-        let Some(Difference { run, in_use }) = difference else { return };
+    fn report_difference(&mut self, difference: Option<&Difference>) {
+        let Some(&Difference { run, in_use }) = difference else { return };
         if in_use {
             self.report(Finding::new(Code::BitmapFreeInUse, run.into(), ""));
-        } else if self.claims_complete {
+        } else if self.complete.claims {
             self.report(Finding::new(Code::BitmapUsedFree, run.into(), ""));
         }
     }

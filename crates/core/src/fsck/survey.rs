@@ -92,6 +92,15 @@ pub(super) enum Known<'s> {
     Facts(&'s mut InodeFacts),
 }
 
+/// Whether nothing is hidden by damage.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Complete {
+    /// Every name that there may be has been seen.
+    pub(super) names: bool,
+    /// Every block that may have an owner has been seen.
+    pub(super) claims: bool,
+}
+
 /// A chunk of inodes.
 pub(super) enum Chunk {
     /// Its map entry cannot be used.
@@ -117,10 +126,8 @@ pub(super) struct Survey<'v> {
     muted: bool,
     /// Findings so far, kept or not.
     pub(super) faults: u64,
-    /// Every name that there may be has been seen.
-    pub(super) names_complete: bool,
-    /// Every block that may have an owner has been seen.
-    pub(super) claims_complete: bool,
+    /// What can be concluded from what was not found.
+    pub(super) complete: Complete,
     /// The volume was closed, so that nothing is left to be done at the next open.
     pub(super) was_closed: bool,
     progress: Progress<'v>,
@@ -149,8 +156,7 @@ impl<'v> Survey<'v> {
             findings_max,
             muted: false,
             faults: 0,
-            names_complete: true,
-            claims_complete: true,
+            complete: Complete { names: true, claims: true },
             was_closed,
             progress,
         };
@@ -204,11 +210,11 @@ impl<'v> Survey<'v> {
 
     /// Does something without keeping its findings; returns whether there were any.
     pub(super) fn muted(&mut self, work: impl FnOnce(&mut Self) -> Result<()>) -> Result<bool> {
-        let before = (self.faults, self.muted, self.claims_complete, self.names_complete);
+        let before = (self.faults, self.muted, self.complete);
         self.muted = true;
         work(self)?;
         let found = self.faults > before.0;
-        (self.faults, self.muted, self.claims_complete, self.names_complete) = before;
+        (self.faults, self.muted, self.complete) = before;
         Ok(found)
     }
 

@@ -133,31 +133,38 @@ pub(crate) fn read_half(
 
 /// The record of `generation` at byte `at` of its half of a lane, if there is an intact one.
 fn read_record(volume: &Volume, lane: u64, generation: u64, at: u64) -> Result<Option<Record>> {
-    probe_record(volume, lane, generation, at).map(Option::flatten)
+    Ok(match probe_record(volume, lane, generation, at)? {
+        Probed::Record(record) => Some(record),
+        Probed::Nothing | Probed::Torn => None,
+    })
 }
 
-/// What is at byte `at` of the half of a lane for `generation`: no head of a record of this generation, or one that is
-/// not intact, or a record.
-pub(crate) fn probe_record(
-    volume: &Volume,
-    lane: u64,
-    generation: u64,
-    at: u64,
-) -> Result<Option<Option<Record>>> {
+/// What there can be in a place of the journal.
+pub(crate) enum Probed {
+    /// Not the head of a record of the generation that was asked for.
+    Nothing,
+    /// The head of one that is not intact.
+    Torn,
+    /// A record.
+    Record(Record),
+}
+
+/// Looks at byte `at` of the half of a lane for `generation`.
+pub(crate) fn probe_record(volume: &Volume, lane: u64, generation: u64, at: u64) -> Result<Probed> {
     let half_size = volume.shape.half_blocks * BLOCK_SIZE;
     let start = half_start(lane_start(volume, lane), half_size, generation);
     if at + RECORD_HEAD_SIZE as u64 > half_size {
-        return Ok(None);
+        return Ok(Probed::Nothing);
     }
     let mut head = [0; RECORD_HEAD_SIZE];
     volume.medium.read(start + at, &mut head)?;
     let Some(size) = claimed_size(&head, generation).filter(|size| at + *size as u64 <= half_size) else {
-        return Ok(None);
+        return Ok(Probed::Nothing);
     };
     let mut bytes = vec![0; size];
     volume.medium.read(start + at, &mut bytes)?;
     let seq = verify(&bytes, volume.seed).filter(|seq| *seq <= COUNT_MAX);
-    Ok(Some(seq.map(|seq| Record { seq, bytes })))
+    Ok(seq.map_or(Probed::Torn, |seq| Probed::Record(Record { seq, bytes })))
 }
 
 /// Generation and sequence number of an intact record at byte `at` of a half of a lane, if its generation is later than
@@ -178,7 +185,7 @@ pub(crate) fn later_record(
     if generation <= newest || generation > COUNT_MAX || generation % 2 != half {
         return Ok(None);
     }
-    let record = probe_record(volume, lane, generation, at)?.flatten();
+    let record = read_record(volume, lane, generation, at)?;
     Ok(record.map(|record| (generation, record.seq)))
 }
 

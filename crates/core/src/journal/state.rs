@@ -39,8 +39,8 @@ pub(crate) fn read_slot(volume: &Volume, slot: u64) -> Result<Slot> {
     })
 }
 
-/// The newest of two slots.
-pub(crate) fn newest(slots: [Slot; 2]) -> Option<State> {
+/// The newest of the slots.
+pub(crate) fn newest(slots: impl IntoIterator<Item = Slot>) -> Option<State> {
     let states =
         slots.into_iter().filter_map(|slot| if let Slot::Valid(state) = slot { Some(state) } else { None });
     states.max_by_key(|state| state.update.get())

@@ -65,6 +65,11 @@ pub(crate) struct Image {
 }
 
 impl Image {
+    /// These bytes.
+    pub(crate) fn of(bytes: Vec<u8>) -> Self {
+        Self { bytes }
+    }
+
     /// A new volume that was filled and closed.
     pub(crate) fn made_with(size: u64, fill: impl FnOnce(&Arc<Fs>)) -> Self {
         let scratch = Scratch::new(&vec![0; size as usize]);
@@ -276,7 +281,7 @@ impl Image {
     }
 
     /// Where a tag is.
-    pub(crate) fn tag_at(&self, block: u64, tag: usize) -> u64 {
+    pub(crate) fn tag_at(block: u64, tag: usize) -> u64 {
         block * BLOCK_SIZE + (TAGS_START + tag * 4) as u64
     }
 
@@ -319,7 +324,7 @@ impl Image {
         assert!(position + size_of::<EntryHead>() + name.len() <= BLOCK_SIZE as usize, "the leaf is full");
         self.put(at, &head);
         self.put(at + size_of::<EntryHead>() as u64, name);
-        self.put(self.tag_at(block, free), &tag(hash, position).to_le_bytes());
+        self.put(Self::tag_at(block, free), &tag(hash, position).to_le_bytes());
         EntryAt { block, tag: free, head: at }
     }
 

@@ -3,5 +3,6 @@
 
 mod damage;
 mod image;
+mod random;
 mod sample;
 mod seeded;

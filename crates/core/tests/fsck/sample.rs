@@ -28,7 +28,7 @@ impl Sample {
 
 /// The sample volume.
 pub(crate) static SAMPLE: LazyLock<Sample> = LazyLock::new(|| {
-    let image = Image::made_with(SIZE, |fs| fill(fs));
+    let image = Image::made_with(SIZE, fill);
     let inodes = contents(&image).into_iter().map(|(path, content)| (path, content.ino)).collect();
     Sample { image, inodes }
 });
@@ -38,7 +38,7 @@ fn new(kind: NewKind<'_>) -> NewInode<'_> {
 }
 
 /// Makes some of everything.
-fn fill(fs: &Arc<Fs>) {
+pub(crate) fn fill(fs: &Arc<Fs>) {
     let root = fs.root().unwrap();
     let make =
         |dir: &Node, name: &str, kind: NewKind<'_>| fs.create(dir, name.as_bytes(), &new(kind)).unwrap();

@@ -56,12 +56,12 @@ impl Repair {
             // Another remedy was quicker.
             return Ok(());
         }
-        let copied = if with_metadata {
+        let result = if with_metadata {
             Err(Errno::NOSPC.into())
         } else {
             self.replace(ino, offset, &old, shared, true)
         };
-        match copied {
+        match result {
             Err(Error::Refused(Errno::NOSPC)) => self.replace(ino, offset, &old, shared, false),
             other => other,
         }
@@ -73,7 +73,7 @@ impl Repair {
         let mut slot = *old;
         let mut map = store::load(volume, ino, old)?;
         let copies = if copy { self.copy(&mut tx, shared)? } else { Vec::new() };
-        let copied: u64 = copies.iter().map(|extent| extent.blocks).sum();
+        let added: u64 = copies.iter().map(|extent| extent.blocks).sum();
         let mut edits = Edits::new();
         self.make_room(&mut tx, ino, &mut slot, &mut map)?;
         let removed = map.remove(shared.logical, shared.logical_end(), &mut edits, |_| {});
@@ -83,7 +83,7 @@ impl Repair {
             let inserted = map.insert(extent, &mut edits);
             debug_assert!(inserted, "there was a free slot");
         }
-        let blocks = slot.blocks.get().saturating_sub(shared.blocks).saturating_add(copied);
+        let blocks = slot.blocks.get().saturating_sub(shared.blocks).saturating_add(added);
         slot.blocks = U64::new(blocks);
         store::put(&mut tx, volume, ino, &mut slot, &mut map, &edits, true)?;
         tx.put_inode(offset, ino, old, &mut slot);

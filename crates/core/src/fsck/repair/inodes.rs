@@ -22,9 +22,10 @@ impl Repair {
     /// Applies the remedy for a finding about an inode.
     pub(super) fn apply_to_inode(&mut self, ino: Ino, code: Code, place: &Place) -> Result<()> {
         match (code, place) {
+            // Any change seals it again.
             (Code::InodeChecksum, Place::Plausible(true)) => self.edit_inode(ino, |_| {}),
             (Code::InodeChecksum | Code::InodeType | Code::InodeFreeSlot | Code::SymlinkTarget, _) => {
-                self.edit_inode(ino, clear)
+                self.edit_inode(ino, |slot| clear(ino, slot))
             }
             (Code::InodeValue, Place::Value(value)) => self.replace_value(ino, *value),
             (Code::RootMissing, _) => self.make_root(),
@@ -118,7 +119,7 @@ impl Repair {
     fn make_root(&self) -> Result<()> {
         let now = self.fs.clock.fine();
         self.edit_inode(Ino::ROOT, |slot| {
-            clear(slot);
+            clear(Ino::ROOT, slot);
             slot.generation = U32::new(slot.generation.get().wrapping_add(1));
             slot.mode = U32::new(Kind::Directory.mode_bits() | 0o755);
             slot.links = U32::new(2);
@@ -131,9 +132,10 @@ impl Repair {
     }
 }
 
-/// Makes a slot free.
-fn clear(slot: &mut InodeSlot) {
+/// Makes the slot of an inode free.
+fn clear(ino: Ino, slot: &mut InodeSlot) {
     let generation = slot.generation;
     *slot = InodeSlot::new_zeroed();
+    slot.ino = U64::new(ino.0);
     slot.generation = generation;
 }

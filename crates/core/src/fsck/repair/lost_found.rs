@@ -52,16 +52,17 @@ impl Repair {
         }
         let is_directory = |entry: &Entry| entry.kind == Kind::Directory;
         let (name, found) = self.free_name(Ino::ROOT, "lost+found", is_directory)?;
-        let ino = match found {
-            Some(entry) => entry.ino,
-            None => {
-                let new = NewInode { kind: NewKind::Directory, perm: 0o700, umask: 0, uid: 0, gid: 0 };
-                let root = self.fs.root()?;
-                self.fs.create(&root, name.as_bytes(), &new)?.ino()
-            }
-        };
+        let ino = if let Some(entry) = found { entry.ino } else { self.make_lost_found(name.as_bytes())? };
         self.lost_found = Some(ino);
         Ok(ino)
+    }
+
+    fn make_lost_found(&self, name: &[u8]) -> Result<Ino> {
+        // The engine refuses a directory with one link. It is counted again later.
+        self.edit_inode(Ino::ROOT, |root| root.links = U32::new(root.links.get().max(2)))?;
+        let new = NewInode { kind: NewKind::Directory, perm: 0o700, umask: 0, uid: 0, gid: 0 };
+        let root = self.fs.root()?;
+        Ok(self.fs.create(&root, name, &new)?.ino())
     }
 
     /// The name, with a number behind it if that is needed, that is free in a directory or leads to what is wanted.

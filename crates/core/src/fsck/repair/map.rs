@@ -35,6 +35,9 @@ impl Repair {
         if here.len() as u64 == count {
             return Ok(Applied::Done);
         }
+        if !here.is_empty() {
+            return Ok(Applied::Partly);
+        }
         if !none_anywhere {
             return Ok(Applied::Later);
         }

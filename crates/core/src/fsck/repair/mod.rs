@@ -25,7 +25,7 @@ mod start;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use lodefs_layout::inode::InodeSlot;
+use lodefs_layout::inode::{InodeSlot, SLOT_SIZE};
 use lodefs_pmem::Medium;
 use rustix::io::Errno;
 
@@ -53,8 +53,20 @@ const ROUNDS_MAX: u32 = 200;
 enum Applied {
     /// It was applied.
     Done,
+    /// A part of it was applied, and the rest has to wait.
+    Partly,
     /// Others have to be applied first.
     Later,
+}
+
+/// What came of a finding in a round.
+enum Treated {
+    /// There is nothing more to be done about it, unless it is found again.
+    Settled(Outcome),
+    /// Something was done, and it will be found again.
+    Partly,
+    /// Nothing was done yet.
+    Waiting,
 }
 
 /// A repair under way.
@@ -84,14 +96,14 @@ struct Repair {
     noted: HashMap<Key, usize>,
     /// Findings for which the report had no room.
     unnoted: u64,
-    /// Remedies that were agreed to and wait for others.
+    /// Findings whose remedy was agreed to.
     agreed: HashSet<Key>,
 }
 
 /// Checks a volume, and repairs what is found.
 pub(super) fn run(
     medium: Medium,
-    options: &Options,
+    options: Options,
     decide: Decide<'_>,
     progress: Progress<'_>,
 ) -> Result<Report> {
@@ -188,11 +200,12 @@ impl Repair {
                 continue;
             }
             match self.treat(&finding, decide)? {
-                Some(outcome) => {
+                Treated::Settled(outcome) => {
                     any_done |= outcome == Outcome::Repaired;
                     self.settle(finding, outcome);
                 }
-                None => waiting.push(finding),
+                Treated::Partly => any_done = true,
+                Treated::Waiting => waiting.push(finding),
             }
         }
         if !any_done {
@@ -203,23 +216,22 @@ impl Repair {
         Ok(())
     }
 
-    /// Asks about a finding if need be, and applies its remedy. `None` if it has to wait for others.
-    fn treat(&mut self, finding: &Finding, decide: Decide<'_>) -> Result<Option<Outcome>> {
+    /// Asks about a finding if need be, and applies its remedy.
+    fn treat(&mut self, finding: &Finding, decide: Decide<'_>) -> Result<Treated> {
         let key = finding.key();
         if self.outcomes.contains_key(&key) {
-            return Ok(Some(Outcome::Failed("the remedy did not help".into())));
+            return Ok(Treated::Settled(Outcome::Failed("the remedy did not help".into())));
         }
         if finding.code.asks() && !self.agreed.contains(&key) && !decide(finding) {
-            return Ok(Some(Outcome::Declined));
+            return Ok(Treated::Settled(Outcome::Declined));
         }
+        self.agreed.insert(key);
         match self.apply(finding) {
-            Ok(Applied::Done) => Ok(Some(Outcome::Repaired)),
-            Ok(Applied::Later) => {
-                self.agreed.insert(key);
-                Ok(None)
-            }
+            Ok(Applied::Done) => Ok(Treated::Settled(Outcome::Repaired)),
+            Ok(Applied::Partly) => Ok(Treated::Partly),
+            Ok(Applied::Later) => Ok(Treated::Waiting),
             Err(error @ (Error::Refused(_) | Error::Corrupt { .. })) => {
-                Ok(Some(Outcome::Failed(error.to_string())))
+                Ok(Treated::Settled(Outcome::Failed(error.to_string())))
             }
             Err(error) => Err(error),
         }
@@ -281,11 +293,10 @@ impl Repair {
 
     /// Changes the slot of an inode, whatever is in it, in a transaction that may hold more.
     fn edit_inode_in(&self, tx: &mut Tx<'_>, ino: Ino, edit: impl FnOnce(&mut InodeSlot)) -> Result<()> {
-        let offset = table::slot_offset(&self.fs.volume, ino)?;
+        let offset = self.slot_offset(ino)?;
         let old: InodeSlot = tx.get(offset)?;
         let mut new = old;
         edit(&mut new);
-        new.ino = ino.0.into();
         tx.put_inode(offset, ino, &old, &mut new);
         Ok(())
     }
@@ -299,6 +310,14 @@ impl Repair {
 
     /// The slot of an inode, whatever is in it.
     fn inode(&self, ino: Ino) -> Result<InodeSlot> {
-        self.fs.volume.get(table::slot_offset(&self.fs.volume, ino)?)
+        self.fs.volume.get(self.slot_offset(ino)?)
+    }
+
+    /// Where the slot of an inode is; also that of number zero, which is none.
+    fn slot_offset(&self, ino: Ino) -> Result<u64> {
+        match ino {
+            Ino(0) => Ok(table::slot_offset(&self.fs.volume, Ino::ROOT)? - SLOT_SIZE as u64),
+            ino => table::slot_offset(&self.fs.volume, ino),
+        }
     }
 }

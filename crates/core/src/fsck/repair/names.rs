@@ -41,7 +41,7 @@ impl Repair {
         let mut tx = Tx::begin(&self.fs)?;
         tx.put(offset_of(block) + (TAGS_START + tag * 4) as u64, &0_u32.to_le_bytes());
         self.edit_inode_in(&mut tx, directory, |slot| {
-            slot.size = U64::new(slot.size.get().saturating_sub(1))
+            slot.size = U64::new(slot.size.get().saturating_sub(1));
         })?;
         tx.commit()
     }

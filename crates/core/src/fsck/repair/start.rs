@@ -16,7 +16,7 @@ use super::{Decide, Repair};
 use crate::error::Result;
 use crate::fs::{Fs, OpenOptions, RecoveryReport};
 use crate::fsck::finding::{Code, Finding, Object, Outcome, Stage};
-use crate::fsck::ground::Ground;
+use crate::fsck::ground::{COUNT_MAX, Ground};
 use crate::fsck::saved::read_bitmap;
 use crate::fsck::survey::Survey;
 use crate::fsck::{Options, Progress, Report};
@@ -38,7 +38,7 @@ pub(super) enum Started {
 /// Looks at everything once, and starts to repair if there is something to repair.
 pub(super) fn start(
     medium: Medium,
-    options: &Options,
+    options: Options,
     decide: Decide<'_>,
     progress: Progress<'_>,
 ) -> Result<Started> {
@@ -72,14 +72,13 @@ pub(super) fn start(
         return Ok(Started::Nothing(report));
     }
     // The rounds begin with a survey of their own. What was saved is saved again at the end.
-    let saved = survey.findings.into_iter().filter(|finding| is_about_saved(finding));
+    let saved = survey.findings.into_iter().filter(is_about_saved);
     let used = survey.claims.used;
     for mut finding in basics.into_iter().chain(saved) {
         finding.outcome = Outcome::Repaired;
         report.findings.push(finding);
     }
-    let doubtful = report.findings.iter().any(|finding| is_about_generations(finding.code));
-    let state = if doubtful { beyond_all_records(&ground.volume, replayed.state)? } else { replayed.state };
+    let state = beyond_all_records(&ground.volume, replayed.state)?;
     let volume = ground.volume;
     let journal = Journal::start(&volume, &state, replayed.last_seq, &replayed.ready)?;
     let table = InodeTable::open(&volume, 0, 0)?;
@@ -96,7 +95,7 @@ pub(super) fn start(
         missing_chunks: BTreeSet::new(),
         lost_found: None,
         report,
-        options: *options,
+        options,
         outcomes: HashMap::new(),
         noted: HashMap::new(),
         unnoted: 0,
@@ -106,11 +105,6 @@ pub(super) fn start(
 
 fn is_about_saved(finding: &Finding) -> bool {
     finding.code.stage() == Stage::Saved
-}
-
-/// Whether the newest generation may not be known.
-fn is_about_generations(code: Code) -> bool {
-    matches!(code, Code::StateDamaged | Code::StateLost | Code::JournalRecordsLost)
 }
 
 /// Writes the superblock to where it is damaged.
@@ -132,7 +126,8 @@ fn write_superblocks(volume: &Volume, findings: &[Finding]) -> Result<()> {
     Ok(())
 }
 
-/// The state, moved on to a generation later than that of every record in the journal.
+/// The state, moved on to the latest generation of all records in the journal: a state that was lost or changed may be
+/// behind it, and no old record must be taken for a new one.
 fn beyond_all_records(volume: &Volume, mut state: State) -> Result<State> {
     let half_size = volume.shape.half_blocks * BLOCK_SIZE;
     let mut newest = state.generation.get();
@@ -140,7 +135,10 @@ fn beyond_all_records(volume: &Volume, mut state: State) -> Result<State> {
     for lane in 0..volume.shape.lanes {
         for half in 0..2 {
             for at in (0..half_size).step_by(RECORD_ALIGN) {
-                if let Some((generation, seq)) = replay::later_record(volume, lane, half, at, newest)? {
+                let later = replay::later_record(volume, lane, half, at, newest)?;
+                if let Some((generation, seq)) =
+                    later.filter(|(generation, seq)| *generation.max(seq) <= COUNT_MAX)
+                {
                     newest = newest.max(generation);
                     last_seq = last_seq.max(seq);
                 }

@@ -115,6 +115,44 @@ fn state_lost() {
     seeded.finds(Code::StateLost, Object::State).verify();
 }
 
+#[test]
+fn state_count() {
+    let newest = State::slot_of(SAMPLE.image.state().update.get());
+    for edit in [
+        (|state| state.generation = (1 << 62).into()) as fn(&mut State),
+        |state| state.committed_seq = ((1 << 61) + 1).into(),
+        |state| state.update = (state.update.get() + (1 << 61)).into(),
+    ] {
+        let mut image = SAMPLE.image.clone();
+        image.edit_state(edit);
+        let report = image.check().unwrap();
+        assert_eq!(report.findings[0].code, Code::StateCount);
+        assert_eq!(report.findings[0].object, Object::StateSlot(newest));
+        let (report, repaired) = image.repair(&mut |_| true);
+        assert_eq!(report.unwrap().left().count(), 0);
+        assert_eq!(repaired.check().unwrap().findings, []);
+        assert!(crate::sample::contents(&repaired) == crate::sample::contents(&SAMPLE.image));
+    }
+}
+
+#[test]
+fn counts_do_not_overflow() {
+    for count in [u64::MAX, u64::MAX - 1, (1 << 62) + 1] {
+        let edits: [fn(&mut State, u64); 3] = [
+            |state, count| state.generation = count.into(),
+            |state, count| state.committed_seq = count.into(),
+            |state, count| state.update = count.into(),
+        ];
+        for edit in edits {
+            let mut image = SAMPLE.image.clone();
+            image.edit_state(|state| edit(state, count));
+            // The engine goes on with the other state, and fsck too.
+            image.open_and(|fs| make(fs, "another")).unwrap();
+            assert_eq!(image.check().unwrap().findings[0].code, Code::StateDamaged);
+        }
+    }
+}
+
 /// The records in the half of a lane that is in use: where each starts.
 fn records(image: &Image, lane: u64) -> Vec<u64> {
     let superblock = image.superblock();
@@ -129,7 +167,7 @@ fn records(image: &Image, lane: u64) -> Vec<u64> {
             return found;
         }
         found.push(at);
-        at += (head.size.get() as u64).next_multiple_of(RECORD_ALIGN as u64);
+        at += u64::from(head.size.get()).next_multiple_of(RECORD_ALIGN as u64);
     }
 }
 

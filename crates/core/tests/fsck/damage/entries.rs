@@ -33,7 +33,7 @@ fn lost(damage: impl FnOnce(&mut Image, EntryAt), code: Code, name: &str) {
 fn entry_place() {
     for place in [1, 71, 511] {
         lost(
-            |image, at| image.put(image.tag_at(at.block, at.tag), &(0x1234_0000_u32 | place)),
+            |image, at| image.put(Image::tag_at(at.block, at.tag), &(0x1234_0000_u32 | place)),
             Code::EntryPlace,
             "",
         );
@@ -45,7 +45,7 @@ fn entry_place() {
             let place = (BLOCK_SIZE - 24) as usize;
             assert!(last.head < at.block * BLOCK_SIZE + place as u64);
             image.put(at.block * BLOCK_SIZE + place as u64 + 4, &200_u8);
-            image.put(image.tag_at(at.block, at.tag), &tag(1, place).to_le_bytes());
+            image.put(Image::tag_at(at.block, at.tag), &tag(1, place).to_le_bytes());
         },
         Code::EntryPlace,
         "",
@@ -61,7 +61,7 @@ fn entry_checksum() {
 #[test]
 fn entry_tag() {
     let at = SAMPLE.image.entry(big(), NAME);
-    Seeded::new(|image, _| image.flip(image.tag_at(at.block, at.tag) + 3))
+    Seeded::new(|image, _| image.flip(Image::tag_at(at.block, at.tag) + 3))
         .finds(Code::EntryTag, object(at, NAME))
         .verify();
 }
@@ -85,7 +85,7 @@ fn entry_misplaced() {
         *block != at.block && end.is_some_and(|end| end + 100 < (block + 1) * BLOCK_SIZE)
     };
     let other = image.tree(big()).1.into_iter().find(room).unwrap();
-    image.put(image.tag_at(at.block, at.tag), &0_u32);
+    image.put(Image::tag_at(at.block, at.tag), &0_u32);
     let new = image.add_entry_to(other, big(), NAME.as_bytes(), head.hash.get(), head.ino.get(), head.kind);
     Seeded::of(image).finds(Code::EntryMisplaced, object(new, NAME)).verify();
 }
@@ -96,7 +96,7 @@ fn entry_name() {
         let mut image = SAMPLE.image.clone();
         let at = image.entry(big(), NAME);
         let head: EntryHead = image.get(at.head);
-        image.put(image.tag_at(at.block, at.tag), &0_u32);
+        image.put(Image::tag_at(at.block, at.tag), &0_u32);
         let new = image.add_entry(big(), name.as_bytes(), head.ino.get(), head.kind);
         let after = Seeded::of(image).finds(Code::EntryName, object(new, name)).touches(PATH).verify();
         assert!(after.contains_key(&format!("/lost+found/#{}", SAMPLE.ino(PATH))));
@@ -119,8 +119,8 @@ fn entry_overlap() {
     let mut image = SAMPLE.image.clone();
     let at = image.entry(big(), NAME);
     let free = (0..128).find(|tag| image.entries(at.block).iter().all(|entry| entry.tag != *tag)).unwrap();
-    let same: u32 = u32::from_le_bytes(image.get::<[u8; 4]>(image.tag_at(at.block, at.tag)));
-    image.put(image.tag_at(at.block, free), &same.to_le_bytes());
+    let same: u32 = u32::from_le_bytes(image.get::<[u8; 4]>(Image::tag_at(at.block, at.tag)));
+    image.put(Image::tag_at(at.block, free), &same.to_le_bytes());
     image.edit_inode(big(), |slot| slot.size = (slot.size.get() + 1).into());
     let second = EntryAt { tag: free.max(at.tag), ..at };
     assert!(tag_position(same) > 0);

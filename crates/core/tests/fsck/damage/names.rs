@@ -21,7 +21,7 @@ fn add(image: &mut Image, directory: u64, name: &str, ino: u64, kind: Kind) -> E
 /// Removes an entry and counts it.
 fn remove(image: &mut Image, directory: u64, name: &str) {
     let at = image.entry(directory, name);
-    image.put(image.tag_at(at.block, at.tag), &0_u32);
+    image.put(Image::tag_at(at.block, at.tag), &0_u32);
     image.edit_inode(directory, |slot| slot.size = (slot.size.get() - 1).into());
 }
 
