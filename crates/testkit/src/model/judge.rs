@@ -30,7 +30,6 @@ pub(super) const ENDLESS: Usage =
 /// What is forgiven besides.
 #[expect(clippy::struct_excessive_bools, reason = "each forgives one thing, in any combination")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub struct Leniency {
     /// Whether a seek may be wrong about the last pages before offset 2^63.
     pub blind_at_end: bool,
