@@ -32,10 +32,11 @@ pub(crate) struct Opened {
 }
 
 pub(crate) fn open(volume: &Volume, read_only: bool) -> Result<Opened> {
-    let last = state::read(volume)?;
+    let (last, is_certain) = (state::read(volume)?, state::is_certain(volume)?);
     let replayed = replay::replay(volume, &last)?;
-    let known =
-        if last.is_clean() && replayed.records == 0 { from_clean_state(volume, &last)? } else { None };
+    // A bitmap that was saved before the last changes must not be believed.
+    let is_closed = last.is_clean() && replayed.records == 0 && is_certain;
+    let known = if is_closed { from_clean_state(volume, &last)? } else { None };
     let (blocks, table, found) = match known {
         Some((blocks, table)) => (blocks, table, Scan::default()),
         None => from_scan(volume)?,

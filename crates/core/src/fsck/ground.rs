@@ -30,6 +30,8 @@ pub(super) struct Ground {
     pub(super) volume: Volume,
     /// The newest state, or one made up if there is none.
     pub(super) state: State,
+    /// There is no slot in which a newer state may have been.
+    is_certain: bool,
     /// The records that count and make sense.
     pub(super) records: Records,
     pub(super) findings: Vec<Finding>,
@@ -45,16 +47,11 @@ impl Ground {
         let mut records = Records { all: Vec::new(), last_seq: state.committed_seq.get() };
         if !is_lost {
             records = replay::gather(&volume, &state)?;
-            records.all.retain(|record| {
-                let fault = replay::fault_of(&volume, record);
-                findings.extend(fault.map(|fault| {
-                    Finding::new(Code::JournalRecordInvalid, Object::JournalRecord(record.seq), fault)
-                }));
-                fault.is_none()
-            });
+            drop_nonsense(&volume, &state, &mut records, &mut findings);
             find_lost_records(&volume, &state, &mut findings)?;
         }
-        Ok(Self { volume, state, records, findings })
+        let is_certain = state::is_certain(&volume)?;
+        Ok(Self { volume, state, is_certain, records, findings })
     }
 
     /// Stores the records at home: on the medium, or in memory if that was opened read-only.
@@ -64,7 +61,8 @@ impl Ground {
 
     /// The state with which a bitmap was saved that should be right, if the volume was closed.
     pub(super) fn saved(&self) -> Option<&State> {
-        (self.state.is_clean() && self.records.all.is_empty()).then_some(&self.state)
+        let is_closed = self.state.is_clean() && self.records.all.is_empty() && self.is_certain;
+        is_closed.then_some(&self.state)
     }
 }
 
@@ -200,6 +198,23 @@ fn choose_state(volume: &Volume, findings: &mut Vec<Finding>) -> Result<(State, 
 /// The highest of the counts that go on from where a state left them.
 fn counts_of(state: &State) -> u64 {
     state.update.get().max(state.generation.get()).max(state.committed_seq.get())
+}
+
+/// Leaves out the records that make no sense.
+fn drop_nonsense(volume: &Volume, state: &State, records: &mut Records, findings: &mut Vec<Finding>) {
+    records.all.retain(|record| {
+        let count_fault = (record.seq > COUNT_MAX).then_some("nothing counts that far");
+        let fault = count_fault.or_else(|| replay::fault_of(volume, record));
+        findings.extend(
+            fault.map(|fault| {
+                Finding::new(Code::JournalRecordInvalid, Object::JournalRecord(record.seq), fault)
+            }),
+        );
+        fault.is_none()
+    });
+    if records.last_seq > COUNT_MAX {
+        records.last_seq = records.all.last().map_or(0, |record| record.seq).max(state.committed_seq.get());
+    }
 }
 
 /// Looks for intact records behind the end of each half lane. A lane is written from its start, one record after

@@ -52,6 +52,13 @@ pub(crate) fn read(volume: &Volume) -> Result<State> {
     found.ok_or(Error::Corrupt { object: "volume state".into(), fault: "both copies are damaged" })
 }
 
+/// Whether the newest valid state is the newest that was written. If the other slot is damaged, that may have been newer;
+/// or a crash tore it, which looks the same.
+pub(crate) fn is_certain(volume: &Volume) -> Result<bool> {
+    let slots = [read_slot(volume, 0)?, read_slot(volume, 1)?];
+    Ok(!slots.iter().any(|slot| matches!(slot, Slot::Damaged)))
+}
+
 /// Makes `state` the newest. It overwrites the older slot, so that a crash leaves either the present state or this.
 ///
 /// `before` is what must be durable before this state may be believed.

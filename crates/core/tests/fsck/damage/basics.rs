@@ -107,6 +107,16 @@ fn state_damaged() {
 }
 
 #[test]
+fn a_bitmap_is_not_believed_if_the_newest_state_may_be_lost() {
+    // Closed, opened again, changed; then the state that says so is damaged.
+    let mut image = crashed();
+    image.flip(image.state_at(State::slot_of(image.state().update.get())) + 20);
+    assert!(image.state().is_clean());
+    let opened = image.open_and(|fs| assert!(fs.recovery().inodes_scanned > 0)).unwrap();
+    assert_eq!(opened.check().unwrap().findings, []);
+}
+
+#[test]
 fn state_lost() {
     let seeded = Seeded::new(|image, _| {
         image.flip(image.state_at(0) + 9);
@@ -204,6 +214,20 @@ fn journal_record_invalid() {
         let (_, same) = image.repair(&mut |_| false);
         assert!(same == image, "declined");
     }
+}
+
+#[test]
+fn a_sequence_number_that_nothing_reaches() {
+    let (mut image, _, records) = crashed_lane();
+    let at = *records.last().unwrap();
+    let head: RecordHead = image.get(at);
+    let mut bytes = image.bytes()[at as usize..][..head.size.get() as usize].to_vec();
+    seal(&mut bytes, head.generation.get(), 1 << 62, image.seed());
+    image.put(at, &bytes[..]);
+    assert_eq!(image.check().unwrap().findings[0].code, Code::JournalRecordInvalid);
+    let (report, repaired) = image.repair(&mut |_| true);
+    assert_eq!(report.unwrap().left().count(), 0);
+    assert_eq!(repaired.check().unwrap().findings, []);
 }
 
 #[test]
