@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 use uuid::Uuid;
 
+use crate::bench::plan::{Row, Way};
 use crate::size::parse_size;
 
 /// A file system for byte-addressable storage, in user space
@@ -33,6 +34,11 @@ pub(crate) enum Command {
     /// The volume must not be mounted for writing. Without --repair nothing is changed, whatever is found.
     #[command(after_help = FSCK_STATUS)]
     Fsck(FsckArguments),
+    /// Measure speed on this machine, against what is as fast as can be
+    ///
+    /// Every figure is measured in turns with its yardstick: raw copies, tmpfs with huge pages, a FUSE server that does
+    /// nothing. Only ratios mean something; other work on the machine disturbs both sides.
+    Bench(BenchArguments),
     /// Print a script that completes commands in a shell
     Completions {
         /// The shell
@@ -145,6 +151,28 @@ pub(crate) struct FsckArguments {
     #[arg(long, short, requires = "repair")]
     pub(crate) yes: bool,
     /// As one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchArguments {
+    /// Compare with system calls in this directory too (may be given more than once)
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) against: Vec<PathBuf>,
+    /// Only this way of using a volume (may be given more than once)
+    #[arg(long)]
+    pub(crate) way: Vec<Way>,
+    /// Only this row (may be given more than once)
+    #[arg(long)]
+    pub(crate) row: Vec<Row>,
+    /// Where volumes and yardsticks lie, instead of on a private tmpfs with huge pages (which takes root)
+    #[arg(long, value_hint = ValueHint::DirPath)]
+    pub(crate) dir: Option<PathBuf>,
+    /// Fewer rounds and smaller files: for a first look
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// As a JSON list of objects, times in nanoseconds
     #[arg(long)]
     pub(crate) json: bool,
 }

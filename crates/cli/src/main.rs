@@ -6,6 +6,7 @@
 //! | `size` | how many bytes is `1G`? |
 //! | `volume` | how is a volume opened, and who has it if it cannot be? |
 //! | `mkfs`, `mount`, `umount`, `info`, `fsck` | what do the commands do? |
+//! | `bench` | how fast is it, compared with what is as fast as can be? |
 //! | `report` | what does a mount tell about itself, and where is it asked? |
 //! | `log` | where do messages go that have no reader at a terminal? |
 //! | `generate` | completions and manual pages |
@@ -14,6 +15,7 @@
 //! 2 for wrong usage; called as a mount helper it is mount(8)'s.
 
 mod arguments;
+mod bench;
 mod fsck;
 mod generate;
 mod holder;
@@ -88,6 +90,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Umount(arguments) => umount::run(&arguments)?,
         Command::Info(arguments) => info::run(&arguments)?,
         Command::Fsck(arguments) => return Ok(fsck::run(&arguments)),
+        Command::Bench(arguments) => bench::run(&arguments)?,
         Command::Completions { shell } => generate::completions(shell)?,
         Command::Man { directory } => generate::manual_pages(&directory)?,
     }

@@ -15,6 +15,7 @@
 //! | `attach`, `fusermount` | how does the file system get into the tree of names? |
 //! | `mountinfo` | what is mounted where? |
 //! | `session` | how is it served, and how does it end? |
+//! | `null_server` | how fast is a mount that does nothing? |
 //!
 //! # What the kernel may rely on
 //! - Every change to the volume passes through this mount, so names and attributes never expire in the kernel's
@@ -40,12 +41,14 @@ mod fusermount;
 mod ioctl;
 pub mod mountinfo;
 pub mod negotiate;
+mod null_server;
 mod options;
 mod served;
 mod session;
 mod table;
 
 pub use attach::{MountError, remount, resolve_target, unmount};
+pub use null_server::{NullSession, mount_null};
 pub use options::{Allow, MountOptions, Report};
 pub use session::{Session, Unmounter, mount};
 

@@ -39,10 +39,7 @@ pub fn mount(fs: Arc<Fs>, target: &Path, options: &MountOptions) -> Result<Sessi
         // That only the owner may use it, the kernel sees to.
         Allow::Owner | Allow::Everybody => SessionACL::All,
     };
-    let mut config = Config::default();
-    config.n_threads = Some(options.threads.get());
-    config.clone_fd = true;
-    match fuser::Session::from_fd(adapter, device, acl, config) {
+    match fuser::Session::from_fd(adapter, device, acl, config(options)) {
         Ok(inner) => {
             let _ = notifier.set(inner.notifier());
             Ok(Session { inner, unmounter })
@@ -52,6 +49,14 @@ pub fn mount(fs: Arc<Fs>, target: &Path, options: &MountOptions) -> Result<Sessi
             Err(MountError::Handshake(error))
         }
     }
+}
+
+/// How the library serves a mount: each thread has a descriptor of its own to wait at.
+pub(crate) fn config(options: &MountOptions) -> Config {
+    let mut config = Config::default();
+    config.n_threads = Some(options.threads.get());
+    config.clone_fd = true;
+    config
 }
 
 fn device_of(target: &Path) -> Option<(u32, u32)> {

@@ -1,0 +1,207 @@
+//! The work of the rows, written once for everything that can do it: so yardstick and subject do the same.
+
+use std::ffi::{CStr, CString};
+
+use super::measure::Work;
+use super::plan::Row;
+
+/// Bytes that are written or read in one step.
+pub(crate) const BLOCK_SIZE: usize = 4096;
+
+/// As much memory as one step writes or reads, aligned as direct I/O wants it.
+#[repr(align(4096))]
+pub(crate) struct Block(pub(crate) [u8; BLOCK_SIZE]);
+
+impl Block {
+    pub(crate) fn filled(byte: u8) -> Box<Self> {
+        Box::new(Self([byte; BLOCK_SIZE]))
+    }
+}
+
+/// Bytes that can be overwritten and read.
+pub(crate) trait Blocks {
+    fn overwrite(&mut self, offset: u64, block: &Block) -> anyhow::Result<()>;
+    fn read(&mut self, offset: u64, into: &mut Block) -> anyhow::Result<()>;
+}
+
+/// A file that grows, and a directory.
+pub(crate) trait Files: Blocks {
+    fn append(&mut self, block: &Block) -> anyhow::Result<()>;
+    /// Makes the file that grows empty.
+    fn truncate(&mut self) -> anyhow::Result<()>;
+    /// Makes a file and closes it.
+    fn create(&mut self, name: &CStr) -> anyhow::Result<()>;
+    /// Opens a file and closes it.
+    fn open(&mut self, name: &CStr) -> anyhow::Result<()>;
+    fn rename(&mut self, from: &CStr, to: &CStr) -> anyhow::Result<()>;
+    fn unlink(&mut self, name: &CStr) -> anyhow::Result<()>;
+    fn mkdir(&mut self, name: &CStr) -> anyhow::Result<()>;
+    fn rmdir(&mut self, name: &CStr) -> anyhow::Result<()>;
+}
+
+/// Visits the blocks of a file, each once before any again.
+pub(crate) struct Places {
+    next: u64,
+    /// Blocks in the file, a power of two, less one.
+    mask: u64,
+    factor: u64,
+}
+
+impl Places {
+    pub(crate) fn in_order(file_size: u64) -> Self {
+        Self { next: 0, mask: file_size / BLOCK_SIZE as u64 - 1, factor: 1 }
+    }
+
+    /// In an order that no prefetcher guesses.
+    pub(crate) fn mixed(file_size: u64) -> Self {
+        // A linear congruential generator modulo a power of two has the full period if the factor is 1 modulo 4 and the
+        // increment is odd.
+        Self { factor: 0x5851_f42d_4c95_7f2d, ..Self::in_order(file_size) }
+    }
+
+    #[inline]
+    pub(crate) fn next_offset(&mut self) -> u64 {
+        let place = self.next;
+        self.next = place.wrapping_mul(self.factor).wrapping_add(1) & self.mask;
+        place * BLOCK_SIZE as u64
+    }
+}
+
+/// Overwrites blocks.
+pub(crate) struct Overwriting<T> {
+    pub(crate) target: T,
+    pub(crate) places: Places,
+    block: Box<Block>,
+}
+
+impl<T: Blocks> Overwriting<T> {
+    /// Overwrites all of the target once, so that no page of it is new when it is measured.
+    pub(crate) fn new(mut target: T, file_size: u64) -> anyhow::Result<Self> {
+        let block = Block::filled(0x5a);
+        for offset in (0..file_size).step_by(BLOCK_SIZE) {
+            target.overwrite(offset, &block)?;
+        }
+        Ok(Self { target, places: Places::mixed(file_size), block })
+    }
+}
+
+impl<T: Blocks> Work for Overwriting<T> {
+    #[inline]
+    fn step(&mut self, _: usize) -> anyhow::Result<()> {
+        self.target.overwrite(self.places.next_offset(), &self.block)
+    }
+}
+
+/// Reads blocks.
+pub(crate) struct Reading<T> {
+    target: T,
+    places: Places,
+    block: Box<Block>,
+}
+
+impl<T: Blocks> Reading<T> {
+    pub(crate) fn new(target: T, file_size: u64, row: Row) -> anyhow::Result<Self> {
+        let Overwriting { target, places, block } = Overwriting::new(target, file_size)?;
+        let places = if row == Row::ReadSequential { Places::in_order(file_size) } else { places };
+        Ok(Self { target, places, block })
+    }
+}
+
+impl<T: Blocks> Work for Reading<T> {
+    #[inline]
+    fn step(&mut self, _: usize) -> anyhow::Result<()> {
+        self.target.read(self.places.next_offset(), &mut self.block)
+    }
+}
+
+/// Appends to a file that is empty at the start of each round.
+pub(crate) struct Appending<T> {
+    target: T,
+    block: Box<Block>,
+}
+
+impl<T> Appending<T> {
+    pub(crate) fn new(target: T) -> Self {
+        Self { target, block: Block::filled(0xa5) }
+    }
+}
+
+impl<T: Files> Work for Appending<T> {
+    fn prepare(&mut self) -> anyhow::Result<()> {
+        self.target.truncate()
+    }
+
+    #[inline]
+    fn step(&mut self, _: usize) -> anyhow::Result<()> {
+        self.target.append(&self.block)
+    }
+}
+
+/// Which operation on names is measured. What it undoes or needs is done in between.
+pub(crate) struct Naming<T> {
+    target: T,
+    row: Row,
+    names: Vec<CString>,
+    /// What they are called after an odd number of rounds of renaming.
+    other_names: Vec<CString>,
+    is_first: bool,
+}
+
+impl<T: Files> Naming<T> {
+    /// Works on `count` names.
+    pub(crate) fn new(mut target: T, row: Row, count: usize) -> anyhow::Result<Self> {
+        let names = |prefix: &str| -> Result<Vec<CString>, _> {
+            (0..count).map(|i| CString::new(format!("{prefix}{i:06}"))).collect()
+        };
+        let (names, other_names) = (names("file-")?, names("other-")?);
+        if matches!(row, Row::Open | Row::Rename) {
+            for name in &names {
+                target.create(name)?;
+            }
+        }
+        Ok(Self { target, row, names, other_names, is_first: true })
+    }
+}
+
+impl<T: Files> Work for Naming<T> {
+    fn prepare(&mut self) -> anyhow::Result<()> {
+        let is_first = std::mem::replace(&mut self.is_first, false);
+        match self.row {
+            Row::Unlink => self.names.iter().try_for_each(|name| self.target.create(name)),
+            Row::Create if !is_first => self.names.iter().try_for_each(|name| self.target.unlink(name)),
+            Row::Mkdir if !is_first => self.names.iter().try_for_each(|name| self.target.rmdir(name)),
+            Row::Rename if !is_first => {
+                std::mem::swap(&mut self.names, &mut self.other_names);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    #[inline]
+    fn step(&mut self, index: usize) -> anyhow::Result<()> {
+        let name = &self.names[index];
+        match self.row {
+            Row::Create => self.target.create(name),
+            Row::Open => self.target.open(name),
+            Row::Rename => self.target.rename(name, &self.other_names[index]),
+            Row::Unlink => self.target.unlink(name),
+            _ => self.target.mkdir(name),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_visited_once_each() {
+        for mut places in [Places::in_order(64 << 12), Places::mixed(64 << 12)] {
+            let mut offsets: Vec<u64> = (0..64).map(|_| places.next_offset()).collect();
+            assert_eq!(places.next_offset(), offsets[0]);
+            offsets.sort_unstable();
+            assert!(offsets.iter().copied().eq((0..64).map(|i| i << 12)));
+        }
+    }
+}
