@@ -272,6 +272,30 @@ fn attributes_through_an_open_file() {
 }
 
 #[test]
+fn whoever_is_not_root_takes_privileges_from_what_it_changes() {
+    use lodefs::Credentials;
+    use std::os::unix::fs::PermissionsExt;
+
+    let mode_after = |uid, change: &dyn Fn(&File)| {
+        let volume = volume();
+        let dir = volume.with_credentials(Credentials { uid, gid: 0, umask: 0 });
+        dir.write("f", "x").unwrap();
+        dir.set_permissions("f", PermissionsExt::from_mode(0o6755)).unwrap();
+        change(&OpenOptions::new().read(true).write(true).open(&dir, "f").unwrap());
+        volume.metadata("f").unwrap().mode() & 0o7777
+    };
+    let changes: [&dyn Fn(&File); 3] =
+        [&|file| file.write_all_at(b"y", 0).unwrap(), &|file| drop(file.append(b"y").unwrap()), &|file| {
+            file.set_len(0).unwrap()
+        }];
+    for change in changes {
+        assert_eq!(mode_after(0, change), 0o6755);
+        assert_eq!(mode_after(1000, change), 0o755);
+    }
+    assert_eq!(mode_after(0, &|file| file.set_owner(Some(7), None).unwrap()), 0o755, "another owner");
+}
+
+#[test]
 fn threads_share_a_file_without_taking_turns() {
     let volume = volume();
     let file = File::create_new(&volume, "f").unwrap();
