@@ -1,7 +1,8 @@
 //! Where inodes are stored, and which numbers are free.
 //!
 //! Which slots of a chunk are free is found out by looking at them when a number is needed, and then kept in memory;
-//! nothing about it is stored, so nothing can go stale.
+//! nothing about it is stored, so nothing can go stale. A chunk is looked at, at the latest, before the first of its
+//! numbers becomes free: else the number might be found free before it is given back, and be given out twice.
 
 use lodefs_layout::inode::{InodeSlot, SLOT_SIZE};
 use lodefs_layout::inode_map::{CHUNK_BLOCKS, CHUNK_INODES, ENTRY_SIZE, Entry, Found};
@@ -54,6 +55,11 @@ impl InodeTable {
         self.state.lock().candidates.last().copied().unwrap_or_default().into()
     }
 
+    /// Prepares for a number that is in use to be given back. Comes before whatever makes its slot free.
+    pub(crate) fn expect_back(&self, volume: &Volume, ino: Ino) -> Result<()> {
+        self.state.lock().free_bits(volume, ino.0 / CHUNK_INODES).map(drop)
+    }
+
     /// Takes a free number. The caller stores the inode there, or gives the number back.
     pub(crate) fn take(&self, fs: &Fs) -> Result<Ino> {
         let mut state = self.state.lock();
@@ -62,12 +68,7 @@ impl InodeTable {
                 add_chunk(fs, &mut state)?;
                 continue;
             };
-            let slot = &mut state.chunks[chunk as usize];
-            if slot.is_none() {
-                *slot = Some(look_at(&fs.volume, u64::from(chunk))?);
-            }
-            let bits = slot.as_mut().expect("just looked at");
-            let Some(index) = take_bit(bits) else {
+            let Some(index) = take_bit(state.free_bits(&fs.volume, u64::from(chunk))?) else {
                 state.candidates.pop();
                 continue;
             };
@@ -76,7 +77,7 @@ impl InodeTable {
         }
     }
 
-    /// Gives a number back.
+    /// Gives a number back that was taken, or expected back.
     pub(crate) fn give_back(&self, ino: Ino) {
         let (chunk, index) = (ino.0 / CHUNK_INODES, ino.0 % CHUNK_INODES);
         let mut state = self.state.lock();
@@ -93,6 +94,17 @@ impl InodeTable {
     pub(crate) fn memory(&self) -> usize {
         let state = self.state.lock();
         state.chunks.capacity() * size_of::<Option<FreeBits>>() + state.candidates.capacity() * 4
+    }
+}
+
+impl TableState {
+    /// The free slots of a chunk that exists (STALE if it does not), looked at if they were not yet.
+    fn free_bits(&mut self, volume: &Volume, chunk: u64) -> Result<&mut FreeBits> {
+        let slot = self.chunks.get_mut(chunk as usize).ok_or(Errno::STALE)?;
+        match slot {
+            Some(bits) => Ok(bits),
+            None => Ok(slot.insert(look_at(volume, chunk)?)),
+        }
     }
 }
 

@@ -36,6 +36,7 @@ impl Fs {
     pub(super) fn put_free(&self, tx: &mut Tx<'_>, locked: &mut LockedInode<'_>) -> Result<()> {
         let ino = locked.inode.ino;
         let slot = locked.state.slot;
+        self.table.expect_back(&self.volume, ino)?;
         if let Some(run) = xattr::run_of(&slot) {
             tx.free_data(run);
         }
@@ -77,5 +78,46 @@ impl Fs {
         locked.state.nodes.clear();
         self.cache.remove(locked.inode);
         self.table.give_back(locked.inode.ino);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lodefs_pmem::{Access, Domain, Medium};
+
+    use super::*;
+    use crate::format::FormatOptions;
+    use crate::fs::OpenOptions;
+    use crate::types::{NewInode, NewKind};
+
+    /// The number of a file that goes is free on the volume before it is free in memory.
+    #[test]
+    fn a_number_is_not_given_out_before_it_was_given_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("vol");
+        lodefs_pmem::create_file(&path, 4 << 20, lodefs_pmem::Reserve::Full).unwrap();
+        let open = || {
+            let options =
+                lodefs_pmem::OpenOptions { access: Access::ReadWrite, force_domain: Some(Domain::Volatile) };
+            Medium::open(&path, &options).unwrap()
+        };
+        Fs::format(&open(), &FormatOptions::default()).unwrap();
+        let new = NewInode { kind: NewKind::File, perm: 0o644, umask: 0, uid: 0, gid: 0 };
+        let fs = Fs::open(open(), &OpenOptions::default()).unwrap();
+        let ino = fs.create(&fs.root().unwrap(), b"f", &new).unwrap().ino();
+        fs.close().unwrap();
+        drop(fs);
+
+        // Nobody has looked for free numbers yet.
+        let fs = Fs::open(open(), &OpenOptions::default()).unwrap();
+        let file = fs.node(ino).unwrap();
+        let mut tx = Tx::begin(&fs).unwrap();
+        let mut locked = LockedInode::lock(file.inode()).unwrap();
+        fs.put_free(&mut tx, &mut locked).unwrap();
+        tx.commit().unwrap();
+        let taken: Vec<Ino> = (0..1000).map(|_| fs.table.take(&fs).unwrap()).collect();
+        assert!(!taken.contains(&ino));
+        fs.finish_reclaim(&mut locked);
+        assert_eq!(fs.table.take(&fs).unwrap(), ino);
     }
 }
