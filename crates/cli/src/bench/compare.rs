@@ -2,7 +2,10 @@
 
 use super::measure::{Timing, compare};
 use super::plan::{Effort, Row, Way};
-use super::work::{Appending, Blocks, Files, Naming, Overwriting, Reading};
+use super::work::{Appending, BLOCK_SIZE, Blocks, Files, Naming, Overwriting, Reading};
+
+/// Blocks in 2 MiB.
+const HUGE_PAGE_BLOCKS: usize = (2 << 20) / BLOCK_SIZE;
 
 /// How a comparison is to be run.
 #[derive(Clone, Copy)]
@@ -15,15 +18,17 @@ pub(crate) struct Trial<'a> {
 }
 
 impl Trial<'_> {
-    /// Steps in a round: some milliseconds of work, less than the scheduler lets a process run at once.
+    /// Steps in a round: some tenths of a millisecond of work. That is long enough for the caches to forget the other
+    /// side, and short enough for most rounds not to be interrupted on a busy machine.
     fn steps(&self) -> usize {
-        let steps: usize = match (self.way, self.row) {
-            (Way::Mount, _) => 200,
-            (Way::Embedded, Row::ReadSequential | Row::ReadRandom) => 10_000,
-            (Way::Embedded, Row::Overwrite | Row::Append) => 2000,
-            (Way::Embedded, _) => 1000,
-        };
-        steps.div_ceil(self.effort.divisor)
+        match (self.way, self.row) {
+            // The same number of huge pages that tmpfs has to clear in every round.
+            (Way::Embedded, Row::Append) => HUGE_PAGE_BLOCKS,
+            (Way::Embedded, Row::ReadSequential | Row::ReadRandom) => 1000,
+            (Way::Embedded, Row::Overwrite) => 500,
+            (Way::Embedded, _) => 100,
+            (Way::Mount, _) => 20,
+        }
     }
 
     /// Overwriting or reading.
@@ -57,9 +62,8 @@ impl Trial<'_> {
                 compare(effort, self.steps(), &mut yardstick, &mut subject, tick)
             }
             _ => {
-                let count = self.steps();
-                let mut yardstick = Naming::new(yardstick, row, count)?;
-                compare(effort, count, &mut yardstick, &mut Naming::new(subject, row, count)?, tick)
+                let mut yardstick = Naming::new(yardstick, row)?;
+                compare(effort, self.steps(), &mut yardstick, &mut Naming::new(subject, row)?, tick)
             }
         }
     }

@@ -129,6 +129,6 @@ mod tests {
     #[test]
     fn the_table_says_whether_a_bar_is_reached() {
         // The median is within 1.2, the tail is not.
-        assert!(table(&[figure()]).to_string().contains("│ no"));
+        assert!(table(&[figure()]).to_string().contains("┆ no"));
     }
 }

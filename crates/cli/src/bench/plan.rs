@@ -143,8 +143,6 @@ pub(crate) struct Effort {
     pub(crate) rounds: usize,
     /// Rounds before those: caches, page tables and processor clocks get into their steady state.
     pub(crate) rounds_ahead: usize,
-    /// Divides the steps of a round.
-    pub(crate) divisor: usize,
     /// Bytes in the file that is overwritten and read; a power of two, more than processors cache.
     pub(crate) file_size: u64,
     /// Bytes in each volume.
@@ -158,9 +156,8 @@ pub(crate) struct Effort {
 impl Effort {
     /// For figures to be relied on.
     pub(crate) const FULL: Self = Self {
-        rounds: 61,
-        rounds_ahead: 4,
-        divisor: 1,
+        rounds: 601,
+        rounds_ahead: 20,
         file_size: 64 << 20,
         volume_size: 512 << 20,
         files_few: 1000,
@@ -168,9 +165,8 @@ impl Effort {
     };
     /// For a first look.
     pub(crate) const QUICK: Self = Self {
-        rounds: 9,
-        rounds_ahead: 1,
-        divisor: 4,
+        rounds: 41,
+        rounds_ahead: 4,
         file_size: 16 << 20,
         volume_size: 128 << 20,
         files_few: 200,

@@ -18,7 +18,7 @@ const FILES_PER_DIRECTORY: usize = 1000;
 /// The time that a file may take when a volume is opened after a crash: a second for a million.
 const FILE_TIME_MAX_NS: f64 = 1000.0;
 /// Making a volume as it was after a crash takes long.
-const CRASH_ROUNDS_DIVISOR: usize = 6;
+const CRASH_ROUNDS_DIVISOR: usize = 50;
 
 /// After a clean close: many files against few.
 pub(crate) fn clean(root: &Path, trial: &Trial<'_>) -> anyhow::Result<Figure> {
@@ -53,7 +53,7 @@ impl Work for Reopening {
         }
     }
 
-    fn step(&mut self, _: usize) -> anyhow::Result<()> {
+    fn step(&mut self) -> anyhow::Result<()> {
         self.open = Some(open(&self.path)?);
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! What a second thread gains.
 
-use std::sync::{Arc, Barrier};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,12 +11,11 @@ use lodefs_pmem::Medium;
 use super::compare::Trial;
 use super::figure::{Compared, Figure};
 use super::measure::{Timing, Work, as_float, nanoseconds, quantile};
-use super::plan::Effort;
 use super::targets::{Engine, Raw};
 use super::work::{Block, Blocks, Overwriting};
 
 /// Steps that each thread makes in a round.
-const STEPS: usize = 10_000;
+const STEPS: usize = 1000;
 
 /// Two threads that overwrite blocks of separate files, against two that copy to separate parts of raw memory.
 ///
@@ -31,8 +31,8 @@ pub(crate) fn measure(raw: &Arc<Medium>, fs: &Arc<Fs>, trial: &Trial<'_>) -> any
         if round == effort.rounds_ahead {
             (theirs, ours) = Default::default();
         }
-        theirs.sample(&mut parts, effort)?;
-        ours.sample(&mut files, effort)?;
+        theirs.sample(&mut parts)?;
+        ours.sample(&mut files)?;
         (trial.tick)();
     }
     let ratio = ours.gain() / theirs.gain();
@@ -68,16 +68,11 @@ struct Gains {
 }
 
 impl Gains {
-    fn sample<T: Blocks + Send>(
-        &mut self,
-        workers: &mut [Overwriting<T>; 2],
-        effort: &Effort,
-    ) -> anyhow::Result<()> {
-        let steps = STEPS.div_ceil(effort.divisor);
-        let one = nanoseconds(run(&mut workers[..1], steps)?);
-        let two = nanoseconds(run(workers, steps)?);
+    fn sample<T: Blocks + Send>(&mut self, workers: &mut [Overwriting<T>; 2]) -> anyhow::Result<()> {
+        let one = nanoseconds(run(&mut workers[..1], STEPS)?);
+        let two = nanoseconds(run(workers, STEPS)?);
         self.gains.push(2.0 * one / two);
-        self.steps_ns.push(two / as_float(2 * steps));
+        self.steps_ns.push(two / as_float(2 * STEPS));
         Ok(())
     }
 
@@ -92,11 +87,15 @@ impl Gains {
 
 /// Lets every worker make its steps in a thread of its own, all at once: from the first start to the last end.
 fn run<T: Blocks + Send>(workers: &mut [Overwriting<T>], steps: usize) -> anyhow::Result<Duration> {
-    let barrier = Barrier::new(workers.len());
+    let (count, ready) = (workers.len(), AtomicUsize::new(0));
     let run_one = |worker: &mut Overwriting<T>| {
-        barrier.wait();
+        // Whoever slept until all are there would start late.
+        ready.fetch_add(1, Ordering::AcqRel);
+        while ready.load(Ordering::Acquire) < count {
+            std::hint::spin_loop();
+        }
         let start = Instant::now();
-        (0..steps).try_for_each(|index| worker.step(index))?;
+        (0..steps).try_for_each(|_| worker.step())?;
         anyhow::Ok((start, Instant::now()))
     };
     let times = thread::scope(|scope| {

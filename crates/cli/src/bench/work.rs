@@ -87,7 +87,7 @@ impl<T: Blocks> Overwriting<T> {
 
 impl<T: Blocks> Work for Overwriting<T> {
     #[inline]
-    fn step(&mut self, _: usize) -> anyhow::Result<()> {
+    fn step(&mut self) -> anyhow::Result<()> {
         self.target.overwrite(self.places.next_offset(), &self.block)
     }
 }
@@ -109,82 +109,94 @@ impl<T: Blocks> Reading<T> {
 
 impl<T: Blocks> Work for Reading<T> {
     #[inline]
-    fn step(&mut self, _: usize) -> anyhow::Result<()> {
+    fn step(&mut self) -> anyhow::Result<()> {
         self.target.read(self.places.next_offset(), &mut self.block)
     }
 }
 
-/// Appends to a file that is empty at the start of each round.
+/// Blocks that a file grows to before it is made empty again.
+const APPENDED_MAX: usize = 2048;
+
+/// Appends to a file.
 pub(crate) struct Appending<T> {
     target: T,
     block: Box<Block>,
+    appended: usize,
 }
 
 impl<T> Appending<T> {
     pub(crate) fn new(target: T) -> Self {
-        Self { target, block: Block::filled(0xa5) }
+        Self { target, block: Block::filled(0xa5), appended: 0 }
     }
 }
 
 impl<T: Files> Work for Appending<T> {
     fn prepare(&mut self) -> anyhow::Result<()> {
-        self.target.truncate()
+        if self.appended >= APPENDED_MAX {
+            self.appended = 0;
+            self.target.truncate()?;
+        }
+        Ok(())
     }
 
     #[inline]
-    fn step(&mut self, _: usize) -> anyhow::Result<()> {
+    fn step(&mut self) -> anyhow::Result<()> {
+        self.appended += 1;
         self.target.append(&self.block)
     }
 }
 
-/// Which operation on names is measured. What it undoes or needs is done in between.
+/// Names in the directory that is worked on; a multiple of the steps in a round.
+const NAMES: usize = 1000;
+
+/// One operation on names, on each in turn. What it undoes or needs is done before it starts over.
 pub(crate) struct Naming<T> {
     target: T,
     row: Row,
     names: Vec<CString>,
-    /// What they are called after an odd number of rounds of renaming.
+    /// What they are called after they were renamed.
     other_names: Vec<CString>,
-    is_first: bool,
+    /// Names that were worked on since it last started over.
+    done: usize,
 }
 
 impl<T: Files> Naming<T> {
-    /// Works on `count` names.
-    pub(crate) fn new(mut target: T, row: Row, count: usize) -> anyhow::Result<Self> {
+    pub(crate) fn new(mut target: T, row: Row) -> anyhow::Result<Self> {
         let names = |prefix: &str| -> Result<Vec<CString>, _> {
-            (0..count).map(|i| CString::new(format!("{prefix}{i:06}"))).collect()
+            (0..NAMES).map(|i| CString::new(format!("{prefix}{i:06}"))).collect()
         };
         let (names, other_names) = (names("file-")?, names("other-")?);
-        if matches!(row, Row::Open | Row::Rename) {
-            for name in &names {
-                target.create(name)?;
-            }
+        if matches!(row, Row::Open | Row::Rename | Row::Unlink) {
+            names.iter().try_for_each(|name| target.create(name))?;
         }
-        Ok(Self { target, row, names, other_names, is_first: true })
+        Ok(Self { target, row, names, other_names, done: 0 })
     }
 }
 
 impl<T: Files> Work for Naming<T> {
     fn prepare(&mut self) -> anyhow::Result<()> {
-        let is_first = std::mem::replace(&mut self.is_first, false);
-        match self.row {
-            Row::Unlink => self.names.iter().try_for_each(|name| self.target.create(name)),
-            Row::Create if !is_first => self.names.iter().try_for_each(|name| self.target.unlink(name)),
-            Row::Mkdir if !is_first => self.names.iter().try_for_each(|name| self.target.rmdir(name)),
-            Row::Rename if !is_first => {
-                std::mem::swap(&mut self.names, &mut self.other_names);
-                Ok(())
-            }
-            _ => Ok(()),
+        if self.done < NAMES {
+            return Ok(());
         }
+        self.done = 0;
+        match self.row {
+            Row::Unlink => self.names.iter().try_for_each(|name| self.target.create(name))?,
+            Row::Create => self.names.iter().try_for_each(|name| self.target.unlink(name))?,
+            Row::Mkdir => self.names.iter().try_for_each(|name| self.target.rmdir(name))?,
+            Row::Rename => std::mem::swap(&mut self.names, &mut self.other_names),
+            _ => {}
+        }
+        Ok(())
     }
 
     #[inline]
-    fn step(&mut self, index: usize) -> anyhow::Result<()> {
-        let name = &self.names[index];
+    fn step(&mut self) -> anyhow::Result<()> {
+        let (name, other_name) = (&self.names[self.done], &self.other_names[self.done]);
+        self.done += 1;
         match self.row {
             Row::Create => self.target.create(name),
             Row::Open => self.target.open(name),
-            Row::Rename => self.target.rename(name, &self.other_names[index]),
+            Row::Rename => self.target.rename(name, other_name),
             Row::Unlink => self.target.unlink(name),
             _ => self.target.mkdir(name),
         }
