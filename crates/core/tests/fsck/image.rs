@@ -39,8 +39,11 @@ impl Scratch {
     }
 
     fn open(&self) -> Medium {
-        let options =
-            lodefs_pmem::OpenOptions { access: Access::ReadWrite, force_domain: Some(Domain::Volatile) };
+        self.open_as(Domain::Volatile)
+    }
+
+    fn open_as(&self, domain: Domain) -> Medium {
+        let options = lodefs_pmem::OpenOptions { access: Access::ReadWrite, force_domain: Some(domain) };
         Medium::open(&self.path(), &options).unwrap()
     }
 
@@ -105,8 +108,17 @@ impl Image {
 
     /// Repairs a copy.
     pub(crate) fn repair(&self, decide: &mut dyn FnMut(&Finding) -> bool) -> (Result<Report>, Self) {
+        self.repair_as(Domain::Volatile, decide)
+    }
+
+    /// Repairs a copy on a medium of this domain.
+    pub(crate) fn repair_as(
+        &self,
+        domain: Domain,
+        decide: &mut dyn FnMut(&Finding) -> bool,
+    ) -> (Result<Report>, Self) {
         let scratch = Scratch::new(&self.bytes);
-        let report = fsck::repair(scratch.open(), &Options::default(), decide, &mut |_| {});
+        let report = fsck::repair(scratch.open_as(domain), &Options::default(), decide, &mut |_| {});
         (report, scratch.image())
     }
 

@@ -283,7 +283,8 @@ fn whatever_is_damaged_is_found_and_repaired() {
 fn run_case(image: &Image, numbers: &mut Numbers) {
     let checked = image.check();
     use_it(image);
-    let (report, repaired) = image.repair(&mut |_| true);
+    let domain = *numbers.of(&[Domain::Volatile, Domain::Page, Domain::MemoryController]);
+    let (report, repaired) = image.repair_as(domain, &mut |_| true);
     match (checked, report) {
         (Ok(_), Ok(report)) => {
             let left: Vec<&Finding> = report.left().collect();
