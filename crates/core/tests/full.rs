@@ -31,7 +31,7 @@ fn fill(fs: &Fs, dir: &Node, size: usize) -> (u64, usize) {
             Ok(file) => file,
             Err(error) => {
                 assert_eq!(error.errno(), Errno::NOSPC);
-                return (i, 0);
+                return (i, size);
             }
         };
         let written = match fs.write(&file, 0, &content, false) {
