@@ -11,6 +11,7 @@ pub mod case;
 pub mod check;
 pub mod crash;
 pub mod engine;
+pub mod explore;
 pub mod generate;
 pub mod host;
 pub mod memory_file;

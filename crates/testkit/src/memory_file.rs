@@ -32,8 +32,16 @@ impl MemoryFile {
 
     /// The file as a medium for reading and writing, treated as of the given domain. There is one at a time.
     pub fn open(&self, domain: Domain) -> Result<Medium, MediumError> {
-        let options = OpenOptions { access: Access::ReadWrite, force_domain: Some(domain) };
-        Medium::open(&self.path(), &options)
+        self.open_for(domain, Access::ReadWrite)
+    }
+
+    /// The same for reading only.
+    pub fn open_read_only(&self, domain: Domain) -> Result<Medium, MediumError> {
+        self.open_for(domain, Access::ReadOnly)
+    }
+
+    fn open_for(&self, domain: Domain, access: Access) -> Result<Medium, MediumError> {
+        Medium::open(&self.path(), &OpenOptions { access, force_domain: Some(domain) })
     }
 
     /// Another file with the same bytes.

@@ -6,8 +6,8 @@
 //!
 //! - `memory-controller`: a cached store after a flush of its line and then a fence of the thread that flushed; a
 //!   non-temporal store after a fence of its thread. Of the others, a line holds any prefix.
-//! - `cpu-cache`: a store after a fence of its thread. Of the others, each thread's cached stores appear in their
-//!   order; non-temporal ones are not ordered, so each line holds any prefix of them.
+//! - `cpu-cache`: a store after a fence of its thread. Of the others, a line holds any prefix: some processors keep the
+//!   order of a thread's stores, but neither all do nor a compiler.
 //! - `page`: what was stored before a sync. Of the rest, each sector of 512 bytes holds any prefix.
 //! - `volatile`: stands for a crash of the process alone, on any medium: every store, in order; the last may be torn.
 //!
@@ -49,8 +49,10 @@ pub struct Options {
     pub stores_between: u64,
     /// What the choice of images follows from.
     pub seed: u64,
-    /// Flushes, fences and syncs of this call are left out, as if the program had forgotten it.
-    pub drop_at: Option<&'static Location<'static>>,
+    /// Nothing is looked at before this event of the log.
+    pub from_event: usize,
+    /// What this call does is left out, as if the program had forgotten it.
+    pub drop_at: Option<Call>,
 }
 
 impl Options {
@@ -63,6 +65,7 @@ impl Options {
             random: 8,
             stores_between: 10,
             seed: 0,
+            from_event: 0,
             drop_at: None,
         }
     }
@@ -72,6 +75,8 @@ impl Options {
 pub struct CrashImage<'a> {
     /// The whole medium.
     pub bytes: &'a [u8],
+    /// Hash of these bytes.
+    pub hash: u64,
     /// Number of events of the log that came before the crash.
     pub position: usize,
     /// The last mark before the crash.
@@ -139,16 +144,53 @@ pub fn for_each_crash_image<B>(
     ControlFlow::Continue(explorer.statistics)
 }
 
-/// The calls that made something durable, of all that a log contains, for [`Options::drop_at`].
-pub fn durability_calls(log: &[Event]) -> BTreeSet<&'static Location<'static>> {
-    log.iter().filter_map(|event| location(&event.what)).collect()
+/// A step towards durability.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Step {
+    /// Write-back of cache lines.
+    Flush,
+    /// Waiting for it.
+    Fence,
+    /// Having the host write pages back.
+    Sync,
 }
 
-fn location(what: &What) -> Option<&'static Location<'static>> {
-    match what {
-        What::Flush { location, .. } | What::Fence { location } | What::Sync { location } => Some(location),
-        What::Store { .. } | What::Mark(_) => None,
+/// A step towards durability in the program, as seen from outside of the crate that does it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Call {
+    /// Where it is called.
+    pub location: &'static Location<'static>,
+    /// Of what the call does.
+    pub step: Step,
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let step = match self.step {
+            Step::Flush => "flush",
+            Step::Fence => "fence",
+            Step::Sync => "sync",
+        };
+        write!(f, "{step} at {}", self.location)
     }
+}
+
+impl Call {
+    /// The call that an event is a part of, if it is a step towards durability.
+    pub fn of(event: &Event) -> Option<Self> {
+        let (location, step) = match &event.what {
+            What::Flush { location, .. } => (location, Step::Flush),
+            What::Fence { location } => (location, Step::Fence),
+            What::Sync { location } => (location, Step::Sync),
+            What::Store { .. } | What::Mark(_) => return None,
+        };
+        Some(Self { location, step })
+    }
+}
+
+/// The calls that made something durable, of all that a log contains, for [`Options::drop_at`].
+pub fn durability_calls(log: &[Event]) -> BTreeSet<Call> {
+    log.iter().filter_map(Call::of).collect()
 }
 
 struct Explorer<'a, V> {
@@ -165,7 +207,7 @@ struct Explorer<'a, V> {
 
 impl<B, V: FnMut(&CrashImage<'_>) -> ControlFlow<B>> Explorer<'_, V> {
     fn event(&mut self, position: usize, event: &Event) -> ControlFlow<B> {
-        if self.options.drop_at.is_some() && location(&event.what) == self.options.drop_at {
+        if self.options.drop_at.is_some() && Call::of(event) == self.options.drop_at {
             return ControlFlow::Continue(());
         }
         match &event.what {
@@ -202,6 +244,9 @@ impl<B, V: FnMut(&CrashImage<'_>) -> ControlFlow<B>> Explorer<'_, V> {
 
     /// Makes the images of a crash after the first `position` events.
     fn moment(&mut self, position: usize) -> ControlFlow<B> {
+        if position < self.options.from_event {
+            return ControlFlow::Continue(());
+        }
         let groups = self.pending.groups();
         let choices = Choices::new(&groups, self.options, &mut self.rng);
         self.statistics.moments += 1;
@@ -221,6 +266,7 @@ impl<B, V: FnMut(&CrashImage<'_>) -> ControlFlow<B>> Explorer<'_, V> {
                     .collect();
                 (self.visit)(&CrashImage {
                     bytes: self.image.shown(),
+                    hash,
                     position,
                     last_mark: self.last_mark,
                     undecided: &undecided,

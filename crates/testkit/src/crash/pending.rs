@@ -38,8 +38,8 @@ pub(super) struct Piece {
 enum Key {
     /// The stores to a stretch of the medium, by its first byte.
     Place(u64),
-    /// The cached stores of a thread.
-    Thread(u64),
+    /// All stores: the order in which a process made them.
+    Process,
 }
 
 /// Pieces of which a crash leaves any prefix.
@@ -61,8 +61,7 @@ impl Group<'_> {
         match (self.key, domain) {
             (Key::Place(start), Domain::Page) => start / PAGE,
             (Key::Place(start), _) => start,
-            // No stretch of the medium starts at an odd byte.
-            (Key::Thread(thread), _) => 2 * thread + 1,
+            (Key::Process, _) => 0,
         }
     }
 }
@@ -114,9 +113,8 @@ impl Pending {
         let at = piece.word * WORD;
         match self.domain {
             Domain::Page => Key::Place(at / SECTOR * SECTOR),
-            Domain::MemoryController => Key::Place(at / LINE * LINE),
-            Domain::CpuCache if piece.non_temporal => Key::Place(at / LINE * LINE),
-            Domain::CpuCache | Domain::Volatile => Key::Thread(piece.thread),
+            Domain::MemoryController | Domain::CpuCache => Key::Place(at / LINE * LINE),
+            Domain::Volatile => Key::Process,
         }
     }
 

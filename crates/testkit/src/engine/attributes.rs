@@ -1,6 +1,6 @@
 //! Attributes: owner, permissions, times, flags, extended attributes, use of space.
 
-use lodefs_core::{Flags, Kind as InodeKind, Node as Inode, Result, SetAttr, Time};
+use lodefs_core::{Attr, Flags, Kind as InodeKind, Node as Inode, Result, SetAttr, Time};
 use rustix::io::Errno;
 
 use super::{EngineTarget, kind, text};
@@ -16,20 +16,7 @@ const XATTR_SIZE_MAX: u32 = 1 << 16;
 
 impl EngineTarget {
     pub(super) fn stat(&self, object: &Object) -> Result<Outcome> {
-        let attr = self.attr(&self.inode(object)?)?;
-        let time = |time: Time| Timestamp { seconds: time.s, nanoseconds: time.ns };
-        Ok(Outcome::Status(Status {
-            ino: attr.ino.0,
-            kind: kind(attr.kind),
-            mode: attr.perm,
-            links: attr.links,
-            uid: attr.uid,
-            gid: attr.gid,
-            device: decode_device(attr.rdev),
-            size: attr.size,
-            mtime: time(attr.mtime),
-            ctime: time(attr.ctime),
-        }))
+        Ok(Outcome::Status(status(&self.attr(&self.inode(object)?)?)))
     }
 
     fn change(&self, inode: &Inode, change: &SetAttr) -> Result<Outcome> {
@@ -148,6 +135,23 @@ impl EngineTarget {
         let space = self.fs.space();
         let name_max = NAME_MAX as u64;
         Outcome::Usage(Usage { blocks: space.blocks, blocks_free: space.blocks_free, name_max })
+    }
+}
+
+/// Attributes, in the words of the tests.
+pub(crate) fn status(attr: &Attr) -> Status {
+    let time = |time: Time| Timestamp { seconds: time.s, nanoseconds: time.ns };
+    Status {
+        ino: attr.ino.0,
+        kind: kind(attr.kind),
+        mode: attr.perm,
+        links: attr.links,
+        uid: attr.uid,
+        gid: attr.gid,
+        device: decode_device(attr.rdev),
+        size: attr.size,
+        mtime: time(attr.mtime),
+        ctime: time(attr.ctime),
     }
 }
 

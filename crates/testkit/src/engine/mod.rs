@@ -15,6 +15,7 @@ use std::sync::Arc;
 use lodefs_core::{Attr, Error, Fs, Kind as InodeKind, Node as Inode};
 use rustix::io::Errno;
 
+pub(crate) use self::attributes::status;
 pub use self::check::{EngineCheck, EngineStatistics};
 use crate::operation::{Access, Kind, Object, Operation, Outcome, Slot};
 use crate::path::TreePath;
@@ -52,6 +53,13 @@ impl EngineTarget {
     /// The first error that was no refusal but something gone wrong, in words. As errnos these look like any other.
     pub fn fault(&self) -> Option<&str> {
         self.fault.as_deref()
+    }
+
+    /// Closes everything that is open, then the volume.
+    pub fn close(self) -> lodefs_core::Result<()> {
+        let Self { fs, handles, .. } = self;
+        drop(handles);
+        fs.close()
     }
 
     /// The open files that have no name.
@@ -189,6 +197,6 @@ fn kind(kind: InodeKind) -> Kind {
 }
 
 /// Names and targets are only ever made by the tests; something else on the volume is shown as well as it can be.
-fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }

@@ -7,11 +7,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// Bytes in a page of the map.
-pub(super) const PAGE: u64 = 4096;
+pub(crate) const PAGE: u64 = 4096;
 
 /// Size and bytes of a file. What has no page reads as zeros. Pages are shared by copies of the model.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Content {
+pub(crate) struct Content {
     size: u64,
     pages: Pages,
 }
@@ -31,8 +31,18 @@ fn touched(start: u64, end: u64) -> Range<u64> {
 
 impl Content {
     /// Size in bytes.
-    pub(super) fn size(&self) -> u64 {
+    pub(crate) fn size(&self) -> u64 {
         self.size
+    }
+
+    /// The bytes of a page, of which those past the size are zeros; `None` if all are.
+    pub(crate) fn page(&self, number: u64) -> Option<&[u8; PAGE as usize]> {
+        self.pages.get(&number).map(AsRef::as_ref)
+    }
+
+    /// The numbers of the pages that may hold something else than zeros.
+    pub(crate) fn page_numbers(&self) -> impl Iterator<Item = u64> {
+        self.pages.keys().copied()
     }
 
     /// Up to `size` bytes from `offset` on; fewer at the end of the file.

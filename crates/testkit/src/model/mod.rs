@@ -9,10 +9,11 @@
 //! times come from a clock that moves with every operation, so any update of a time is visible.
 
 mod attributes;
-mod content;
+pub(crate) mod content;
 mod files;
 mod inode;
 mod judge;
+mod look;
 mod namespace;
 
 use std::collections::BTreeMap;

@@ -1,0 +1,173 @@
+//! The crash explorer: does the engine keep its promises whenever the power fails or the process dies?
+//!
+//! A [`Workload`] is done on a medium that records everything. Every image that a crash could leave
+//! ([`crate::crash`]) is opened, which recovers it, and then:
+//! - what it shows is exactly the state after some operation that may be the last one (`oracle`): on
+//!   `cpu-cache` and `memory-controller` volumes, and wherever only the process died, the last that had returned or
+//!   the one under way; on `page` volumes without power, any since the last sync;
+//! - fsck finds nothing, and every free block is known to be free;
+//! - it can be used: a file is made, written, read and removed; it can be closed and opened again.
+//!
+//! Unused blocks hold a pattern before they are first used, so old contents cannot be mistaken for anything else.
+//! Some of the recoveries are recorded as well, and a crash in each of them is explored in the same way.
+//!
+//! What is left out: an image that was looked at before, with the same bytes; and, of images that recovery makes the
+//! same wherever metadata and data are, all but one ([`Statistics`] counts both).
+
+mod history;
+mod look;
+mod oracle;
+mod run;
+mod stage;
+mod view;
+mod workload;
+
+use std::collections::BTreeSet;
+
+use lodefs_pmem::Domain;
+use serde::{Deserialize, Serialize};
+
+use self::run::Run;
+use self::workload::{Bases, Recorded};
+use crate::crash::{self, Call};
+
+pub use self::stage::{Stage, representatives};
+pub use self::workload::Workload;
+
+/// What a crash takes away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Failure {
+    /// The power: what was not durable may be lost.
+    Power,
+    /// The process: everything it stored is still there.
+    Process,
+}
+
+impl Failure {
+    /// The failures that a volume of a domain promises to survive.
+    pub fn survived_by(domain: Domain) -> &'static [Self] {
+        match domain {
+            Domain::CpuCache | Domain::MemoryController => &[Self::Power],
+            Domain::Page => &[Self::Power, Self::Process],
+            Domain::Volatile => &[Self::Process],
+        }
+    }
+}
+
+/// How thoroughly images are made and looked at.
+#[derive(Clone, Copy, Debug)]
+pub struct Thoroughness {
+    /// All images of a moment are made if they are not more than this.
+    pub exhaustive_max: usize,
+    /// Otherwise, at most so many images with the stores to one place alone, and as many without these,
+    pub singles_max: usize,
+    /// and so many with any part of the stores.
+    pub random: usize,
+    /// Stores there are, on average, between two moments besides fences, syncs and marks.
+    pub stores_between: u64,
+    /// The recovery of one in so many images is explored as well. Zero: of none.
+    pub recoveries: u64,
+}
+
+/// What was looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Statistics {
+    /// Workloads.
+    pub workloads: u64,
+    /// Moments at which a crash was tried.
+    pub moments: u64,
+    /// Images that crashes left.
+    pub images: u64,
+    /// Of those, images with bytes that were not seen before in the same workload.
+    pub distinct: u64,
+    /// Of those, volumes that differed after recovery, so that everything on them was looked at.
+    pub examined: u64,
+    /// Recoveries that were explored.
+    pub recoveries: u64,
+}
+
+impl std::ops::AddAssign for Statistics {
+    fn add_assign(&mut self, other: Self) {
+        self.workloads += other.workloads;
+        self.moments += other.moments;
+        self.images += other.images;
+        self.distinct += other.distinct;
+        self.examined += other.examined;
+        self.recoveries += other.recoveries;
+    }
+}
+
+/// A promise that was not kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// How many operations had returned.
+    pub returned: usize,
+    /// What is wrong, in words.
+    pub text: String,
+}
+
+impl Violation {
+    /// Something that was wrong before anything could crash.
+    fn before(text: String) -> Self {
+        Self { returned: 0, text }
+    }
+}
+
+impl std::fmt::Display for Violation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "after {} operations: {}", self.returned, self.text)
+    }
+}
+
+/// Explores workloads, one after another.
+#[derive(Default)]
+pub struct Explorer {
+    bases: Bases,
+    statistics: Statistics,
+}
+
+/// What is explored of one recorded workload.
+#[derive(Clone, Copy, Debug)]
+pub struct Request {
+    /// What a crash takes away.
+    pub failure: Failure,
+    /// How thoroughly.
+    pub thoroughness: Thoroughness,
+    /// What is chosen at random follows from this.
+    pub seed: u64,
+    /// What this call does is left out.
+    pub drop_at: Option<Call>,
+}
+
+impl Explorer {
+    /// What was looked at so far.
+    pub fn statistics(&self) -> Statistics {
+        self.statistics
+    }
+
+    /// Does a workload and explores the crashes in it.
+    ///
+    /// # Errors
+    /// The first promise that was not kept.
+    pub fn explore(&mut self, workload: &Workload, request: Request) -> Result<(), Violation> {
+        let recorded = self.record(workload)?;
+        let mut run = Run::new(workload, &recorded, request).map_err(Violation::before)?;
+        let result = run.explore();
+        self.statistics += run.statistics();
+        result
+    }
+
+    /// The calls that made something durable while a workload was done.
+    ///
+    /// # Errors
+    /// An answer of the engine that is wrong, with no crash at all.
+    pub fn durability_calls(&mut self, workload: &Workload) -> Result<BTreeSet<Call>, Violation> {
+        let recorded = self.record(workload)?;
+        Ok(crash::durability_calls(&recorded.log[recorded.first_mark..]))
+    }
+
+    fn record(&mut self, workload: &Workload) -> Result<Recorded, Violation> {
+        let recorded = workload.record(&mut self.bases);
+        recorded.map_err(|text| Violation::before(format!("without a crash: {text}")))
+    }
+}
