@@ -121,7 +121,7 @@ fn read_node(volume: &Volume, block: u64) -> Result<Box<Node>> {
 }
 
 /// Whether the node is what was written there, be the order of its children right or wrong.
-fn is_intact(volume: &Volume, owner: Ino, block: u64, level: u16, node: &Node) -> bool {
+pub(super) fn is_intact(volume: &Volume, owner: Ino, block: u64, level: u16, node: &Node) -> bool {
     let again = Node::new(owner.0, block, level, node.children(), volume.seed);
     node.is_valid(owner.0, block, level, volume.seed) || again.as_bytes() == node.as_bytes()
 }

@@ -13,7 +13,7 @@
 //! Memory: bits for each block of the volume, some bytes for each inode that there can be in the chunks that exist, the
 //! extents of one file at a time, and the findings, of which only so many are kept.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use lodefs_layout::inode::InodeSlot;
 use lodefs_layout::inode_map::{CHUNK_BLOCKS, CHUNK_INODES};
@@ -289,6 +289,23 @@ impl<'v> Survey<'v> {
             }
         });
         chunks.sum()
+    }
+
+    /// Inodes to which fewer names lead than should, with their kind and how many are missing.
+    pub(super) fn nameless(&mut self) -> Result<HashMap<Ino, (Kind, u32)>> {
+        let mut nameless = HashMap::new();
+        self.for_each_good(Phase::Names, |survey, ino, kind, _| {
+            let facts = *survey.facts(ino);
+            let missing = match kind {
+                Kind::Directory => u32::from(survey.directory(ino).parent.is_none() && ino != Ino::ROOT),
+                _ => facts.links.saturating_sub(facts.names),
+            };
+            if missing > 0 {
+                nameless.insert(ino, (kind, missing));
+            }
+            Ok(())
+        })?;
+        Ok(nameless)
     }
 
     /// Where chunk `index` is, if that is known.

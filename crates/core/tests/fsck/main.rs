@@ -3,6 +3,7 @@
 
 mod damage;
 mod image;
+mod interrupted;
 mod random;
 mod sample;
 mod seeded;

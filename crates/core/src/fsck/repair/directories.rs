@@ -3,8 +3,12 @@
 //! The new tree is written into fresh blocks, and the inode is pointed at it in one record: a crash leaves the old tree or
 //! the new one. Every entry carries a checksum over its directory's number and its name, so one that is found in a
 //! block whose head is damaged is still known to be one of this directory.
+//!
+//! What hung below a damaged block is looked for among the blocks that nobody owns. Old leaves, of which the entries were
+//! moved or removed long ago, look the same there; so of those entries only such are taken that lead to an inode without
+//! a name.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use lodefs_layout::directory::{BlockHead, CHILDREN_MAX, Child, LEVELS_MAX, Node};
 use rustix::io::Errno;
@@ -15,7 +19,8 @@ use super::{Applied, Repair};
 use crate::blob;
 use crate::dir::leaf::{self, OwnedEntry};
 use crate::error::{Result, ensure};
-use crate::fsck::directories::{RawBlock, read_block};
+use crate::fsck::claims::BlockSet;
+use crate::fsck::directories::{RawBlock, is_intact, read_block};
 use crate::fsck::entries::{RawEntry, entries};
 use crate::tx::{Tx, offset_of};
 use crate::types::{Ino, Kind, check_name};
@@ -27,8 +32,21 @@ struct Salvage<'v> {
     owner: Ino,
     visited: HashSet<u64>,
     entries: Vec<OwnedEntry>,
+    /// The inodes of those entries that lie below damage, where a survey does not look.
+    hidden: Vec<(Ino, Kind)>,
     /// Something could not be read.
     is_incomplete: bool,
+    /// A block could not be read, so that others may be below it.
+    lost_blocks: bool,
+}
+
+/// A block of a tree that is still to be read.
+struct Left {
+    block: u64,
+    /// `None`: the root, which says itself.
+    level: Option<u16>,
+    /// It lies below damage.
+    hidden: bool,
 }
 
 impl Repair {
@@ -39,8 +57,12 @@ impl Repair {
         }
         let mut salvage = Salvage::of(&self.fs.volume, ino, self.inode(ino)?.root.get())?;
         salvage.sort();
-        if salvage.is_incomplete && !may_lose {
+        if (salvage.is_incomplete || salvage.lost_blocks) && !may_lose {
             return Ok(Applied::Later);
+        }
+        if salvage.lost_blocks {
+            salvage.look_everywhere(&self.used, &mut self.nameless)?;
+            salvage.sort();
         }
         let mut tx = Tx::begin(&self.fs)?;
         let mut new_tree = NewTree { volume: &self.fs.volume, owner: ino, blocks: 0 };
@@ -64,48 +86,59 @@ impl Repair {
 impl<'v> Salvage<'v> {
     /// Reads what can be read below `root`.
     fn of(volume: &'v Volume, owner: Ino, root: u64) -> Result<Self> {
-        let mut salvage =
-            Self { volume, owner, visited: HashSet::new(), entries: Vec::new(), is_incomplete: false };
-        let mut left = vec![(root, None)];
-        while let Some((block, level)) = left.pop() {
-            if block == 0 && level.is_none() {
+        let mut salvage = Self {
+            volume,
+            owner,
+            visited: HashSet::new(),
+            entries: Vec::new(),
+            hidden: Vec::new(),
+            is_incomplete: false,
+            lost_blocks: false,
+        };
+        let mut left = Vec::new();
+        if root != 0 {
+            left.push(Left { block: root, level: None, hidden: false });
+        }
+        while let Some(next) = left.pop() {
+            if !volume.holds_block(next.block) || !salvage.visited.insert(next.block) {
+                salvage.lost_blocks = true;
                 continue;
             }
-            if !volume.holds_block(block) || !salvage.visited.insert(block) {
-                salvage.is_incomplete = true;
-                continue;
-            }
-            let bytes = read_block(volume, block)?;
+            let bytes = read_block(volume, next.block)?;
             let head = BlockHead::read_from_prefix(&bytes[..]).expect("a block is longer than a head").0;
-            match level.unwrap_or_else(|| head.claimed_level()) {
-                0 => salvage.read_leaf(block, &head, &bytes),
-                level => salvage.read_node(block, level, &bytes, &mut left),
+            match next.level.unwrap_or_else(|| head.claimed_level()) {
+                0 => salvage.read_leaf(&next, &head, &bytes),
+                level => salvage.read_node(&next, level, &bytes, &mut left),
             }
         }
         Ok(salvage)
     }
 
-    fn read_node(&mut self, block: u64, level: u16, bytes: &RawBlock, left: &mut Vec<(u64, Option<u16>)>) {
+    fn read_node(&mut self, at: &Left, level: u16, bytes: &RawBlock, left: &mut Vec<Left>) {
         let node = Node::read_from_bytes(&bytes[..]).expect("a node is a block");
-        let is_valid = level <= LEVELS_MAX && node.is_valid(self.owner.0, block, level, self.volume.seed);
-        let again = Node::new(self.owner.0, block, level, node.children(), self.volume.seed);
-        if !is_valid && again.as_bytes() != node.as_bytes() {
-            self.is_incomplete = true;
-            if level > LEVELS_MAX {
-                return;
-            }
+        let is_intact = level <= LEVELS_MAX && is_intact(self.volume, self.owner, at.block, level, &node);
+        self.lost_blocks |= !is_intact;
+        if level > LEVELS_MAX {
+            return;
         }
         // Whatever a damaged node leads to proves by itself that it belongs here.
-        left.extend(node.children().iter().rev().map(|child| (child.block.get(), Some(level - 1))));
+        let hidden = at.hidden || !is_intact;
+        let children = node.children().iter().rev();
+        left.extend(children.map(|child| Left { block: child.block.get(), level: Some(level - 1), hidden }));
     }
 
-    fn read_leaf(&mut self, block: u64, head: &BlockHead, bytes: &RawBlock) {
-        self.is_incomplete |= !head.is_leaf(self.owner.0, block, self.volume.seed);
+    fn read_leaf(&mut self, at: &Left, head: &BlockHead, bytes: &RawBlock) {
+        let is_intact = head.is_leaf(self.owner.0, at.block, self.volume.seed);
+        self.lost_blocks |= !is_intact;
         for (_, entry) in entries(self.volume, self.owner, bytes) {
-            match entry.ok().and_then(|entry| self.owned(&entry)) {
-                Some(entry) => self.entries.push(entry),
-                None => self.is_incomplete = true,
+            let Some(entry) = entry.ok().and_then(|entry| self.owned(&entry)) else {
+                self.is_incomplete = true;
+                continue;
+            };
+            if at.hidden || !is_intact {
+                self.hidden.push((entry.ino, entry.kind));
             }
+            self.entries.push(entry);
         }
     }
 
@@ -120,12 +153,50 @@ impl<'v> Salvage<'v> {
         })
     }
 
+    /// Looks for leaves in all blocks that nobody uses, and takes the entries that lead to an inode without a name.
+    fn look_everywhere(&mut self, used: &BlockSet, nameless: &mut HashMap<Ino, (Kind, u32)>) -> Result<()> {
+        let mut names: HashSet<Vec<u8>> = self.entries.iter().map(|entry| entry.name.clone()).collect();
+        for (ino, kind) in &self.hidden {
+            // It has found its name already.
+            take_name(nameless, *ino, *kind);
+        }
+        for block in self.volume.shape.data_start..self.volume.shape.data_end {
+            if used.contains(block) || self.visited.contains(&block) {
+                continue;
+            }
+            let head: BlockHead = self.volume.get(offset_of(block))?;
+            if !head.is_leaf(self.owner.0, block, self.volume.seed) {
+                continue;
+            }
+            let bytes = read_block(self.volume, block)?;
+            for entry in entries(self.volume, self.owner, &bytes).filter_map(|(_, entry)| entry.ok()) {
+                let Some(entry) = self.owned(&entry) else { continue };
+                if !names.contains(&entry.name) && take_name(nameless, entry.ino, entry.kind) {
+                    names.insert(entry.name.clone());
+                    self.entries.push(entry);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Brings the entries into order, and leaves one of each name.
     fn sort(&mut self) {
         let before = self.entries.len();
         self.entries.sort_by(|a, b| (a.hash, &a.name).cmp(&(b.hash, &b.name)));
         self.entries.dedup_by(|b, a| a.name == b.name);
         self.is_incomplete |= self.entries.len() < before;
+    }
+}
+
+/// Whether an inode lacks a name, and is of this type; then it lacks one less.
+fn take_name(nameless: &mut HashMap<Ino, (Kind, u32)>, ino: Ino, of_kind: Kind) -> bool {
+    match nameless.get_mut(&ino) {
+        Some((kind, missing)) if *kind == of_kind && *missing > 0 => {
+            *missing -= 1;
+            true
+        }
+        _ => false,
     }
 }
 

@@ -31,7 +31,7 @@ use rustix::io::Errno;
 
 use self::start::Started;
 use super::claims::BlockSet;
-use super::finding::{Finding, Key, Object, Outcome, Stage};
+use super::finding::{Code, Finding, Key, Object, Outcome, Stage};
 use super::survey::Survey;
 use super::{Options, Progress, Report};
 use crate::error::{Error, Result};
@@ -40,7 +40,7 @@ use crate::inode::cache::InodeCache;
 use crate::inode::table::{self, InodeTable};
 use crate::sync::Arc;
 use crate::tx::Tx;
-use crate::types::Ino;
+use crate::types::{Ino, Kind};
 
 /// Who decides about remedies that lose something.
 pub(super) type Decide<'d> = &'d mut dyn FnMut(&Finding) -> bool;
@@ -86,6 +86,8 @@ struct Repair {
     lost_chunks: BTreeSet<u64>,
     /// Chunks of inodes behind the end of the map to which names lead.
     missing_chunks: BTreeSet<u64>,
+    /// Inodes to which names are missing, with their kind and how many; only if directories are damaged.
+    nameless: HashMap<Ino, (Kind, u32)>,
     /// Where lost inodes go, once it is known in this round.
     lost_found: Option<Ino>,
     report: Report,
@@ -150,12 +152,14 @@ impl Repair {
     }
 
     fn survey(&mut self, progress: Progress<'_>) -> Result<Surveyed> {
-        let survey =
+        let mut survey =
             Survey::run(&self.fs.volume, None, self.was_closed, self.options.findings_max, progress)?;
         self.report.add_totals(&survey);
         let lost = (0..survey.chunks.len()).filter(|index| survey.chunk_run(*index).is_none());
         self.lost_chunks = lost.map(|index| index as u64).collect();
         let used_inodes = survey.used_inodes();
+        let has_lost_names = survey.findings.iter().any(|finding| finding.code == Code::DirBlock);
+        self.nameless = if has_lost_names { survey.nameless()? } else { HashMap::new() };
         self.missing_chunks = survey.missing_chunks;
         Ok(Surveyed {
             used_inodes,

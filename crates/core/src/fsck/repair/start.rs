@@ -93,6 +93,7 @@ pub(super) fn start(
         found_chunks: None,
         lost_chunks: BTreeSet::new(),
         missing_chunks: BTreeSet::new(),
+        nameless: HashMap::new(),
         lost_found: None,
         report,
         options,
