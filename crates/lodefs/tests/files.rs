@@ -166,7 +166,7 @@ fn ranges_are_copied_within_a_volume() {
     assert_eq!(copied.len(), 50_010);
     assert!(copied[..10] == [0; 10] && copied[10..] == vec![7; 50_000]);
     assert_eq!(from.copy_range(0, &from, 10, 100).unwrap_err().kind(), ErrorKind::InvalidInput);
-    let appender = OpenOptions::new().append(true).open(&volume, "to").unwrap();
+    let appender = OpenOptions::new().write(true).append(true).open(&volume, "to").unwrap();
     assert_eq!(errno(&from.copy_range(0, &appender, 0, 1).unwrap_err()), EBADF);
     let elsewhere = self::volume();
     let other = File::create(&elsewhere, "f").unwrap();
@@ -267,6 +267,9 @@ fn attributes_through_an_open_file() {
     assert_eq!(file.xattr("user.b").unwrap(), Some(Vec::new()));
     assert_eq!(errno(&file.remove_xattr("user.a").unwrap_err()), ENODATA);
     file.set_flags(Flags::IMMUTABLE).unwrap();
+    file.set_len(5).unwrap();
+    file.write_all_at(b"was open before", 0).unwrap();
+    assert_eq!(file.set_owner(Some(6), None).unwrap_err().kind(), ErrorKind::PermissionDenied);
     let refused = OpenOptions::new().write(true).open(&volume, "f").unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::PermissionDenied);
 }

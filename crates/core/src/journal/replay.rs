@@ -167,15 +167,14 @@ pub(crate) fn probe_record(volume: &Volume, lane: u64, generation: u64, at: u64)
     Ok(seq.map_or(Probed::Torn, |seq| Probed::Record(Record { seq, bytes })))
 }
 
-/// Generation and sequence number of an intact record at byte `at` of a half of a lane, if its generation is later than
-/// `newest`.
+/// Generation of the intact record at byte `at` of a half of a lane, if there is one and it is later than `newest`.
 pub(crate) fn later_record(
     volume: &Volume,
     lane: u64,
     half: u64,
     at: u64,
     newest: u64,
-) -> Result<Option<(u64, u64)>> {
+) -> Result<Option<u64>> {
     let half_size = volume.shape.half_blocks * BLOCK_SIZE;
     if at + RECORD_HEAD_SIZE as u64 > half_size {
         return Ok(None);
@@ -185,8 +184,7 @@ pub(crate) fn later_record(
     if generation <= newest || generation > COUNT_MAX || generation % 2 != half {
         return Ok(None);
     }
-    let record = read_record(volume, lane, generation, at)?;
-    Ok(record.map(|record| (generation, record.seq)))
+    Ok(read_record(volume, lane, generation, at)?.map(|_| generation))
 }
 
 /// What is wrong with an intact record, so that it must not be replayed.

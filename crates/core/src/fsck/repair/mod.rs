@@ -124,6 +124,13 @@ struct Surveyed {
     chunks: u64,
 }
 
+impl Drop for Repair {
+    fn drop(&mut self) {
+        // What was not closed on purpose is not closed at all: the next open must look at everything.
+        self.fs.abandon();
+    }
+}
+
 impl Surveyed {
     fn is_anything_left(&self) -> bool {
         self.omitted > 0 || !self.findings.is_empty()
@@ -132,6 +139,8 @@ impl Surveyed {
 
 impl Repair {
     fn go_on(mut self, decide: Decide<'_>, progress: Progress<'_>) -> Result<Report> {
+        // From here on both slots hold a state that this repair has written.
+        self.fs.checkpoint()?;
         for _ in 0..ROUNDS_MAX {
             let surveyed = self.survey(progress)?;
             self.start_round(&surveyed)?;
@@ -287,12 +296,10 @@ impl Repair {
             }
         }
         self.report.omitted = surveyed.omitted + self.unnoted;
-        if is_left && self.saved_words.is_none() {
-            self.fs.abandon();
-        } else {
+        if !is_left || self.saved_words.is_some() {
             self.fs.close()?;
         }
-        Ok(self.report)
+        Ok(std::mem::take(&mut self.report))
     }
 
     /// Changes the slot of an inode, whatever is in it, in a transaction that may hold more.

@@ -21,7 +21,8 @@ use crate::fsck::saved::read_bitmap;
 use crate::fsck::survey::Survey;
 use crate::fsck::{Options, Progress, Report};
 use crate::inode::table::InodeTable;
-use crate::journal::{Journal, replay};
+use crate::journal::Journal;
+use crate::journal::replay::{self, Replayed};
 use crate::recovery::Opened;
 use crate::sync::Arc;
 use crate::tx::offset_of;
@@ -78,9 +79,9 @@ pub(super) fn start(
         finding.outcome = Outcome::Repaired;
         report.findings.push(finding);
     }
-    let state = beyond_all_records(&ground.volume, replayed.state)?;
+    let (state, last_seq) = fresh_counts(&ground.volume, &replayed)?;
     let volume = ground.volume;
-    let journal = Journal::start(&volume, &state, replayed.last_seq, &replayed.ready)?;
+    let journal = Journal::start(&volume, &state, last_seq, &replayed.ready)?;
     let table = InodeTable::open(&volume, 0, 0)?;
     let blocks = used.builder().finish(0);
     let opened = Opened { journal, blocks, table, report: RecoveryReport::default(), orphans: Vec::new() };
@@ -127,26 +128,28 @@ fn write_superblocks(volume: &Volume, findings: &[Finding]) -> Result<()> {
     Ok(())
 }
 
-/// The state, moved on to the latest generation of all records in the journal: a state that was lost or changed may be
-/// behind it, and no old record must be taken for a new one.
-fn beyond_all_records(volume: &Volume, mut state: State) -> Result<State> {
+/// Where the journal is to go on, and the last sequence number: at the latest generation of all records in the journal, for
+/// a state that was lost or changed may be behind it, and no old record must be taken for a new one. Counts so high that
+/// nothing reached them by counting begin again.
+fn fresh_counts(volume: &Volume, replayed: &Replayed) -> Result<(State, u64)> {
+    const HIGH: u64 = COUNT_MAX / 2;
+    let mut state = replayed.state;
+    let mut newest =
+        Some(state.generation.get()).filter(|generation| *generation <= HIGH).unwrap_or_default();
     let half_size = volume.shape.half_blocks * BLOCK_SIZE;
-    let mut newest = state.generation.get();
-    let mut last_seq = state.committed_seq.get();
     for lane in 0..volume.shape.lanes {
         for half in 0..2 {
             for at in (0..half_size).step_by(RECORD_ALIGN) {
                 let later = replay::later_record(volume, lane, half, at, newest)?;
-                if let Some((generation, seq)) =
-                    later.filter(|(generation, seq)| *generation.max(seq) <= COUNT_MAX)
-                {
-                    newest = newest.max(generation);
-                    last_seq = last_seq.max(seq);
-                }
+                newest = later.filter(|generation| *generation <= HIGH).unwrap_or(newest);
             }
         }
     }
     state.generation = U64::new(newest);
-    state.committed_seq = U64::new(last_seq);
-    Ok(state)
+    if state.update.get() > HIGH {
+        // The next one replaces the newest state, and the one after it the other.
+        state.update = U64::new(State::slot_of(state.update.get()) + 1);
+    }
+    let last_seq = if replayed.last_seq > HIGH { 0 } else { replayed.last_seq };
+    Ok((state, last_seq))
 }
