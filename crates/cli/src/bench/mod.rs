@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `plan` | which rows are there, by which ways, and what is to be reached? |
 //! | `arena` | where do volumes and yardsticks lie, and who removes them? |
+//! | `affinity` | on which processor? |
 //! | `measure` | how are two things timed against each other? |
 //! | `work` | what does a row do? |
 //! | `targets` | what is it done on? |
@@ -15,6 +16,7 @@
 //! stores durable there, non-temporal stores, write-back of cache lines and fences, is really done, and costs on this
 //! machine's memory what it costs.
 
+mod affinity;
 mod arena;
 mod compare;
 mod embedded;

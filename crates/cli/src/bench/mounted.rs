@@ -1,7 +1,7 @@
 //! The rows of system calls on a mount.
 //!
-//! Both servers, ours and the one that does nothing, run in threads of this process. Reads are made with `O_DIRECT`, so
-//! that each is one request: the page cache would answer them without asking the server.
+//! Both servers, ours and the one that does nothing, run in threads of this process, on one processor. Reads are made
+//! with `O_DIRECT`, so that each is one request: the page cache would answer them without asking the server.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,6 +10,7 @@ use std::thread::{self, JoinHandle};
 use anyhow::Context;
 use lodefs_fuse::MountOptions;
 
+use super::affinity::Pinned;
 use super::arena::Arena;
 use super::compare::Trial;
 use super::embedded::make_volume;
@@ -50,6 +51,8 @@ pub(crate) struct Mounts<'a> {
 
 impl<'a> Mounts<'a> {
     pub(crate) fn new(arena: &'a Arena, effort: &Effort) -> anyhow::Result<Self> {
+        // The threads of the servers too.
+        let _pinned = Pinned::new()?;
         let nothing = make_target(arena.root(), "nothing")?;
         let session = lodefs_fuse::mount_null(&nothing, &MountOptions::new("nothing"))?;
         let nothing = Mounted::new(nothing, || session.serve())?;
@@ -63,6 +66,7 @@ impl<'a> Mounts<'a> {
 
     /// Measures one row: against its yardstick, and against what else the user wants.
     pub(crate) fn measure(&self, trial: &Trial<'_>, figures: &mut Vec<Figure>) -> anyhow::Result<()> {
+        let _pinned = Pinned::new()?;
         let name = trial.row.to_string();
         let nothing = Host::new(&self.nothing.target, &name, Reads::Direct)?;
         let yardstick = "FUSE server that does nothing".to_owned();

@@ -22,8 +22,8 @@ const STEPS: usize = 1000;
 /// The times are those per block with two threads; the ratio is that of the gains.
 pub(crate) fn measure(raw: &Arc<Medium>, fs: &Arc<Fs>, trial: &Trial<'_>) -> anyhow::Result<Figure> {
     let effort = trial.effort;
-    let part = |start| Overwriting::new(Part { raw: Raw(Arc::clone(raw)), start }, effort.file_size);
-    let file = |name: &str| Overwriting::new(Engine::new(fs, name)?, effort.file_size);
+    let part = |start| Worker::new(Part { raw: Raw(Arc::clone(raw)), start }, effort.file_size);
+    let file = |name: &str| Worker::new(Engine::new(fs, name)?, effort.file_size);
     let mut parts = [part(0)?, part(effort.file_size)?];
     let mut files = [file("thread-0")?, file("thread-1")?];
     let (mut theirs, mut ours) = (Gains::default(), Gains::default());
@@ -39,6 +39,16 @@ pub(crate) fn measure(raw: &Arc<Medium>, fs: &Arc<Fs>, trial: &Trial<'_>) -> any
     let yardstick = format!("gain of raw copies ({:.2}x; ours {:.2}x)", theirs.gain(), ours.gain());
     let compared = Compared { row: trial.row, way: trial.way, yardstick, is_judged: true };
     Ok(Figure::with_ratio(compared, theirs.timing(), ours.timing(), ratio))
+}
+
+/// On cache lines of its own, since each thread notes its progress there.
+#[repr(align(128))]
+struct Worker<T>(Overwriting<T>);
+
+impl<T: Blocks> Worker<T> {
+    fn new(target: T, file_size: u64) -> anyhow::Result<Self> {
+        Ok(Self(Overwriting::new(target, file_size)?))
+    }
 }
 
 /// A part of raw memory, used like a file.
@@ -68,7 +78,7 @@ struct Gains {
 }
 
 impl Gains {
-    fn sample<T: Blocks + Send>(&mut self, workers: &mut [Overwriting<T>; 2]) -> anyhow::Result<()> {
+    fn sample<T: Blocks + Send>(&mut self, workers: &mut [Worker<T>; 2]) -> anyhow::Result<()> {
         let one = nanoseconds(run(&mut workers[..1], STEPS)?);
         let two = nanoseconds(run(workers, STEPS)?);
         self.gains.push(2.0 * one / two);
@@ -86,16 +96,16 @@ impl Gains {
 }
 
 /// Lets every worker make its steps in a thread of its own, all at once: from the first start to the last end.
-fn run<T: Blocks + Send>(workers: &mut [Overwriting<T>], steps: usize) -> anyhow::Result<Duration> {
+fn run<T: Blocks + Send>(workers: &mut [Worker<T>], steps: usize) -> anyhow::Result<Duration> {
     let (count, ready) = (workers.len(), AtomicUsize::new(0));
-    let run_one = |worker: &mut Overwriting<T>| {
+    let run_one = |worker: &mut Worker<T>| {
         // Whoever slept until all are there would start late.
         ready.fetch_add(1, Ordering::AcqRel);
         while ready.load(Ordering::Acquire) < count {
             std::hint::spin_loop();
         }
         let start = Instant::now();
-        (0..steps).try_for_each(|_| worker.step())?;
+        (0..steps).try_for_each(|_| worker.0.step())?;
         anyhow::Ok((start, Instant::now()))
     };
     let times = thread::scope(|scope| {

@@ -104,14 +104,17 @@ impl ExtentMap {
     /// The extent that holds block `logical`, clipped to start there; or else how many blocks of hole there are from
     /// there on (`u64::MAX`: to the end).
     pub(crate) fn find(&self, logical: u64) -> Result<Extent, u64> {
-        if let Some((start, placed)) = self.tree.range(..=logical).next_back() {
-            let extent = extent_of(*start, placed);
-            if logical < extent.logical_end() {
-                return Ok(extent.clip(logical, u64::MAX));
-            }
+        if let Some(extent) = self.extent_at(logical) {
+            return Ok(extent.clip(logical, u64::MAX));
         }
         let next = self.tree.range(logical..).next();
         Err(next.map_or(u64::MAX, |(start, _)| start - logical))
+    }
+
+    /// The whole extent that holds block `logical`.
+    pub(crate) fn extent_at(&self, logical: u64) -> Option<Extent> {
+        let (start, placed) = self.tree.range(..=logical).next_back()?;
+        Some(extent_of(*start, placed)).filter(|extent| logical < extent.logical_end())
     }
 
     /// The extents before and behind `logical`, which is in a hole.

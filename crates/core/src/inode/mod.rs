@@ -1,9 +1,10 @@
 //! Inodes in memory.
 //!
 //! [`table`] finds slots on the volume and gives out numbers, [`cache`] holds the inodes in use and hands out
-//! [`Node`]s, [`check`] decides whether a stored slot makes sense.
+//! [`Node`]s, [`cell`] guards the state of one, [`check`] decides whether a stored slot makes sense.
 
 pub(crate) mod cache;
+pub(crate) mod cell;
 pub(crate) mod check;
 pub(crate) mod table;
 
@@ -12,10 +13,12 @@ use rustix::io::Errno;
 
 pub use cache::Node;
 
+use self::cell::{StateCell, StateWriteGuard};
 use crate::dir::NodeCache;
 use crate::error::{Result, ensure};
 use crate::extents::{ExtentMap, store};
-use crate::sync::{AtomicBool, AtomicU64, Ordering, RwLock, RwLockReadGuard};
+use crate::fs::Fs;
+use crate::sync::{AtomicBool, AtomicU64, Ordering, RwLockReadGuard};
 use crate::types::{Attr, Flags, Ino, Kind, S_PERM, Time};
 use crate::volume::Volume;
 
@@ -32,7 +35,7 @@ pub(crate) struct Inode {
     /// Somebody has seen its times since they last changed: the next change has to show.
     pub(crate) times_seen: AtomicBool,
     /// Lock order: inodes in ascending order of their numbers.
-    pub(crate) state: RwLock<InodeState>,
+    pub(crate) state: StateCell,
 }
 
 impl Inode {
@@ -45,7 +48,7 @@ impl Inode {
             kind: state.kind(),
             references: AtomicU64::new(references),
             times_seen: AtomicBool::new(true),
-            state: RwLock::new(state),
+            state: StateCell::new(state),
         }
     }
 
@@ -61,6 +64,19 @@ impl Inode {
         let state = self.state.read();
         ensure(!state.dead, Errno::STALE)?;
         Ok(state)
+    }
+
+    /// Locks the inode for writing; STALE if it has been reclaimed.
+    pub(crate) fn write(&self) -> Result<StateWriteGuard<'_>> {
+        let state = self.state.write();
+        ensure(!state.dead, Errno::STALE)?;
+        Ok(state)
+    }
+
+    /// The time for a change of this inode.
+    pub(crate) fn now(&self, fs: &Fs) -> Time {
+        let seen = self.times_seen.load(Ordering::Relaxed);
+        if seen { fs.clock.fine() } else { fs.clock.tick() }
     }
 }
 

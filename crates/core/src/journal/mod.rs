@@ -132,7 +132,7 @@ impl Journal {
         seal(record, lane.generation, seq, volume.seed);
         let flushed = volume.medium.write(at, record)?;
         let committed = volume.medium.fence(flushed);
-        self.note_activity();
+        self.note_activity(volume);
         for write in lodefs_layout::journal::writes(record) {
             let (offset, bytes) = write.expect("the record was built by Tx, which pads every write");
             lane.dirty.push(volume.medium.store_meta(offset, bytes, &committed)?);
@@ -154,8 +154,11 @@ impl Journal {
     }
 
     /// Something was written that a sync has to wait for.
-    pub(crate) fn note_activity(&self) {
-        self.activity.fetch_add(1, Ordering::Release);
+    pub(crate) fn note_activity(&self, volume: &Volume) {
+        // Elsewhere a sync does not ask, and threads would only take this counter from each other's caches.
+        if volume.medium.domain() == Domain::Page {
+            self.activity.fetch_add(1, Ordering::Release);
+        }
     }
 
     /// Makes everything durable at home that was recorded in generation `generation` or before, so that its records

@@ -13,14 +13,15 @@ use crate::dir::leaf::{self, Key};
 use crate::dir::tree::Tree;
 use crate::error::{Result, ensure};
 use crate::fs::Fs;
-use crate::inode::{Inode, InodeState, SetTimes};
-use crate::sync::{Ordering, RwLockWriteGuard};
+use crate::inode::cell::StateWriteGuard;
+use crate::inode::{Inode, SetTimes};
+use crate::sync::Ordering;
 use crate::tx::Tx;
 use crate::types::{Flags, Ino, Kind, Time};
 
 pub(super) struct LockedInode<'i> {
     pub(super) inode: &'i Inode,
-    pub(super) state: RwLockWriteGuard<'i, InodeState>,
+    pub(super) state: StateWriteGuard<'i>,
     /// The slot as it will be.
     pub(super) slot: InodeSlot,
 }
@@ -28,10 +29,13 @@ pub(super) struct LockedInode<'i> {
 impl<'i> LockedInode<'i> {
     /// Locks one inode; STALE if it has been reclaimed.
     pub(super) fn lock(inode: &'i Inode) -> Result<Self> {
-        let state = inode.state.write();
-        ensure(!state.dead, Errno::STALE)?;
+        Ok(Self::new(inode, inode.write()?))
+    }
+
+    /// Takes over the lock of an inode.
+    pub(super) fn new(inode: &'i Inode, state: StateWriteGuard<'i>) -> Self {
         let slot = state.slot;
-        Ok(Self { inode, state, slot })
+        Self { inode, state, slot }
     }
 
     /// Records what will be different about it.
@@ -70,8 +74,7 @@ impl<'i> LockedInode<'i> {
 
     /// The time for a change of this inode.
     pub(super) fn now(&self, fs: &Fs) -> Time {
-        let seen = self.inode.times_seen.load(Ordering::Relaxed);
-        if seen { fs.clock.fine() } else { fs.clock.tick() }
+        self.inode.now(fs)
     }
 
     /// Notes a change of the content.

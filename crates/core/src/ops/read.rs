@@ -2,7 +2,7 @@
 
 use lodefs_layout::BLOCK_SIZE;
 use lodefs_layout::directory::FIRST_HASH;
-use lodefs_layout::inode::INLINE_SIZE;
+use lodefs_layout::inode::{INLINE_SIZE, InodeSlot};
 use rustix::io::Errno;
 
 use crate::blob;
@@ -11,6 +11,7 @@ use crate::dir::tree::Tree;
 use crate::error::{Error, Result, ensure};
 use crate::extents::ExtentMap;
 use crate::fs::Fs;
+use crate::inode::cell::Glimpse;
 use crate::inode::{Inode, InodeState, Node, SetTimes};
 use crate::ops::locked::LockedInode;
 use crate::sync::RwLockReadGuard;
@@ -28,6 +29,9 @@ const ATIME_PERIOD_S: i64 = 24 * 60 * 60;
 impl Fs {
     /// Reads into `into` from byte `offset` on; fewer bytes than asked for only at the end of the file.
     pub fn read(&self, node: &Node, offset: u64, into: &mut [u8]) -> Result<usize> {
+        if let Some(read) = self.read_by_glimpse(node.inode(), offset, into) {
+            return Ok(read);
+        }
         let state = self.lock_with_extents(node.inode())?;
         let size = state.slot.size.get();
         let wanted = (into.len() as u64).min(size.saturating_sub(offset));
@@ -37,11 +41,45 @@ impl Fs {
         }
         self.read_mapped(loaded(&state), offset, into)?;
         let touched = self.atime_to_store(&state);
+        if touched.is_none() {
+            self.offer_glimpse(node.inode(), &state, offset);
+        }
         drop(state);
         if let Some(now) = touched {
             self.touch_atime(node.inode(), now)?;
         }
         Ok(into.len())
+    }
+
+    /// The short way, without the lock: all in the extent that was glimpsed, and no access time to store.
+    fn read_by_glimpse(&self, inode: &Inode, offset: u64, into: &mut [u8]) -> Option<usize> {
+        let end = offset.checked_add(into.len() as u64)?;
+        inode.state.with_glimpse(|glimpse| {
+            let within = glimpse.start <= offset && offset < glimpse.end && end <= glimpse.end;
+            let is_quiet =
+                || glimpse.quiet_until_s == i64::MAX || self.clock.tick().s < glimpse.quiet_until_s;
+            if !within || !is_quiet() {
+                return None;
+            }
+            // What was glimpsed while it changed may be anything; it is found out afterwards.
+            let at = glimpse.at.wrapping_add(offset - glimpse.start);
+            self.volume.medium.read(at, into).ok()?;
+            Some(into.len())
+        })
+    }
+
+    /// Lets the next reads find the extent at `offset` without the lock.
+    fn offer_glimpse(&self, inode: &Inode, state: &RwLockReadGuard<'_, InodeState>, offset: u64) {
+        let block = offset / BLOCK_SIZE;
+        let Some(quiet_until_s) = self.atime_quiet_until(state) else { return };
+        let Some(extent) = loaded(state).extent_at(block) else { return };
+        let glimpse = Glimpse {
+            start: extent.logical * BLOCK_SIZE,
+            end: extent.logical_end().saturating_mul(BLOCK_SIZE).min(state.slot.size.get()),
+            at: offset_of(extent.physical),
+            quiet_until_s,
+        };
+        inode.state.offer(state, glimpse);
     }
 
     fn read_mapped(&self, map: &ExtentMap, offset: u64, into: &mut [u8]) -> Result<()> {
@@ -85,18 +123,27 @@ impl Fs {
 
     /// The time to store as the last access, if it is time to do so ("relatime").
     fn atime_to_store(&self, state: &InodeState) -> Option<Time> {
-        if !self.keeps_atime || state.flags().contains(Flags::NOATIME) || self.check_writable().is_err() {
-            return None;
-        }
-        let slot = &state.slot;
-        let time = |s: i64, which: usize| Time { s, ns: slot.times_ns[which].get() };
-        let atime = time(slot.atime_s.get(), 0);
-        let changed = time(slot.mtime_s.get(), 1).max(time(slot.ctime_s.get(), 2));
-        if atime > changed && self.clock.tick().s.saturating_sub(atime.s) < ATIME_PERIOD_S {
+        let quiet_until_s = self.atime_quiet_until(state);
+        if quiet_until_s == Some(i64::MAX) {
             return None;
         }
         let now = self.clock.tick();
-        (now != atime).then_some(now)
+        if quiet_until_s.is_some_and(|until| now.s < until) {
+            return None;
+        }
+        (now != atime_of(&state.slot)).then_some(now)
+    }
+
+    /// The second from which on a read has to store an access time, if nothing changes; `None`: the next one does.
+    fn atime_quiet_until(&self, state: &InodeState) -> Option<i64> {
+        if !self.keeps_atime || state.flags().contains(Flags::NOATIME) || self.check_writable().is_err() {
+            return Some(i64::MAX);
+        }
+        let slot = &state.slot;
+        let time = |s: i64, which: usize| Time { s, ns: slot.times_ns[which].get() };
+        let changed = time(slot.mtime_s.get(), 1).max(time(slot.ctime_s.get(), 2));
+        let atime = atime_of(slot);
+        (atime > changed).then(|| atime.s.saturating_add(ATIME_PERIOD_S))
     }
 
     fn touch_atime(&self, inode: &Inode, now: Time) -> Result<()> {
@@ -173,6 +220,10 @@ impl Fs {
     pub fn fsync(&self, _node: &Node, _data_only: bool) -> Result<()> {
         self.sync()
     }
+}
+
+fn atime_of(slot: &InodeSlot) -> Time {
+    Time { s: slot.atime_s.get(), ns: slot.times_ns[0].get() }
 }
 
 /// The extents of a state from [`Fs::lock_with_extents`].

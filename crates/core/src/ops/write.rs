@@ -11,6 +11,7 @@ use lodefs_layout::BLOCK_SIZE;
 use lodefs_layout::CHUNK_BLOCKS;
 use lodefs_layout::FILE_SIZE_MAX;
 use lodefs_layout::extent::EXTENT_BLOCKS_MAX;
+use lodefs_layout::inode::InodeSlot;
 use rustix::io::Errno;
 use zerocopy::little_endian::U64;
 
@@ -20,7 +21,7 @@ use crate::error::{Error, Result, ensure};
 use crate::extents::map::Edits;
 use crate::extents::{Extent, ExtentMap, store};
 use crate::fs::Fs;
-use crate::inode::Node;
+use crate::inode::{InodeState, Node};
 use crate::tx::{Tx, offset_of};
 use crate::types::{Kind, S_ISGID, S_ISUID, Time};
 
@@ -57,12 +58,22 @@ impl Fs {
         drop_privileges: bool,
     ) -> Result<(u64, usize)> {
         self.check_writable()?;
-        let mut locked = LockedInode::lock(node.inode())?;
-        match locked.kind() {
+        let inode = node.inode();
+        match inode.kind {
             Kind::File => {}
             Kind::Directory => return Err(Errno::ISDIR.into()),
             _ => return Err(Errno::INVAL.into()),
         }
+        let mut state = inode.write()?;
+        if let Position::At(offset) = position
+            && (1..=PIECE_MAX).contains(&(bytes.len() as u64))
+            && !(drop_privileges && has_privileges(&state.slot))
+            && self.overwrite(&state, offset, bytes, inode.now(self))?
+        {
+            state.keep_glimpse();
+            return Ok((offset, bytes.len()));
+        }
+        let mut locked = LockedInode::new(inode, state);
         let start = match position {
             Position::At(offset) => offset,
             Position::End => locked.slot.size.get(),
@@ -98,11 +109,9 @@ impl Fs {
         drop_privileges: bool,
     ) -> Result<usize> {
         let now = locked.now(self);
-        let has_privileges =
-            locked.slot.mode.get() & (S_ISUID | S_ISGID) != 0 || locked.slot.xattr_block.get() != 0;
-        let drop_privileges = drop_privileges && has_privileges;
+        let drop_privileges = drop_privileges && has_privileges(&locked.slot);
         locked.state.extents(&self.volume, locked.inode.ino)?;
-        if !drop_privileges && self.overwrite(locked, offset, bytes, now)? {
+        if !drop_privileges && self.overwrite(&locked.state, offset, bytes, now)? {
             return Ok(bytes.len());
         }
         let mut tx = Tx::begin(self)?;
@@ -116,9 +125,9 @@ impl Fs {
     }
 
     /// The short way: all in one extent, within the file, and no time to store. `false` if it is not so.
-    fn overwrite(&self, locked: &LockedInode<'_>, offset: u64, bytes: &[u8], now: Time) -> Result<bool> {
-        let slot = &locked.state.slot;
-        let end = offset + bytes.len() as u64;
+    fn overwrite(&self, state: &InodeState, offset: u64, bytes: &[u8], now: Time) -> Result<bool> {
+        let slot = &state.slot;
+        let Some(end) = offset.checked_add(bytes.len() as u64) else { return Ok(false) };
         let same_time = slot.mtime_s.get() == now.s
             && slot.times_ns[1].get() == now.ns
             && slot.ctime_s.get() == now.s
@@ -126,14 +135,14 @@ impl Fs {
         if !same_time || end > slot.size.get() {
             return Ok(false);
         }
-        let map = locked.state.extents.as_ref().expect("the caller loaded the extents");
+        let Some(map) = &state.extents else { return Ok(false) };
         let Ok(extent) = map.find(offset / BLOCK_SIZE) else { return Ok(false) };
         if end > extent.logical_end() * BLOCK_SIZE {
             return Ok(false);
         }
         let flushed = self.volume.medium.write(offset_of(extent.physical) + offset % BLOCK_SIZE, bytes)?;
         let _in_place = self.volume.medium.fence(flushed);
-        self.journal.note_activity();
+        self.journal.note_activity(&self.volume);
         Ok(true)
     }
 
@@ -254,6 +263,11 @@ impl Fs {
         let until = (BLOCK_SIZE - within).min(offset - size);
         tx.zero_fresh(offset_of(extent.physical) + within, until)
     }
+}
+
+/// Whether there is something that a writer without privileges must not leave.
+fn has_privileges(slot: &InodeSlot) -> bool {
+    slot.mode.get() & (S_ISUID | S_ISGID) != 0 || slot.xattr_block.get() != 0
 }
 
 /// Where `wanted` blocks from `logical` on should lie: start and alignment.
