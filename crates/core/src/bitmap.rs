@@ -69,6 +69,5 @@ pub(crate) fn save(volume: &Volume, blocks: &BlockAllocator, update: u64) -> Res
         let place = offset_of(volume.shape.bitmap_start + index);
         flushed = flushed.and(volume.medium.write(place, block.as_bytes())?);
     }
-    let _in_place = volume.medium.fence(flushed);
-    Ok(volume.medium.sync()?)
+    Ok(volume.medium.sync(flushed)?)
 }

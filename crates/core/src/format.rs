@@ -10,7 +10,7 @@ use lodefs_layout::saved_bitmap;
 use lodefs_layout::state::{CLEAN, State};
 use lodefs_layout::superblock::{MAGIC, Region, Superblock};
 use lodefs_layout::{BLOCK_SIZE, ROOT_INO, checksum::Seed, features};
-use lodefs_pmem::Medium;
+use lodefs_pmem::{Flushed, Medium};
 use rustix::rand::{GetRandomFlags, getrandom};
 use zerocopy::little_endian::{I64, U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
@@ -64,29 +64,34 @@ pub(crate) fn format(medium: &Medium, options: &FormatOptions) -> Result<()> {
     let last = geometry.total_blocks - 1;
 
     // Wipe: no superblock, and no journal record, state or inode from an earlier life.
-    wipe(medium, Region { start: U64::ZERO, blocks: U64::new(1) })?;
-    wipe(medium, Region { start: U64::new(last), blocks: U64::new(1) })?;
-    let _wiped = medium.sync()?;
+    let first = wipe(medium, Region { start: U64::ZERO, blocks: U64::new(1) })?;
+    let both = first.and(wipe(medium, Region { start: U64::new(last), blocks: U64::new(1) })?);
+    let _wiped = medium.sync(both)?;
+    let mut flushed = Medium::nothing_flushed();
     for region in [geometry.state, geometry.journal, geometry.inode_map, geometry.saved_bitmap] {
-        wipe(medium, region)?;
+        flushed = flushed.and(wipe(medium, region)?);
     }
 
     let root_chunk = geometry.data.start.get();
-    wipe(medium, Region { start: U64::new(root_chunk), blocks: U64::new(CHUNK_BLOCKS) })?;
+    flushed =
+        flushed.and(wipe(medium, Region { start: U64::new(root_chunk), blocks: U64::new(CHUNK_BLOCKS) })?);
+    // What follows replaces parts of what was wiped.
+    let _in_order = medium.fence(flushed);
     let root = root_slot(options, now).sealed(ROOT_INO, seed);
-    write(medium, root_chunk * BLOCK_SIZE + ROOT_INO * SLOT_SIZE as u64, root.as_bytes())?;
+    let root_at = root_chunk * BLOCK_SIZE + ROOT_INO * SLOT_SIZE as u64;
+    let flushed = medium.write(root_at, root.as_bytes())?;
     let entry = inode_map::Entry::new(0, root_chunk, seed);
-    write(medium, geometry.inode_map.start.get() * BLOCK_SIZE, entry.as_bytes())?;
-    write_bitmap(medium, &geometry, seed)?;
+    let flushed = flushed.and(medium.write(geometry.inode_map.start.get() * BLOCK_SIZE, entry.as_bytes())?);
+    let flushed = flushed.and(write_bitmap(medium, &geometry, seed)?);
     let state = first_state(&geometry).sealed(seed);
     let state_block = geometry.state.start.get() + State::slot_of(state.update.get());
-    write(medium, state_block * BLOCK_SIZE, state.as_bytes())?;
-    let _complete = medium.sync()?;
+    let flushed = flushed.and(medium.write(state_block * BLOCK_SIZE, state.as_bytes())?);
+    let _complete = medium.sync(flushed)?;
 
     let superblock = superblock(&geometry, options, uuid, now);
     for block in [last, 0] {
-        write(medium, block * BLOCK_SIZE, superblock.as_bytes())?;
-        let _in_place = medium.sync()?;
+        let flushed = medium.write(block * BLOCK_SIZE, superblock.as_bytes())?;
+        let _in_place = medium.sync(flushed)?;
     }
     Ok(())
 }
@@ -100,16 +105,8 @@ fn random_uuid() -> Result<[u8; 16]> {
     Ok(uuid)
 }
 
-fn wipe(medium: &Medium, region: Region) -> Result<()> {
-    let flushed = medium.zero(region.start.get() * BLOCK_SIZE, region.blocks.get() * BLOCK_SIZE)?;
-    let _in_place = medium.fence(flushed);
-    Ok(())
-}
-
-fn write(medium: &Medium, at: u64, bytes: &[u8]) -> Result<()> {
-    let flushed = medium.write(at, bytes)?;
-    let _in_place = medium.fence(flushed);
-    Ok(())
+fn wipe(medium: &Medium, region: Region) -> Result<Flushed> {
+    Ok(medium.zero(region.start.get() * BLOCK_SIZE, region.blocks.get() * BLOCK_SIZE)?)
 }
 
 fn root_slot(options: &FormatOptions, now: Time) -> InodeSlot {
@@ -139,7 +136,8 @@ fn first_state(geometry: &Geometry) -> State {
 }
 
 /// Saves a bitmap in which all is free but the fixed regions and the first chunk of inodes.
-fn write_bitmap(medium: &Medium, geometry: &Geometry, seed: Seed) -> Result<()> {
+fn write_bitmap(medium: &Medium, geometry: &Geometry, seed: Seed) -> Result<Flushed> {
+    let mut flushed = Medium::nothing_flushed();
     let used_until = geometry.data.start.get() + CHUNK_BLOCKS;
     let is_used = |block: u64| block < used_until || block >= geometry.total_blocks - 1;
     for index in 0..geometry.saved_bitmap.blocks.get() {
@@ -150,9 +148,10 @@ fn write_bitmap(medium: &Medium, geometry: &Geometry, seed: Seed) -> Result<()> 
             *word = U64::new(bits);
         }
         let block = saved_bitmap::BitmapBlock::new(index, FIRST_UPDATE, words, seed);
-        write(medium, (geometry.saved_bitmap.start.get() + index) * BLOCK_SIZE, block.as_bytes())?;
+        let at = (geometry.saved_bitmap.start.get() + index) * BLOCK_SIZE;
+        flushed = flushed.and(medium.write(at, block.as_bytes())?);
     }
-    Ok(())
+    Ok(flushed)
 }
 
 fn superblock(geometry: &Geometry, options: &FormatOptions, uuid: [u8; 16], now: Time) -> Superblock {

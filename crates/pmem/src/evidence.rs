@@ -19,19 +19,24 @@ pub(crate) const PAGE_SIZE: u64 = 4096;
 #[derive(Debug)]
 #[must_use = "what was written is in no order to anything that follows until it is fenced"]
 pub struct Flushed {
+    /// There was something to write.
+    pub(crate) pending: bool,
     _of_this_thread: PhantomData<*const ()>,
 }
 
 impl Flushed {
     pub(crate) fn new() -> Self {
-        Self { _of_this_thread: PhantomData }
+        Self { pending: true, _of_this_thread: PhantomData }
+    }
+
+    pub(crate) fn nothing() -> Self {
+        Self { pending: false, ..Self::new() }
     }
 
     /// Joins the evidence of two writes, so that one fence serves both.
     #[expect(clippy::needless_pass_by_value, reason = "the evidence is used up")]
     pub fn and(self, other: Self) -> Self {
-        let Self { .. } = other;
-        self
+        Self { pending: self.pending || other.pending, ..self }
     }
 }
 

@@ -153,16 +153,17 @@ impl Medium {
     /// The evidence of an operation that wrote no fresh bytes.
     #[inline]
     pub fn nothing_flushed() -> Flushed {
-        Flushed::new()
+        Flushed::nothing()
     }
 
-    /// Orders what was flushed before everything that follows.
+    /// Orders what was flushed before everything that follows. Costs nothing if that is nothing.
     #[inline]
     #[track_caller]
     #[expect(clippy::needless_pass_by_value, reason = "the evidence is used up")]
     pub fn fence(&self, flushed: Flushed) -> Ordered {
-        let Flushed { .. } = flushed;
-        self.fence_stores();
+        if flushed.pending {
+            self.fence_stores();
+        }
         Ordered::new()
     }
 
@@ -184,14 +185,14 @@ impl Medium {
         }
     }
 
-    /// Makes everything that was written and fenced survive a power failure, as far as the medium can.
+    /// Makes what was flushed, and everything that was fenced before, survive a power failure, as far as the medium can.
+    ///
+    /// Where a fence does that, whatever was fenced before is durable already, by whichever thread.
     #[track_caller]
-    pub fn sync(&self) -> Result<Durable, MediumError> {
-        match self.domain() {
-            _ if self.read_only => {}
-            Domain::Page => self.sync_pages()?,
-            Domain::CpuCache | Domain::MemoryController => self.fence_stores(),
-            Domain::Volatile => {}
+    pub fn sync(&self, flushed: Flushed) -> Result<Durable, MediumError> {
+        let _in_order = self.fence(flushed);
+        if self.domain() == Domain::Page && !self.read_only {
+            self.sync_pages()?;
         }
         Ok(Durable::new())
     }
@@ -228,7 +229,7 @@ impl Medium {
                 pages.into_runs()
             }
         };
-        Ok((Settled { pages }, self.sync()?))
+        Ok((Settled { pages }, self.sync(Flushed::new())?))
     }
 
     /// Drops what was kept privately of settled metadata, but for what is dirty again. The caller excludes

@@ -37,7 +37,7 @@ fn change(medium: &Medium, at: u64, bytes: &[u8], dirty: &mut DirtyRanges) {
 }
 
 fn checkpoint(medium: &Medium, dirty: &mut DirtyRanges) {
-    let durable = medium.sync().unwrap();
+    let durable = medium.sync(Medium::nothing_flushed()).unwrap();
     let staged = medium.stage(std::mem::take(dirty));
     let (settled, durable) = medium.settle(staged, &durable).unwrap();
     drop(durable);
@@ -143,7 +143,7 @@ fn staging_takes_metadata_as_it_is_then() {
     let medium = Medium::anonymous(SIZE, Domain::Page).unwrap();
     let mut dirty = DirtyRanges::default();
     change(&medium, 0, b"first", &mut dirty);
-    let durable = medium.sync().unwrap();
+    let durable = medium.sync(Medium::nothing_flushed()).unwrap();
     let staged = medium.stage(std::mem::take(&mut dirty));
     change(&medium, 0, b"other", &mut dirty);
     let (settled, _) = medium.settle(staged, &durable).unwrap();
@@ -158,7 +158,7 @@ fn releasing_drops_private_copies_of_what_is_clean() {
     let mut dirty = DirtyRanges::default();
     change(&medium, 0, b"gone", &mut dirty);
     change(&medium, 4096, b"kept", &mut dirty);
-    let durable = medium.sync().unwrap();
+    let durable = medium.sync(Medium::nothing_flushed()).unwrap();
     let staged = medium.stage(std::mem::take(&mut dirty));
     let (settled, _) = medium.settle(staged, &durable).unwrap();
     change(&medium, 4096, b"more", &mut dirty);
@@ -211,7 +211,7 @@ fn a_read_only_medium_changes_metadata_in_memory_and_nothing_else() {
         change(&medium, 10, b"replayed", &mut dirty);
         assert_eq!(read_meta(&medium, 10, 8), b"replayed");
         assert_eq!(read(&medium, 10, 8), [5; 8]);
-        let durable = medium.sync().unwrap();
+        let durable = medium.sync(Medium::nothing_flushed()).unwrap();
         is_read_only(medium.settle(medium.stage(dirty), &durable).map(drop));
         drop(medium);
         assert_eq!(fs::read(file.path()).unwrap(), before);
@@ -235,12 +235,12 @@ fn large_ranges_of_a_file_are_zeroed_for_every_reader() {
 fn a_file_cut_while_in_use_is_noticed_and_stays_noticed() {
     let file = volume(&[1; SIZE as usize]);
     let medium = open(file.path(), Access::ReadWrite, Domain::Page).unwrap();
-    let _durable = medium.sync().unwrap();
+    let _durable = medium.sync(Medium::nothing_flushed()).unwrap();
     file.as_file().set_len(SIZE - 4096).unwrap();
-    let cut = medium.sync().unwrap_err();
+    let cut = medium.sync(Medium::nothing_flushed()).unwrap_err();
     assert!(matches!(cut, MediumError::TruncatedWhileMapped { mapped: SIZE, .. }), "{cut}");
     file.as_file().set_len(SIZE).unwrap();
-    assert!(matches!(medium.sync(), Err(MediumError::Failed { .. })));
+    assert!(matches!(medium.sync(Medium::nothing_flushed()), Err(MediumError::Failed { .. })));
 }
 
 #[test]

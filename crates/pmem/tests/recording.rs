@@ -37,7 +37,7 @@ fn one_operation(medium: &Medium) {
     dirty.push(medium.store_meta(12_300, b"later", &ordered).unwrap());
     dirty.push(medium.store_meta(12_288, b"metadata", &ordered).unwrap());
     medium.mark(2);
-    let durable = medium.sync().unwrap();
+    let durable = medium.sync(Medium::nothing_flushed()).unwrap();
     let staged = medium.stage(dirty);
     let (settled, _durable) = medium.settle(staged, &durable).unwrap();
     medium.release(settled, &DirtyRanges::default());
@@ -135,7 +135,7 @@ fn flushes_fences_and_syncs_name_the_call() {
     let line = Location::caller().line();
     let flushed = medium.write(0, b"abc").unwrap();
     let _ordered = medium.fence(flushed);
-    let durable = medium.sync().unwrap();
+    let durable = medium.sync(Medium::nothing_flushed()).unwrap();
     let mut dirty = DirtyRanges::default();
     let ordered = medium.fence(Medium::nothing_flushed());
     dirty.push(medium.store_meta(64, b"abc", &ordered).unwrap());
@@ -148,7 +148,7 @@ fn flushes_fences_and_syncs_name_the_call() {
 
     let (medium, recording) = recorded(Domain::Page);
     let line = Location::caller().line();
-    let durable = medium.sync().unwrap();
+    let durable = medium.sync(Medium::nothing_flushed()).unwrap();
     let _settled = medium.settle(medium.stage(DirtyRanges::default()), &durable).unwrap();
     let lines: Vec<_> =
         recording.take().iter().filter_map(location).map(|place| place.line() - line).collect();

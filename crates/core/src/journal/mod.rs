@@ -26,7 +26,7 @@ pub(crate) mod state;
 
 use lodefs_layout::journal::seal;
 use lodefs_layout::state::{CLEAN, GATED, State};
-use lodefs_pmem::{DirtyRanges, Domain, Durable, Ordered};
+use lodefs_pmem::{DirtyRanges, Domain, Durable, Medium, Ordered};
 use zerocopy::little_endian::{U32, U64};
 
 use self::lane::Lane;
@@ -193,7 +193,7 @@ impl Journal {
                 self.activity.load(Ordering::Acquire),
             )
         };
-        let mut explained = volume.medium.sync()?;
+        let mut explained = volume.medium.sync(Medium::nothing_flushed())?;
         if keeper.state.is_gated() {
             // The overlay's pages hold the effects of records that a later boot replays only up to this number.
             explained = write_state(volume, keeper, &explained, |state| state.committed_seq = U64::new(seq))?;
@@ -227,7 +227,7 @@ impl Journal {
     /// Makes everything that returned so far durable, as far as the domain can.
     pub(crate) fn sync(&self, volume: &Volume) -> Result<()> {
         if volume.medium.domain() != Domain::Page {
-            let _durable = volume.medium.sync()?;
+            // Each operation fenced what it wrote before it returned.
             return Ok(());
         }
         let wanted = self.activity.load(Ordering::Acquire);
@@ -239,7 +239,7 @@ impl Journal {
             let _lanes = self.all_lanes();
             (self.seq.load(Ordering::Relaxed), self.activity.load(Ordering::Acquire))
         };
-        let durable = volume.medium.sync()?;
+        let durable = volume.medium.sync(Medium::nothing_flushed())?;
         if keeper.state.committed_seq.get() != seq {
             let _committed =
                 write_state(volume, &mut keeper, &durable, |state| state.committed_seq = U64::new(seq))?;

@@ -86,7 +86,7 @@ pub(crate) fn apply_all(volume: &Volume, state: &State, records: &Records) -> Re
     let count = records.all.len() as u64;
     let replayed = |state, ready| Replayed { records: count, last_seq: records.last_seq, state, ready };
     let mut state = *state;
-    let mut explained = volume.medium.sync()?;
+    let mut explained = volume.medium.sync(Medium::nothing_flushed())?;
     if volume.medium.is_read_only() || records.all.is_empty() {
         return Ok(replayed(state, explained));
     }

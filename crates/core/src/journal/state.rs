@@ -65,8 +65,7 @@ pub(crate) fn is_certain(volume: &Volume) -> Result<bool> {
 pub(crate) fn write(volume: &Volume, state: State, _before: &Durable) -> Result<Durable> {
     let slot = State::slot_of(state.update.get());
     let flushed = volume.medium.write(slot_offset(volume, slot), state.sealed(volume.seed).as_bytes())?;
-    let _in_place = volume.medium.fence(flushed);
-    Ok(volume.medium.sync()?)
+    Ok(volume.medium.sync(flushed)?)
 }
 
 fn slot_offset(volume: &Volume, slot: u64) -> u64 {

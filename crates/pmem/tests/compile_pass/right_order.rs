@@ -9,7 +9,7 @@ fn main() -> Result<(), MediumError> {
     let ordered = medium.fence(block.and(record));
     let mut dirty = DirtyRanges::default();
     dirty.push(medium.store_meta(64, b"metadata", &ordered)?);
-    let durable = medium.sync()?;
+    let durable = medium.sync(Medium::nothing_flushed())?;
     let staged = medium.stage(dirty);
     let (settled, _durable) = medium.settle(staged, &durable)?;
     medium.release(settled, &DirtyRanges::default());

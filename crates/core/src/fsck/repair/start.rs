@@ -122,8 +122,7 @@ fn write_superblocks(volume: &Volume, findings: &[Finding]) -> Result<()> {
     }
     for block in blocks {
         let flushed = volume.medium.write(offset_of(block), volume.superblock.as_bytes())?;
-        let _ordered = volume.medium.fence(flushed);
-        let _in_place = volume.medium.sync()?;
+        let _in_place = volume.medium.sync(flushed)?;
     }
     Ok(())
 }
