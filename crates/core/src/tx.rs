@@ -211,12 +211,17 @@ impl<'f> Tx<'f> {
         self.record.len() == RECORD_HEAD_SIZE
     }
 
-    /// Commits. On failure nothing has happened, and blocks taken are given back.
+    /// Commits. On failure nothing has happened, and blocks taken are given back. Without metadata to change there is no
+    /// record, but what was written in place is fenced all the same.
     pub(crate) fn commit(mut self) -> Result<()> {
         ensure(self.record.len() <= RECORD_SIZE_MAX, Errno::TOOBIG)?;
         let volume = &self.fs.volume;
         let fresh = self.fresh.take().unwrap_or_else(Medium::nothing_flushed);
         let ready = volume.medium.fence(fresh);
+        if self.is_empty() {
+            self.fs.journal.note_activity(volume);
+            return Ok(());
+        }
         let committed = match self.fs.journal.commit(volume, &mut self.record, &ready) {
             Ok(committed) => committed,
             Err(error) => return Err(self.fs.latch(error)),
@@ -229,6 +234,10 @@ impl<'f> Tx<'f> {
 
 impl Drop for Tx<'_> {
     fn drop(&mut self) {
+        if let Some(fresh) = self.fresh.take() {
+            // Given up half-way. Others see what was written only after a fence, and soon the caller's lock is free.
+            let _in_order = self.fs.volume.medium.fence(fresh);
+        }
         for run in self.allocated.drain(..) {
             self.fs.give_back(run);
         }

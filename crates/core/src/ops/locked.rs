@@ -57,10 +57,8 @@ impl<'i> LockedInode<'i> {
     /// Commits a transaction that changes only this inode.
     pub(super) fn commit(&mut self, mut tx: Tx<'_>) -> Result<()> {
         self.put(&mut tx);
-        if !tx.is_empty() {
-            tx.commit()?;
-            self.accept();
-        }
+        tx.commit()?;
+        self.accept();
         Ok(())
     }
 

@@ -86,7 +86,7 @@ impl Fs {
         let mut done = 0;
         while done < bytes.len() {
             let offset = start + done as u64;
-            let size = (bytes.len() - done).min((PIECE_MAX - offset % PIECE_MAX) as usize);
+            let size = piece_size(offset, (bytes.len() - done) as u64) as usize;
             match self.write_piece(&mut locked, offset, &bytes[done..done + size], drop_privileges) {
                 Ok(written) => {
                     done += written;
@@ -263,6 +263,12 @@ impl Fs {
         let until = (BLOCK_SIZE - within).min(offset - size);
         tx.zero_fresh(offset_of(extent.physical) + within, until)
     }
+}
+
+/// How much of `size` bytes at byte `offset` the next transaction writes: all if it can, so that the file grows at once or
+/// not at all; else whole pieces, so that the next one is aligned.
+fn piece_size(offset: u64, size: u64) -> u64 {
+    if size <= PIECE_MAX { size } else { PIECE_MAX - offset % PIECE_MAX }
 }
 
 /// Whether there is something that a writer without privileges must not leave.

@@ -6,10 +6,14 @@
 //!
 //! - `memory-controller`: a cached store after a flush of its line and then a fence of the thread that flushed; a
 //!   non-temporal store after a fence of its thread. Of the others, a line holds any prefix.
-//! - `cpu-cache`: a store after a fence of its thread. Of the others, a line holds any prefix: some processors keep the
-//!   order of a thread's stores, but neither all do nor a compiler.
+//! - `cpu-cache`: a store after a fence of its thread; a cached one also after a fence of another thread that a mark
+//!   separates from it. Of the others, a line holds any prefix: some processors keep the order of a thread's stores, but
+//!   neither all do nor a compiler.
 //! - `page`: what was stored before a sync. Of the rest, each sector of 512 bytes holds any prefix.
 //! - `volatile`: stands for a crash of the process alone, on any medium: every store, in order; the last may be torn.
+//!
+//! A mark stands for a moment at which everybody learns of all that was done before, as by a lock: a cached store is then
+//! in the caches for certain.
 //!
 //! Stores are torn at multiples of eight bytes, never within. Nothing becomes durable but at a fence or sync, so the
 //! images just before one include all those since the one before it. A log may have more images than can be looked
@@ -237,6 +241,7 @@ impl<B, V: FnMut(&CrashImage<'_>) -> ControlFlow<B>> Explorer<'_, V> {
                 self.last_mark = Some(*number);
                 self.seen.clear();
                 self.moment(position + 1)?;
+                self.pending.hand_over();
             }
         }
         ControlFlow::Continue(())

@@ -31,6 +31,8 @@ pub(super) struct Piece {
     thread: u64,
     /// Threads whose next fence makes it durable, because they flushed it.
     flushed_by: Vec<u64>,
+    /// Whether whoever comes next has learnt of it.
+    handed_over: bool,
 }
 
 /// What is left in its order, whatever happens to other groups.
@@ -96,6 +98,7 @@ impl Pending {
                 non_temporal,
                 thread,
                 flushed_by: Vec::new(),
+                handed_over: false,
             };
             self.stores += 1;
             for index in 0..WORD as usize {
@@ -138,9 +141,14 @@ impl Pending {
             Domain::MemoryController => {
                 piece.flushed_by.contains(&thread) || (piece.non_temporal && piece.thread == thread)
             }
-            Domain::CpuCache => piece.thread == thread,
+            Domain::CpuCache => piece.thread == thread || (piece.handed_over && !piece.non_temporal),
             Domain::Page | Domain::Volatile => false,
         });
+    }
+
+    /// Whatever comes next knows of all that came before, as by a lock.
+    pub(super) fn hand_over(&mut self) {
+        self.groups.values_mut().flatten().for_each(|piece| piece.handed_over = true);
     }
 
     /// Everything becomes durable.

@@ -148,6 +148,15 @@ fn with_saved_caches_a_fence_of_the_thread_is_enough_and_lines_are_in_no_order()
 }
 
 #[test]
+fn with_saved_caches_a_fence_serves_what_others_have_cached_before_a_mark() {
+    let mut log = Log::default();
+    log.store(0, 0, &[1]).stream(0, 64, &[2]).mark(8).store(0, 128, &[3]).fence(1).mark(9);
+    let found = images(&log, 256, &exhaustive(Domain::CpuCache), Some(9));
+    let all: [&[u8]; 4] = [&[1, 0, 0], &[1, 2, 0], &[1, 0, 3], &[1, 2, 3]];
+    assert_eq!(firsts(&found, &[0, 64, 128]), set(&all));
+}
+
+#[test]
 fn of_two_threads_stores_to_one_word_the_later_one_wins() {
     let mut log = Log::default();
     log.store(1, 0, &[1, 1]).store(0, 0, &[2]).mark(8).sync().mark(9);

@@ -47,8 +47,9 @@ impl History {
     /// Adds the state after an operation, at which the clock showed `seconds`.
     pub(super) fn push(&mut self, operation: Option<Operation>, model: Model, seconds: i64) {
         let syncs = match &operation {
-            None => true,
-            Some(operation) => matches!(operation, Operation::Fsync { .. } | Operation::Syncfs),
+            None | Some(Operation::Syncfs) => true,
+            Some(Operation::Fsync { slot }) => model.ino_of(&Object::Open(*slot)).is_some(),
+            Some(_) => false,
         };
         let number = self.states.len();
         self.synced.push(if syncs { number } else { self.synced[number - 1] });

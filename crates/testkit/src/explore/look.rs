@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use lodefs_core::{Fs, NewInode, NewKind, fsck};
+use lodefs_core::{Flags, Fs, NewInode, NewKind, fsck};
 use lodefs_layout::BLOCK_SIZE;
 use lodefs_layout::geometry::Geometry;
 use lodefs_pmem::{Domain, Medium};
@@ -157,6 +157,9 @@ impl Looker {
 fn use_it(fs: &Arc<Fs>) -> lodefs_core::Result<()> {
     const NAME: &[u8] = b"made after the crash";
     let root = fs.root()?;
+    if fs.attr(&root)?.flags.intersects(Flags::IMMUTABLE | Flags::APPEND) {
+        fs.set_flags(&root, Flags::empty(), None)?;
+    }
     let new = NewInode { kind: NewKind::File, perm: 0o600, umask: 0, uid: 0, gid: 0 };
     let refused_for_space = |error: &lodefs_core::Error| {
         matches!(error, lodefs_core::Error::Refused(Errno::NOSPC)) && fs.space().blocks_available < 32

@@ -72,7 +72,8 @@ impl Comparison<'_> {
         for (path, ino) in names {
             let seen = &self.view.entries[path];
             if let Some(pages) = self.view.files.get(&seen.status.ino) {
-                self.compare_content(*ino, pages, seen.status.size)
+                let in_steps = steps.is_some_and(|steps| steps.ino == *ino);
+                self.compare_content(*ino, pages, seen.status.size, in_steps)
                     .map_err(|fault| format!("{path}: {fault}"))?;
             }
         }
@@ -143,8 +144,8 @@ impl Comparison<'_> {
         self.history.state(number).model.content_of(ino)
     }
 
-    /// Compares the content of a file of `size` bytes.
-    fn compare_content(&self, ino: u64, pages: &Pages, size: u64) -> Result<(), String> {
+    /// Compares the content of a file of `size` bytes. A change in steps may have got to any byte.
+    fn compare_content(&self, ino: u64, pages: &Pages, size: u64, in_steps: bool) -> Result<(), String> {
         let versions: Vec<&Content> =
             (self.number..=self.last).filter_map(|number| self.content(number, ino)).collect();
         let Some(first) = versions.first() else { return Err("the model has no content for it".to_owned()) };
@@ -154,7 +155,7 @@ impl Comparison<'_> {
             if first.size() == size && shown == first.page(number).unwrap_or(&ZEROS) {
                 continue;
             }
-            compare_page(number, shown, size, &versions)?;
+            compare_page(number, shown, size, &versions, in_steps)?;
         }
         Ok(())
     }
@@ -168,13 +169,14 @@ fn compare_page(
     shown: &[u8; PAGE as usize],
     size: u64,
     versions: &[&Content],
+    in_steps: bool,
 ) -> Result<(), String> {
     let start = number * PAGE;
     let used = size.saturating_sub(start).min(PAGE) as usize;
     for at in (0..used).step_by(WORD) {
         let end = (at + WORD).min(used);
         let word = &shown[at..end];
-        if !is_of_some_version(word, number, at, versions) {
+        if !is_of_some_version(word, number, at, versions, in_steps) {
             let expected = versions[0].page(number).unwrap_or(&ZEROS);
             let leaked =
                 if is_poison(word) { ", which nobody wrote there: old contents of the medium" } else { "" };
@@ -188,7 +190,7 @@ fn compare_page(
     Ok(())
 }
 
-fn is_of_some_version(word: &[u8], number: u64, at: usize, versions: &[&Content]) -> bool {
+fn is_of_some_version(word: &[u8], number: u64, at: usize, versions: &[&Content], in_steps: bool) -> bool {
     let start = number * PAGE + at as u64;
     let end = start + word.len() as u64;
     let bytes = |version: &Content| -> Vec<u8> {
@@ -197,10 +199,10 @@ fn is_of_some_version(word: &[u8], number: u64, at: usize, versions: &[&Content]
     if versions.iter().any(|version| version.size() >= end && bytes(version) == word) {
         return true;
     }
-    if !versions.iter().any(|version| (start + 1..end).contains(&version.size())) {
+    if !in_steps && !versions.iter().any(|version| (start + 1..end).contains(&version.size())) {
         return false;
     }
-    // Where a version ends within the word, what is behind its end is of another one.
+    // Where a version or a step ends within the word, what is behind its end is of another one.
     (0..word.len()).all(|index| {
         let within = |version: &&&Content| version.size() > start + index as u64;
         versions.iter().filter(within).any(|version| bytes(version)[index] == word[index])

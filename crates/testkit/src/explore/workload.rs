@@ -11,9 +11,11 @@ use serde::{Deserialize, Serialize};
 use super::history::History;
 use super::stage::{POISON, Stage};
 use crate::engine::EngineTarget;
+use crate::generate::Generator;
 use crate::memory_file::MemoryFile;
 use crate::model::{EPOCH_SECONDS, Leniency, Model};
 use crate::operation::{Object, Operation};
+use crate::profile::Profile;
 use crate::rng::Rng;
 use crate::target::{Reply, Target as _};
 
@@ -37,6 +39,32 @@ pub struct Workload {
     pub closes: bool,
     /// The operations.
     pub operations: Vec<Operation>,
+}
+
+/// Size of the volumes that workloads are done on by default: so small that they fill up.
+const SIZE: u64 = 1 << 20;
+
+impl Workload {
+    /// These operations on a furnished volume.
+    pub fn furnished(domain: Domain, operations: Vec<Operation>) -> Self {
+        Self {
+            domain,
+            size: SIZE,
+            stage: Stage::Furnished,
+            fillers: 0,
+            threads: false,
+            ticks: 0,
+            closes: true,
+            operations,
+        }
+    }
+
+    /// `count` operations on an empty volume that follow from `seed`; every other one is done by a new thread each.
+    pub fn random(domain: Domain, seed: u64, count: usize) -> Self {
+        let operations = Generator::new(seed, Profile::LODEFS).take(count).collect();
+        let threads = seed % 2 == 1;
+        Self { stage: Stage::Empty, threads, ticks: seed, ..Self::furnished(domain, operations) }
+    }
 }
 
 /// Domains by their names.
@@ -94,6 +122,8 @@ impl Actors {
         let last = self.seconds.last().copied().unwrap_or(EPOCH_SECONDS);
         let seconds = if moves { last + 1 } else { last };
         self.clock.store(nanoseconds(seconds), Ordering::Relaxed);
+        // The model does not count every operation: the time of one that it has not counted gives way.
+        self.seconds.truncate(self.model.clock() + 1);
         self.seconds.resize(self.model.clock() + 2, seconds);
         seconds
     }

@@ -316,7 +316,7 @@ impl Repair {
     fn edit_inode(&self, ino: Ino, edit: impl FnOnce(&mut InodeSlot)) -> Result<()> {
         let mut tx = Tx::begin(&self.fs)?;
         self.edit_inode_in(&mut tx, ino, edit)?;
-        if tx.is_empty() { Ok(()) } else { tx.commit() }
+        tx.commit()
     }
 
     /// The slot of an inode, whatever is in it.
