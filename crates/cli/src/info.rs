@@ -94,6 +94,12 @@ fn read_superblock(path: &Path) -> anyhow::Result<VolumeInfo> {
     })
 }
 
+/// Date and time of a second since 1970, in UTC; the number if that is no date.
+fn date_text(second: i64) -> String {
+    jiff::Timestamp::from_second(second)
+        .map_or_else(|_| format!("{second} s after 1970"), |time| time.to_string())
+}
+
 /// The report for a person.
 fn as_text(report: &Report) -> String {
     let mut text = String::new();
@@ -106,7 +112,7 @@ fn as_text(report: &Report) -> String {
     line("uuid", &report.uuid);
     line("state", &state_text(report.state));
     line("format", &format_args!("version {}{}", report.format_version, features_text(report)));
-    line("created", &format_args!("{} s after 1970 (UTC)", report.created_s));
+    line("created", &date_text(report.created_s));
     line("size", &bytes_text(report.size));
     line("blocks", &format_args!("of {} bytes", report.block_size));
     line("journal", &format_args!("{} in {} lanes", format_size(report.journal_size), report.journal_lanes));

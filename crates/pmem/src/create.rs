@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
-use rustix::fs::{FallocateFlags, Mode, OFlags, fallocate, ftruncate};
+use rustix::fs::{FallocateFlags, Mode, OFlags, fallocate, fstatvfs, ftruncate};
 use rustix::io::Errno;
 
 use crate::error::MediumError;
@@ -62,6 +62,12 @@ fn lock_empty(path: &Path, file: File) -> Result<LockedFile, MediumError> {
 
 fn give_size(file: &File, size: u64, reserve: Reserve) -> Result<(), Errno> {
     if reserve == Reserve::Full && size > 0 {
+        // Or else what others have on the host would run out of space until the attempt is given up.
+        let host = fstatvfs(file)?;
+        let is_limited = host.f_blocks > 0;
+        if is_limited && host.f_bfree.saturating_mul(host.f_frsize) < size {
+            return Err(Errno::NOSPC);
+        }
         match fallocate(file, FallocateFlags::empty(), 0, size) {
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
             done => return done,
