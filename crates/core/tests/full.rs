@@ -153,3 +153,25 @@ fn what_cannot_be_done_changes_nothing() {
         assert_eq!(fs.space().blocks_free, before);
     }
 }
+
+#[test]
+fn a_large_write_takes_scattered_free_blocks() {
+    const SIZE: usize = 8 << 20;
+    for domain in DOMAINS {
+        let fs = new_fs(24 << 20, domain);
+        let root = fs.root().unwrap();
+        let (files, _) = fill(&fs, &root, 4096);
+        for i in (0..files).step_by(2) {
+            fs.unlink(&root, &name(i)).unwrap();
+        }
+        fs.sync().unwrap();
+        let file = fs.create(&root, b"large", &FILE).unwrap();
+        let content: Vec<u8> = (0..SIZE).map(|i| (i / 4096) as u8).collect();
+        assert_eq!(fs.write(&file, 0, &content, false).unwrap(), SIZE);
+        let mut read = vec![0; SIZE];
+        assert_eq!(fs.read(&file, 0, &mut read).unwrap(), SIZE);
+        assert!(read == content, "the content is damaged");
+        fs.fallocate(&file, Fallocate::Allocate { keep_size: false }, SIZE as u64, 1 << 20).unwrap();
+        assert_eq!(fs.attr(&file).unwrap().size, SIZE as u64 + (1 << 20));
+    }
+}
