@@ -9,6 +9,8 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use common::{Workbench, can_mount, fail, info, lodefs, mount_line, succeed, wait_for_end};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 
 #[test]
@@ -419,6 +421,24 @@ fn programs_see_a_posix_file_system() {
     drop(orphan);
     drop(sparse);
     drop((one, other));
+    mounted.unmount();
+}
+
+#[test]
+fn a_program_that_runs_is_not_emptied() {
+    if !can_mount() {
+        return;
+    }
+    let bench = Workbench::new();
+    let mounted = bench.mount(&[]);
+    let program = mounted.path("sleep");
+    fs::copy("/bin/sleep", &program).unwrap();
+    let size = fs::metadata(&program).unwrap().len();
+    let mut running = Command::new(&program).arg("1000").spawn().unwrap();
+    let refused = rustix::fs::open(&program, OFlags::RDONLY | OFlags::TRUNC, Mode::empty()).unwrap_err();
+    assert_eq!((refused, fs::metadata(&program).unwrap().len()), (Errno::TXTBSY, size));
+    running.kill().unwrap();
+    running.wait().unwrap();
     mounted.unmount();
 }
 

@@ -138,6 +138,9 @@ impl Filesystem for Adapter {
         _: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
+        // Emptying a file by its name is an open with O_TRUNC for the most part: the times of an empty one move then, too.
+        let empties = size == Some(0) && handle.is_none();
+        let mtime = mtime.or(empties.then_some(TimeOrNow::Now));
         let mut change = SetAttr {
             perm: mode.map(|mode| mode & S_PERM),
             uid,
@@ -256,8 +259,8 @@ impl Filesystem for Adapter {
         reply_empty(reply, outcome);
     }
 
-    fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        match self.run("open", |served| served.open_file(request, ino, flags)) {
+    fn open(&self, _: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        match self.run("open", |served| served.open_file(ino, flags)) {
             Ok(()) => reply.opened(NO_HANDLE, OPENED),
             Err(errno) => reply.error(errno),
         }

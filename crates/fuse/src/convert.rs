@@ -14,7 +14,6 @@ const IO_SIZE: u32 = 4096;
 // Flags of open(2), fallocate(2), lseek(2) and setxattr(2) as they stand in requests. They are the kernel's, not
 // those of a C library.
 const O_APPEND: i32 = 0o2000;
-const O_TRUNC: i32 = 0o1000;
 const FALLOC_KEEP_SIZE: i32 = 0x01;
 const FALLOC_PUNCH_HOLE: i32 = 0x02;
 const FALLOC_ZERO_RANGE: i32 = 0x10;
@@ -125,11 +124,10 @@ fn seconds(duration: Duration) -> i64 {
 }
 
 pub(crate) fn open_intent(flags: OpenFlags) -> OpenIntent {
-    let truncate = flags.0 & O_TRUNC != 0;
     OpenIntent {
-        write: truncate || flags.acc_mode() != OpenAccMode::O_RDONLY,
+        write: flags.acc_mode() != OpenAccMode::O_RDONLY,
         append: flags.0 & O_APPEND != 0,
-        truncate,
+        truncate: false,
     }
 }
 
@@ -239,7 +237,6 @@ mod tests {
         assert_eq!(intent(0), OpenIntent::default());
         assert_eq!(intent(0o1), OpenIntent { write: true, ..Default::default() });
         assert_eq!(intent(0o2002), OpenIntent { write: true, append: true, truncate: false });
-        assert_eq!(intent(O_TRUNC), OpenIntent { write: true, append: false, truncate: true });
     }
 
     #[test]

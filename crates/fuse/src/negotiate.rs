@@ -32,7 +32,6 @@ const WANTED: &[InitFlags] = &[
     // An opened directory has no state here: opendir is answered "never ask again", and listings are cached.
     InitFlags::FUSE_NO_OPENDIR_SUPPORT,
     InitFlags::FUSE_CACHE_SYMLINKS,
-    InitFlags::FUSE_ATOMIC_O_TRUNC,
     InitFlags::FUSE_ASYNC_READ,
     InitFlags::FUSE_ASYNC_DIO,
     InitFlags::FUSE_BIG_WRITES,
@@ -42,6 +41,8 @@ const WANTED: &[InitFlags] = &[
     // An inode can be found by its number and generation alone, so file handles survive a dropped cache.
     InitFlags::FUSE_EXPORT_SUPPORT,
     InitFlags::FUSE_HAS_IOCTL_DIR,
+    // Not FUSE_ATOMIC_O_TRUNC: with it, opening a program that runs with O_RDONLY | O_TRUNC empties it here before the
+    // kernel finds that it runs, and refuses.
 ];
 
 /// Bytes in the longest name.

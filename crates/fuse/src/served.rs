@@ -99,20 +99,9 @@ impl Served {
         self.found(node)
     }
 
-    pub(crate) fn open_file(&self, request: &Request, ino: INodeNo, flags: OpenFlags) -> Result<()> {
-        let node = self.node(ino)?;
-        let intent = convert::open_intent(flags);
-        self.fs.check_open(&node, intent)?;
-        if intent.truncate {
-            let change = SetAttr {
-                size: Some(0),
-                by_handle: true,
-                drop_privileges: caller::drops_privileges(request),
-                ..SetAttr::default()
-            };
-            self.fs.set_attr(&node, &change)?;
-        }
-        Ok(())
+    /// The kernel truncates with a request of its own.
+    pub(crate) fn open_file(&self, ino: INodeNo, flags: OpenFlags) -> Result<()> {
+        self.fs.check_open(&self.node(ino)?, convert::open_intent(flags))
     }
 
     /// Adds entries from `from` on until the reply is full.

@@ -63,13 +63,14 @@ impl Profile {
             blind_at_end: false,
             exist_for_not_empty: false,
             flags_last: false,
+            emptying_touches: false,
         },
     };
     /// lodefs through its mount: the FUSE library has no request for `O_TMPFILE`.
     pub const MOUNT: Self = Self {
         name: "mount",
         tmpfile: false,
-        leniency: Leniency { flags_last: true, ..Self::LODEFS.leniency },
+        leniency: Leniency { flags_last: true, emptying_touches: true, ..Self::LODEFS.leniency },
         ..Self::LODEFS
     };
     /// XFS, by which the model was made: it only has shorter symbolic links, and its own way with ENOTEMPTY.

@@ -38,6 +38,8 @@ pub struct Leniency {
     /// Whether the kernel, which does not know the immutable and append-only flags of a FUSE file system, may find another
     /// reason to refuse before the file system is asked.
     pub flags_last: bool,
+    /// Whether emptying a file by its name moves its times even if it was empty.
+    pub emptying_touches: bool,
     /// Whether the file system under test may run out of space.
     pub out_of_space: bool,
 }
