@@ -5,7 +5,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail};
 use lodefs_fuse::mountinfo::{Mount, mount_at};
@@ -21,6 +21,9 @@ use crate::report::{self, Report};
 /// How often the volume's lock is looked at while the server is waited for.
 const INTERVAL: Duration = Duration::from_millis(10);
 
+/// How long a mount that is in use may still become free: programs that only look at it, like df(1), are quick.
+const PATIENCE: Duration = Duration::from_millis(500);
+
 /// Processes that a message names; more would be no help.
 const HOLDERS_NAMED: usize = 5;
 
@@ -30,10 +33,20 @@ pub(crate) fn run(arguments: &UmountArguments) -> anyhow::Result<()> {
     let mount = lodefs_mount_at(&target)?;
     // A dead server does not answer, and needs no waiting for.
     let report = report::of_mount(&mount.target).ok();
-    unmount(&mount.target, arguments.lazy).map_err(|error| name_holders(&mount.target, error))?;
+    unmount_patiently(&mount.target, arguments.lazy).map_err(|error| name_holders(&mount.target, error))?;
     match report {
         Some(report) if !arguments.lazy => wait_until_closed(&report),
         _ => Ok(()),
+    }
+}
+
+fn unmount_patiently(target: &Path, lazy: bool) -> Result<(), MountError> {
+    let start = Instant::now();
+    loop {
+        match unmount(target, lazy) {
+            Err(MountError::Busy(_)) if start.elapsed() < PATIENCE => std::thread::sleep(INTERVAL),
+            done => return done,
+        }
     }
 }
 
