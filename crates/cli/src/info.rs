@@ -108,7 +108,9 @@ fn as_text(report: &Report) -> String {
         let _ = writeln!(text, "{name:<12} {value}");
     };
     line("volume", &report.volume.display());
-    line("label", &if report.label.is_empty() { "(none)" } else { report.label.as_str() });
+    // Whoever made the image chose the label; a terminal must not obey it.
+    let label = report.label.escape_debug();
+    line("label", &if report.label.is_empty() { "(none)".to_owned() } else { label.to_string() });
     line("uuid", &report.uuid);
     line("state", &state_text(report.state));
     line("format", &format_args!("version {}{}", report.format_version, features_text(report)));

@@ -42,7 +42,7 @@ fn file_size(path: &Path, arguments: &MkfsArguments) -> anyhow::Result<Option<u6
         }
         (Occupant::Nobody | Occupant::EmptyFile(0), size, _) => Ok(size),
         (Occupant::Volume(label), _, false) => {
-            let label = if label.is_empty() { String::new() } else { format!(" '{label}'") };
+            let label = if label.is_empty() { String::new() } else { format!(" '{}'", label.escape_debug()) };
             bail!(
                 "{name}: holds a lodefs volume{label} already; choose another path, or lose it with --force"
             )

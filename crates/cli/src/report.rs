@@ -10,7 +10,7 @@ use lodefs_core::{Fs, SpaceUse, VolumeInfo};
 use lodefs_fuse::REPORT_ATTRIBUTE;
 use lodefs_fuse::mountinfo::{Mount, mounts};
 use lodefs_pmem::DomainReport;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use uuid::Uuid;
 
 /// The most bytes that an extended attribute can have.
@@ -20,6 +20,7 @@ const ATTRIBUTE_SIZE_MAX: usize = 1 << 16;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Report {
     /// Absolute path.
+    #[serde(serialize_with = "as_text")]
     pub(crate) volume: PathBuf,
     pub(crate) uuid: Uuid,
     pub(crate) label: String,
@@ -89,12 +90,18 @@ pub(crate) struct Space {
 pub(crate) struct MountReport {
     pub(crate) pid: u32,
     pub(crate) source: String,
+    #[serde(serialize_with = "as_text")]
     pub(crate) directory: PathBuf,
     pub(crate) read_only: bool,
     pub(crate) writeback: bool,
     pub(crate) dax: String,
     pub(crate) attach: String,
     pub(crate) commit_s: u64,
+}
+
+/// A path as JSON has it: what is not UTF-8 in it is replaced.
+fn as_text<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&path.to_string_lossy())
 }
 
 impl Report {

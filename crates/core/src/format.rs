@@ -5,7 +5,7 @@
 
 use lodefs_layout::geometry::{Geometry, VOLUME_SIZE_MAX, VOLUME_SIZE_MIN};
 use lodefs_layout::inode::{InodeSlot, SLOT_SIZE};
-use lodefs_layout::inode_map::{self, CHUNK_BLOCKS};
+use lodefs_layout::inode_map;
 use lodefs_layout::saved_bitmap;
 use lodefs_layout::state::{CLEAN, State};
 use lodefs_layout::superblock::{MAGIC, Region, Superblock};
@@ -73,8 +73,7 @@ pub(crate) fn format(medium: &Medium, options: &FormatOptions) -> Result<()> {
     }
 
     let root_chunk = geometry.data.start.get();
-    flushed =
-        flushed.and(wipe(medium, Region { start: U64::new(root_chunk), blocks: U64::new(CHUNK_BLOCKS) })?);
+    flushed = flushed.and(wipe(medium, Region { start: U64::new(root_chunk), blocks: U64::new(1) })?);
     // What follows replaces parts of what was wiped.
     let _in_order = medium.fence(flushed);
     let root = root_slot(options, now).sealed(ROOT_INO, seed);
@@ -131,14 +130,14 @@ fn first_state(geometry: &Geometry) -> State {
     let mut state = State::new(FIRST_UPDATE, 1);
     state.flags = U32::new(CLEAN);
     state.used_inodes = U64::new(1);
-    state.free_blocks = U64::new(geometry.data.blocks.get() - CHUNK_BLOCKS);
+    state.free_blocks = U64::new(geometry.data.blocks.get() - 1);
     state
 }
 
 /// Saves a bitmap in which all is free but the fixed regions and the first chunk of inodes.
 fn write_bitmap(medium: &Medium, geometry: &Geometry, seed: Seed) -> Result<Flushed> {
     let mut flushed = Medium::nothing_flushed();
-    let used_until = geometry.data.start.get() + CHUNK_BLOCKS;
+    let used_until = geometry.data.start.get() + 1;
     let is_used = |block: u64| block < used_until || block >= geometry.total_blocks - 1;
     for index in 0..geometry.saved_bitmap.blocks.get() {
         let mut words = [U64::ZERO; saved_bitmap::WORDS];

@@ -15,7 +15,7 @@ use crate::inode::cache::{InodeCache, Node};
 use crate::inode::table::InodeTable;
 use crate::journal::{CleanCounters, Journal};
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
-use crate::types::{Ino, SpaceUse};
+use crate::types::{Ino, Kind, SpaceUse};
 use crate::volume::{self, Volume, VolumeInfo};
 use crate::{bitmap, recovery};
 
@@ -103,12 +103,15 @@ impl Fs {
         let mut opened = recovery::open(&volume, options.read_only)?;
         let orphans = std::mem::take(&mut opened.orphans);
         let fs = Arc::new(Self::assemble(volume, opened, options));
-        fs.node(Ino::ROOT).map_err(|error| match error {
-            Error::Refused(_) => {
-                Error::Corrupt { object: "root directory".into(), fault: "it does not exist" }
-            }
+        let damaged = |fault| Error::Corrupt { object: "root directory".into(), fault };
+        let root = fs.node(Ino::ROOT).map_err(|error| match error {
+            Error::Refused(_) => damaged("it does not exist"),
             other => other,
         })?;
+        if root.kind() != Kind::Directory {
+            return Err(damaged("it is not a directory"));
+        }
+        drop(root);
         if !options.read_only {
             for orphan in orphans {
                 if let Err(error) = fs.reclaim_orphan(orphan) {
@@ -218,7 +221,8 @@ impl Fs {
         let shape = &self.volume.shape;
         let blocks = shape.data_end - shape.data_start;
         let used = self.table.used();
-        let inodes = shape.inode_chunks_max * lodefs_layout::inode_map::CHUNK_INODES;
+        // Number zero is none.
+        let inodes = shape.inode_chunks_max * lodefs_layout::inode_map::CHUNK_INODES - 1;
         SpaceUse {
             block_size: lodefs_layout::BLOCK_SIZE,
             blocks,

@@ -4,7 +4,7 @@
 //! looked at once. Either way nothing is changed but what the journal's records say, until the new state is stored.
 
 use lodefs_layout::inode::{INLINE_SIZE, InodeSlot, SLOT_SIZE};
-use lodefs_layout::inode_map::{CHUNK_BLOCKS, CHUNK_INODES, Found};
+use lodefs_layout::inode_map::{CHUNK_INODES, Found};
 use lodefs_layout::state::State;
 
 use crate::alloc::{BlockAllocator, Builder, Run};
@@ -84,8 +84,12 @@ fn from_scan(volume: &Volume) -> Result<(BlockAllocator, InodeTable, Scan)> {
 
 fn scan_chunk(volume: &Volume, chunk: u64, builder: &mut Builder, scan: &mut Scan) -> Result<()> {
     let damaged = |fault| Error::Corrupt { object: format!("inode map entry {chunk}"), fault };
-    let Found::At(block) = table::find_chunk(volume, chunk)? else { return Err(damaged("wrong checksum")) };
-    let run = Run { start: block, blocks: CHUNK_BLOCKS };
+    let block = match table::find_chunk(volume, chunk)? {
+        Found::At(block) => block,
+        Found::Gone => return Ok(()),
+        Found::Damaged | Found::Absent => return Err(damaged("wrong checksum")),
+    };
+    let run = Run { start: block, blocks: 1 };
     if !volume.holds(run) {
         return Err(damaged("it points outside of the volume"));
     }

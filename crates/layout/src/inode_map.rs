@@ -1,7 +1,7 @@
 //! The inode map: where each chunk of inodes lies.
 //!
-//! Inode `i` is slot `i % 256` of chunk `i / 256`; a chunk is 16 adjacent blocks. Chunks are added when needed and
-//! never given back. A crash can tear no entry: it is written through the journal.
+//! Inode `i` is slot `i % 16` of chunk `i / 16`; a chunk is one block. Chunks are added when needed, and given back when
+//! all their inodes are free; their numbers are used again. A crash can tear no entry: it is written through the journal.
 
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -10,9 +10,7 @@ use crate::checksum::Seed;
 use crate::{BLOCK_SIZE, inode};
 
 /// Inodes in a chunk.
-pub const CHUNK_INODES: u64 = 256;
-/// Blocks in a chunk of inodes.
-pub const CHUNK_BLOCKS: u64 = CHUNK_INODES * inode::SLOT_SIZE as u64 / BLOCK_SIZE;
+pub const CHUNK_INODES: u64 = BLOCK_SIZE / inode::SLOT_SIZE as u64;
 /// Bytes in an entry.
 pub const ENTRY_SIZE: u64 = size_of::<Entry>() as u64;
 
@@ -20,7 +18,7 @@ pub const ENTRY_SIZE: u64 = size_of::<Entry>() as u64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct Entry {
-    /// First block of the chunk.
+    /// The chunk's block; zero if it was given back.
     pub block: U64,
     crc: U32,
     /// Unused, zero.
@@ -32,19 +30,26 @@ const _: () = assert!(size_of::<Entry>() == 16);
 /// What an entry says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// There is no such chunk yet.
+    /// There is no such chunk yet, nor any behind it.
     Absent,
-    /// The chunk starts at this block.
+    /// The chunk was given back.
+    Gone,
+    /// The chunk is this block.
     At(u64),
     /// The entry's checksum is wrong.
     Damaged,
 }
 
 impl Entry {
-    /// The entry for chunk `index`, which starts at `block`.
+    /// The entry for chunk `index`, which is `block`.
     pub fn new(index: u64, block: u64, seed: Seed) -> Self {
         let crc = seed.crc(index, &block.to_le_bytes());
         Self { block: U64::new(block), crc: U32::new(crc), reserved: U32::ZERO }
+    }
+
+    /// The entry for chunk `index` when it was given back.
+    pub fn gone(index: u64, seed: Seed) -> Self {
+        Self::new(index, 0, seed)
     }
 
     /// Interprets the entry of chunk `index`.
@@ -52,8 +57,13 @@ impl Entry {
         if self.as_bytes().iter().all(|byte| *byte == 0) {
             return Found::Absent;
         }
-        let block = self.block.get();
-        if *self == Self::new(index, block, seed) { Found::At(block) } else { Found::Damaged }
+        match self.block.get() {
+            block if *self != Self::new(index, block, seed) => Found::Damaged,
+            // The root is in the first one.
+            0 if index == 0 => Found::Damaged,
+            0 => Found::Gone,
+            block => Found::At(block),
+        }
     }
 }
 

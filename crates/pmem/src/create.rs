@@ -78,7 +78,8 @@ fn give_size(file: &File, size: u64, reserve: Reserve) -> Result<(), Errno> {
 
 fn size_error(path: &Path, size: u64, errno: Errno) -> MediumError {
     match errno {
-        Errno::NOSPC | Errno::DQUOT | Errno::FBIG => {
+        Errno::FBIG => MediumError::TooLarge { path: path.to_path_buf(), size },
+        Errno::NOSPC | Errno::DQUOT => {
             MediumError::NoSpace { path: path.to_path_buf(), size, source: errno.into() }
         }
         _ => io_error(path, "give it its size", errno.into()),

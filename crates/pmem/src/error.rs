@@ -63,6 +63,14 @@ pub enum MediumError {
         /// What the host answered.
         source: io::Error,
     },
+    /// The host's file system has no files of this size.
+    #[error("{path}: the file system there cannot hold a file of {size} bytes; create it smaller, or elsewhere", path = .path.display())]
+    TooLarge {
+        /// The file that was to be created.
+        path: PathBuf,
+        /// The size it was to have, in bytes.
+        size: u64,
+    },
     /// `LODEFS_FORCE_DOMAIN` holds something else than the name of a domain.
     #[error("LODEFS_FORCE_DOMAIN: {0}")]
     BadForcedDomain(#[from] UnknownDomain),

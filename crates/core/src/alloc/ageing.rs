@@ -8,7 +8,7 @@ use super::{BlockAllocator, Builder, Purpose, Request, Run};
 const TOTAL_BLOCKS: u64 = 1 << 20;
 const FULL_PERCENT: u64 = 70;
 const FILES_WRITTEN_AT_ONCE: usize = 4;
-const INODE_CHUNK_BLOCKS: u64 = 16;
+const INODE_CHUNK_BLOCKS: u64 = 1;
 /// How often files are deleted and others written. The volume is written anew about 15 times.
 const ROUNDS: usize = 240;
 /// The last rounds are measured.

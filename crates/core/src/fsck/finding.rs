@@ -105,19 +105,19 @@ codes! {
 
     MapEntryDamaged "map-entry-damaged" Map Error Asked
         "an entry of the inode map is damaged"
-        "its inodes are looked for on the volume; if they are not found, the entry gets empty ones"
+        "its inodes are looked for on the volume; if they are not found, they count as given back"
     MapEntryRange "map-entry-range" Map Error Asked
         "an entry of the inode map points outside of the volume"
-        "its inodes are looked for on the volume; if they are not found, the entry gets empty ones"
+        "its inodes are looked for on the volume; if they are not found, they count as given back"
     MapEntryTaken "map-entry-taken" Map Error Asked
         "an entry of the inode map points to blocks of another entry"
-        "its inodes are looked for on the volume; if they are not found, the entry gets empty ones"
+        "its inodes are looked for on the volume; if they are not found, they count as given back"
     MapEntryWrong "map-entry-wrong" Map Error Asked
         "an entry of the inode map points to blocks that hold none of its inodes"
-        "its inodes are looked for on the volume; if they are not found, the entry gets empty ones"
+        "its inodes are looked for on the volume; if they are not found, they count as given back"
     MapGap "map-gap" Map Error Asked
         "entries of the inode map are missing before others"
-        "their inodes are looked for on the volume; what is not found is filled with empty ones"
+        "their inodes are looked for on the volume; what is not found counts as given back"
 
     InodeChecksum "inode-checksum" Inode Error Asked
         "an inode has a wrong checksum" "it is kept if all of its content makes sense, or else cleared"
@@ -434,6 +434,10 @@ pub(super) enum Value {
     Unused,
     /// The size of attributes that do not exist.
     XattrSize,
+    /// Flags that do not exist: nobody could change the others.
+    Flags,
+    /// An owner or a group that nobody can be: nobody could remove it.
+    Owner,
 }
 
 #[cfg(test)]

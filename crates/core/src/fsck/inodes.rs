@@ -7,7 +7,10 @@ use zerocopy::IntoBytes;
 use super::finding::{Code, Finding, Object, Place, Value};
 use super::survey::{DirectoryFacts, Standing, Survey};
 use crate::error::Result;
-use crate::types::{Ino, Kind, S_IFMT, S_PERM};
+use crate::types::{Flags, Ino, Kind, S_IFMT, S_PERM};
+
+/// What system calls take for "leave it as it is", so that nobody can have this number.
+pub(super) const NOBODY: u32 = u32::MAX;
 
 impl Survey<'_> {
     /// First look at a slot: can it be believed, and which metadata does it own?
@@ -124,6 +127,12 @@ impl Survey<'_> {
         }
         if slot.xattr_block.get() == 0 && slot.xattr_size.get() != 0 {
             report(Value::XattrSize, "size of attributes that it has not".into());
+        }
+        if !Flags::all().contains(Flags::from_bits_retain(slot.xflags.get())) {
+            report(Value::Flags, format!("flags {:#x}", slot.xflags.get()));
+        }
+        if slot.uid.get() == NOBODY || slot.gid.get() == NOBODY {
+            report(Value::Owner, "an owner or a group that is none".into());
         }
         if *slot != without_unused(kind, slot) {
             report(Value::Unused, "fields that inodes of its type do not use".into());

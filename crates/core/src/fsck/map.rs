@@ -4,7 +4,7 @@
 
 use lodefs_layout::BLOCK_SIZE;
 use lodefs_layout::inode::InodeSlot;
-use lodefs_layout::inode_map::{CHUNK_BLOCKS, CHUNK_INODES, ENTRY_SIZE, Entry, Found};
+use lodefs_layout::inode_map::{CHUNK_INODES, ENTRY_SIZE, Entry, Found};
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::finding::{Code, Finding, Object};
@@ -52,6 +52,7 @@ impl Survey<'_> {
     fn look_at_map_entry(&mut self, index: u64, found: Found) -> Result<()> {
         let chunk = match found {
             Found::At(start) => self.claim_chunk(index, start)?,
+            Found::Gone => Chunk::Gone,
             Found::Damaged | Found::Absent => {
                 self.report_lost(Code::MapEntryDamaged, index, 1, "wrong checksum");
                 Chunk::Lost
@@ -62,7 +63,7 @@ impl Survey<'_> {
     }
 
     fn claim_chunk(&mut self, index: u64, start: u64) -> Result<Chunk> {
-        let run = Run { start, blocks: CHUNK_BLOCKS };
+        let run = Run { start, blocks: 1 };
         let fault = if !self.volume.holds(run) {
             Some((Code::MapEntryRange, format!("block {start}")))
         } else if self.claims.used.contains_any(run) {
@@ -83,7 +84,7 @@ impl Survey<'_> {
 
     /// Whether what is at `start` can be chunk `index`: it holds one of its inodes, or nothing at all.
     fn holds_inodes(&self, index: u64, start: u64) -> Result<bool> {
-        let mut slots = InodeSlot::new_vec_zeroed(CHUNK_INODES as usize).expect("64 KiB of memory");
+        let mut slots = InodeSlot::new_vec_zeroed(CHUNK_INODES as usize).expect("4 KiB of memory");
         self.volume.medium.read_meta(offset_of(start), slots.as_mut_bytes())?;
         let is_blank = slots.as_bytes().iter().all(|byte| *byte == 0);
         let mut all = (index * CHUNK_INODES..).zip(&slots);

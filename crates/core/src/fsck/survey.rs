@@ -16,7 +16,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use lodefs_layout::inode::InodeSlot;
-use lodefs_layout::inode_map::{CHUNK_BLOCKS, CHUNK_INODES};
+use lodefs_layout::inode_map::CHUNK_INODES;
 use lodefs_layout::state::State;
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -105,7 +105,9 @@ pub(super) struct Complete {
 pub(super) enum Chunk {
     /// Its map entry cannot be used.
     Lost,
-    /// It starts at this block.
+    /// It was given back.
+    Gone,
+    /// It is this block.
     At(u64, Box<[InodeFacts]>),
 }
 
@@ -221,7 +223,7 @@ impl<'v> Survey<'v> {
     /// What is known about an inode number.
     pub(super) fn known(&mut self, ino: Ino) -> Known<'_> {
         match self.chunks.get_mut((ino.0 / CHUNK_INODES) as usize) {
-            None => Known::Absent,
+            None | Some(Chunk::Gone) => Known::Absent,
             Some(Chunk::Lost) => Known::Unknown,
             Some(Chunk::At(_, facts)) => Known::Facts(&mut facts[(ino.0 % CHUNK_INODES) as usize]),
         }
@@ -247,7 +249,7 @@ impl<'v> Survey<'v> {
         phase: Phase,
         mut visit: impl FnMut(&mut Self, Ino, &InodeSlot) -> Result<()>,
     ) -> Result<()> {
-        let mut slots = InodeSlot::new_vec_zeroed(CHUNK_INODES as usize).expect("64 KiB of memory");
+        let mut slots = InodeSlot::new_vec_zeroed(CHUNK_INODES as usize).expect("4 KiB of memory");
         for index in 0..self.chunks.len() as u64 {
             self.step(phase, index);
             let Chunk::At(block, _) = self.chunks[index as usize] else { continue };
@@ -283,7 +285,7 @@ impl<'v> Survey<'v> {
     /// Inodes in use.
     pub(super) fn used_inodes(&self) -> u64 {
         let chunks = self.chunks.iter().map(|chunk| match chunk {
-            Chunk::Lost => 0,
+            Chunk::Lost | Chunk::Gone => 0,
             Chunk::At(_, facts) => {
                 facts.iter().filter(|facts| facts.standing != Standing::Free).count() as u64
             }
@@ -311,7 +313,7 @@ impl<'v> Survey<'v> {
     /// Where chunk `index` is, if that is known.
     pub(super) fn chunk_run(&self, index: usize) -> Option<Run> {
         match self.chunks.get(index) {
-            Some(Chunk::At(start, _)) => Some(Run { start: *start, blocks: CHUNK_BLOCKS }),
+            Some(Chunk::At(start, _)) => Some(Run { start: *start, blocks: 1 }),
             _ => None,
         }
     }

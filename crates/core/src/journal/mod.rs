@@ -213,6 +213,11 @@ impl Journal {
         Ok(())
     }
 
+    /// The last sequence number that was drawn.
+    pub(crate) fn last_seq(&self) -> u64 {
+        self.seq.load(Ordering::Relaxed)
+    }
+
     /// Checkpoints everything recorded so far.
     pub(crate) fn checkpoint_all(&self, volume: &Volume) -> Result<()> {
         let generation = self.keeper.lock().state.generation.get();

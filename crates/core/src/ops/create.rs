@@ -27,7 +27,7 @@ struct TakenIno<'f> {
 impl Drop for TakenIno<'_> {
     fn drop(&mut self) {
         if !self.used {
-            self.fs.table.give_back(self.ino);
+            self.fs.table.give_back(self.fs, self.ino);
         }
     }
 }
@@ -126,7 +126,9 @@ impl Fs {
         let kind = new.kind.kind();
         let slot = &mut draft.slot;
         slot.ino = U64::new(ino.0);
-        slot.generation = U32::new(old.generation.get().wrapping_add(1));
+        // In a new chunk, numbers may be used again that were in one before: sequence numbers are never lower than theirs.
+        let last = if old.ino.get() == 0 { self.journal.last_seq() as u32 } else { old.generation.get() };
+        slot.generation = U32::new(last.wrapping_add(1));
         slot.uid = U32::new(new.uid);
         slot.gid = U32::new(new.gid);
         let mut perm = new.perm & S_PERM;

@@ -77,7 +77,7 @@ impl Fs {
         locked.state.extents = None;
         locked.state.nodes.clear();
         self.cache.remove(locked.inode);
-        self.table.give_back(locked.inode.ino);
+        self.table.give_back(self, locked.inode.ino);
     }
 }
 

@@ -185,7 +185,16 @@ impl Image {
         self.superblock().inode_map.start.get() * BLOCK_SIZE + chunk * ENTRY_SIZE
     }
 
-    /// The first block of a chunk of inodes.
+    /// Number of chunks of inodes, with those that have been given back.
+    pub(crate) fn chunks(&self) -> u64 {
+        let mut chunk = 0;
+        while self.get::<Entry>(self.map_at(chunk)).interpret(chunk, self.seed()) != Found::Absent {
+            chunk += 1;
+        }
+        chunk
+    }
+
+    /// The block of a chunk of inodes.
     pub(crate) fn chunk(&self, chunk: u64) -> u64 {
         match self.get::<Entry>(self.map_at(chunk)).interpret(chunk, self.seed()) {
             Found::At(block) => block,

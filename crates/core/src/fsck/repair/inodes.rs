@@ -10,10 +10,10 @@ use crate::blob;
 use crate::error::{Error, Result};
 use crate::extents::store;
 use crate::fsck::finding::{Code, Place, Value};
-use crate::fsck::inodes::without_unused;
+use crate::fsck::inodes::{NOBODY, without_unused};
 use crate::inode::SetTimes;
 use crate::tx::Tx;
-use crate::types::{Ino, Kind, S_IFMT, S_PERM};
+use crate::types::{Flags, Ino, Kind, S_IFMT, S_PERM};
 use crate::xattr_set::XattrSet;
 
 const _: () = assert!(size_of::<InodeSlot>() == SLOT_SIZE);
@@ -71,6 +71,14 @@ impl Repair {
             }
             Value::Size => slot.size = U64::new(size),
             Value::XattrSize => slot.xattr_size = U32::ZERO,
+            Value::Flags => slot.xflags = U32::new(slot.xflags.get() & Flags::all().bits()),
+            Value::Owner => {
+                for number in [&mut slot.uid, &mut slot.gid] {
+                    if number.get() == NOBODY {
+                        *number = U32::ZERO;
+                    }
+                }
+            }
             Value::Unused => {
                 if let Some(kind) = Kind::from_mode(slot.mode.get()) {
                     *slot = without_unused(kind, slot);

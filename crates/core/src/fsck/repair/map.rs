@@ -5,22 +5,20 @@ use std::collections::HashMap;
 
 use lodefs_layout::BLOCK_SIZE;
 use lodefs_layout::inode::{InodeSlot, SLOT_SIZE};
-use lodefs_layout::inode_map::{CHUNK_BLOCKS, CHUNK_INODES, ENTRY_SIZE, Entry};
+use lodefs_layout::inode_map::{CHUNK_INODES, ENTRY_SIZE, Entry};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::{Applied, Repair};
-use crate::alloc::{Purpose, Request, Run};
+use crate::alloc::{Purpose, Request};
 use crate::error::Result;
 use crate::fsck::directories::read_block;
 use crate::fsck::finding::{Code, Finding, Object, Outcome};
 use crate::tx::{Tx, offset_of};
 
-/// Inodes in a block.
-const BLOCK_INODES: u64 = BLOCK_SIZE / SLOT_SIZE as u64;
-
 impl Repair {
-    /// Finds the chunks of these entries again. Those that are not found get empty chunks, but only when all others are
-    /// in their place: the blocks of inodes that are still to be found look free.
+    /// Finds the chunks of these entries again. Those that are not found count as given back; but the first chunk, which
+    /// the root is in, is made anew. That waits until all others are in their place: the blocks of inodes that are still
+    /// to be found look free.
     pub(super) fn find_chunks_again(&mut self, first: u64, count: u64) -> Result<Applied> {
         if self.found_chunks.is_none() {
             self.found_chunks = Some(self.look_for_chunks()?);
@@ -30,7 +28,7 @@ impl Repair {
             (first..first + count).filter_map(|index| Some((index, *found.get(&index)?))).collect();
         let none_anywhere = found.is_empty();
         for (index, block) in &here {
-            self.put_entry(*index, *block)?;
+            self.put_entry(Entry::new(*index, *block, self.fs.volume.seed), *index)?;
         }
         if here.len() as u64 == count {
             return Ok(Applied::Done);
@@ -42,7 +40,10 @@ impl Repair {
             return Ok(Applied::Later);
         }
         for index in first..first + count {
-            self.add_empty_chunk(index)?;
+            match index {
+                0 => self.add_first_chunk()?,
+                _ => self.put_entry(Entry::gone(index, self.fs.volume.seed), index)?,
+            }
         }
         Ok(Applied::Done)
     }
@@ -51,25 +52,24 @@ impl Repair {
         offset_of(self.fs.volume.shape.inode_map_start) + index * ENTRY_SIZE
     }
 
-    fn put_entry(&self, index: u64, block: u64) -> Result<()> {
+    fn put_entry(&self, entry: Entry, index: u64) -> Result<()> {
         let mut tx = Tx::begin(&self.fs)?;
-        tx.put(self.entry_at(index), Entry::new(index, block, self.fs.volume.seed).as_bytes());
-        tx.commit()
+        tx.put(self.entry_at(index), entry.as_bytes());
+        tx.commit()?;
+        self.fs.table.forget_chunk(index);
+        Ok(())
     }
 
-    fn add_empty_chunk(&self, index: u64) -> Result<()> {
+    fn add_first_chunk(&self) -> Result<()> {
         let mut tx = Tx::begin(&self.fs)?;
-        let request = Request {
-            blocks: CHUNK_BLOCKS,
-            goal: None,
-            align: None,
-            contiguous: true,
-            purpose: Purpose::Metadata,
-        };
+        let request =
+            Request { blocks: 1, goal: None, align: None, contiguous: true, purpose: Purpose::Metadata };
         let run = tx.allocate(&request)?;
         tx.zero_fresh(offset_of(run.start), run.blocks * BLOCK_SIZE)?;
-        tx.put(self.entry_at(index), Entry::new(index, run.start, self.fs.volume.seed).as_bytes());
-        tx.commit()
+        tx.put(self.entry_at(0), Entry::new(0, run.start, self.fs.volume.seed).as_bytes());
+        tx.commit()?;
+        self.fs.table.forget_chunk(0);
+        Ok(())
     }
 
     /// Looks through all blocks that nobody owns for inodes of chunks that the map does not know, and returns the place
@@ -86,11 +86,8 @@ impl Repair {
                 let slot = InodeSlot::read_from_bytes(raw).expect("chunks have the size of a slot");
                 let ino = slot.ino.get();
                 let (chunk, index) = (ino / CHUNK_INODES, ino % CHUNK_INODES);
-                let start = block.checked_sub(index / BLOCK_INODES);
-                let fits =
-                    index % BLOCK_INODES == i && self.is_wanted(chunk) && slot.is_valid(ino, volume.seed);
-                if let Some(start) = start.filter(|start| fits && self.is_free(*start)) {
-                    *votes.entry((chunk, start)).or_default() += 1;
+                if index == i && self.is_wanted(chunk) && slot.is_valid(ino, volume.seed) {
+                    *votes.entry((chunk, block)).or_default() += 1;
                 }
             }
         }
@@ -108,11 +105,6 @@ impl Repair {
         self.lost_chunks.contains(&chunk) || self.missing_chunks.contains(&chunk)
     }
 
-    fn is_free(&self, start: u64) -> bool {
-        let run = Run { start, blocks: CHUNK_BLOCKS };
-        self.fs.volume.holds(run) && (start..run.end()).all(|block| !self.used.contains(block))
-    }
-
     /// Finds chunks again that names lead to and of which even the entries at the end of the map are gone.
     pub(super) fn restore_missing(&mut self, chunks: u64) -> Result<bool> {
         if self.missing_chunks.is_empty() {
@@ -121,7 +113,7 @@ impl Repair {
         let found = self.look_for_chunks()?;
         let mut count = 0;
         while let Some(block) = found.get(&(chunks + count)) {
-            self.put_entry(chunks + count, *block)?;
+            self.put_entry(Entry::new(chunks + count, *block, self.fs.volume.seed), chunks + count)?;
             count += 1;
         }
         if count == 0 {

@@ -96,13 +96,16 @@ fn a_slot_whose_type_was_wiped_is_not_taken_for_a_free_one() {
 
 #[test]
 fn inode_value() {
-    let edits: [(&'static str, Edit); 7] = [
+    let edits: [(&'static str, Edit); 10] = [
         ("/other", |slot| slot.mode = (slot.mode.get() | 0x4000_0000).into()),
         ("/other", |slot| slot.times_ns[2] = 1_000_000_000.into()),
         ("/empty", |slot| slot.size = (1 << 63).into()),
         ("/other", |slot| slot.rdev = 9.into()),
         ("/empty", |slot| slot.xattr_size = 9.into()),
         ("/fifo", |slot| slot.size = 9.into()),
+        ("/other", |slot| slot.xflags = 0x1008.into()),
+        ("/other", |slot| slot.uid = u32::MAX.into()),
+        ("/other", |slot| slot.gid = u32::MAX.into()),
         ("/link", |slot| slot.inline[90] = 1),
     ];
     for (path, edit) in edits {
