@@ -84,7 +84,7 @@ acls() {
 }
 
 fio_verify() {
-    fio --name=v --directory="$1" --rw=randrw --bs=4k --size=16m --verify=crc32c --verify_fatal=1 --ioengine="$2" --fsync=32 --randseed=1
+    fio --name=v --directory="$1" --rw=randrw --bs=4k --size=16m --verify=crc32c --verify_fatal=1 --ioengine="$2" --verify_state_save=0 --fsync=32 --randseed=1
 }
 
 mkdir "$scratch/memory"

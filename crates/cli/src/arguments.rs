@@ -105,16 +105,17 @@ pub(crate) struct MountArguments {
 const OPTIONS_HELP: &str = "\
 Mount options, separated by commas:
   ro, rw               forbid or allow changes
-  dax=inode            files whose DAX flag is set are direct (default)
-  dax=always|never     all files are, or none
-  writeback            let the kernel hold back written data; faster, but it is lost if the server dies
-  commit=SECONDS       on volumes that need msync: what is done is durable after this time (default 5)
-  attach=WHO           who may map the volume's memory: owner (default), group or none
+  dax=inode            files whose DAX flag is set are direct (default; has no effect yet)
+  dax=always|never     all files are, or none (has no effect yet)
+  writeback            let the kernel hold back written data: faster, but lost if the server dies
+  commit=SECONDS       on `page` volumes, what is done is durable after this time (0: the default, 5)
+  attach=WHO           who may map the volume's memory: owner (default), group, none (no effect yet)
   allow_other          everybody may use the mount (default for root)
   allow_root           root may, beside the owner
   fsname=NAME          what /proc/mounts shows as source (default: VOLUME as given)
   nosuid, nodev, noexec, noatime, sync, dirsync and their opposites, as in mount(8)
-  remount              change ro and the options of the line before, of a mounted volume";
+  remount              as root: change the options of the line before, and make a volume read-only, or
+                       writable again that was mounted so";
 
 #[derive(Debug, Args)]
 pub(crate) struct UmountArguments {

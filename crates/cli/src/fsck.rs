@@ -61,7 +61,7 @@ fn check_or_repair(arguments: &FsckArguments) -> anyhow::Result<Report> {
 
 /// Asks whether a remedy that loses something is to be applied. No answer means no.
 fn ask(finding: &Finding) -> bool {
-    eprint!("{finding}\n  {}? [y/N] ", finding.code.remedy());
+    eprint!("{finding}\n  remedy: {}\n  apply it? [y/N] ", finding.code.remedy());
     let mut answer = String::new();
     let is_answered = io::stderr().flush().and_then(|()| io::stdin().lock().read_line(&mut answer)).is_ok();
     is_answered && matches!(answer.trim(), "y" | "Y" | "yes")

@@ -228,7 +228,8 @@ fn kill_again_and_again(place: &TempDir, domain: Option<&str>) {
         drop(mounted);
         succeed(lodefs(["fsck"]).arg(&volume));
     }
-    eprintln!("{rounds} kills, {operations} operations that had returned, nothing lost");
+    let name = volume.display();
+    eprintln!("{name} ({domain:?}): {rounds} kills, {operations} operations that had returned, nothing lost");
 }
 
 #[test]

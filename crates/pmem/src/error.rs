@@ -12,7 +12,7 @@ use crate::domain::{Domain, MediumKind, UnknownDomain};
 #[non_exhaustive]
 pub enum MediumError {
     /// There is nothing at the path.
-    #[error("{path}: there is no such file or device; check the path, or create the volume first", path = .path.display())]
+    #[error("{path}: there is no such file, device or directory; check the path, or create the volume first", path = .path.display())]
     NotFound {
         /// Where it was looked for.
         path: PathBuf,
@@ -20,7 +20,7 @@ pub enum MediumError {
         source: io::Error,
     },
     /// The host does not let this process open it.
-    #[error("{path}: not permitted; run as a user who may open it, or open it read-only", path = .path.display())]
+    #[error("{path}: not permitted; run as a user who may open it (a user's mount is closed to root unless mounted with allow_root)", path = .path.display())]
     Permission {
         /// What was to be opened.
         path: PathBuf,

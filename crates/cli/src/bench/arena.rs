@@ -71,6 +71,13 @@ impl Arena {
         Ok(arena)
     }
 
+    /// Whether it is on tmpfs.
+    pub(crate) fn is_tmpfs(&self) -> bool {
+        /// From `linux/magic.h`.
+        const TMPFS_MAGIC: u64 = 0x0102_1994;
+        rustix::fs::statfs(&self.root).is_ok_and(|host| host.f_type.cast_unsigned() == TMPFS_MAGIC)
+    }
+
     /// Its directory.
     pub(crate) fn root(&self) -> &Path {
         &self.root

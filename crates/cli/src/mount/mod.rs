@@ -48,7 +48,10 @@ pub(crate) fn run(arguments: &MountArguments) -> anyhow::Result<ExitCode> {
         log::to_background(arguments.log.as_deref())?;
         serve::run(&request, launch::announce).inspect_err(|error| tracing::error!("{error:#}"))?;
     } else if arguments.foreground {
-        log::to_terminal();
+        match &arguments.log {
+            Some(file) => log::to_background(Some(file))?,
+            None => log::to_terminal(),
+        }
         serve::run(&request, || Ok(()))?;
     } else {
         return launch::run(arguments, &request);
