@@ -333,7 +333,9 @@ fn the_foreground_serves_until_it_is_unmounted() {
         return;
     }
     let bench = Workbench::new();
-    let mut server = bench.mount_command(&["--foreground"]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut command = lodefs(["mount", "--create", Workbench::SIZE, "--foreground"]);
+    command.arg(bench.volume()).arg(bench.directory());
+    let mut server = command.stderr(Stdio::piped()).spawn().unwrap();
     let mut messages = server.stderr.take().unwrap();
     while mount_line_if_any(&bench).is_none() {
         assert!(server.try_wait().unwrap().is_none(), "ended at once");
