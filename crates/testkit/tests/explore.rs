@@ -3,14 +3,6 @@
 use lodefs_pmem::Domain;
 use lodefs_testkit::explore::{Explorer, Failure, Request, Thoroughness, Workload, representatives};
 
-/// Few images for each crash point: every fence, all or nothing or one line of what is pending, and some at random.
-const QUICK: Thoroughness =
-    Thoroughness { exhaustive_max: 8, singles_max: 4, random: 4, stores_between: 4, recoveries: 2 };
-
-/// Fewer still, for long workloads.
-const QUICKEST: Thoroughness =
-    Thoroughness { exhaustive_max: 4, singles_max: 2, random: 2, stores_between: 20, recoveries: 200 };
-
 /// Operations in a long workload.
 const LONG: usize = 100;
 
@@ -29,7 +21,7 @@ fn every_single_operation_survives_every_crash() {
     let mut explorer = Explorer::default();
     for domain in Domain::ALL {
         for (seed, operation) in (0..).zip(representatives()) {
-            explore(&mut explorer, &Workload::furnished(domain, vec![operation]), QUICK, seed);
+            explore(&mut explorer, &Workload::furnished(domain, vec![operation]), Thoroughness::QUICK, seed);
         }
     }
     println!("{:?}", explorer.statistics());
@@ -43,7 +35,7 @@ fn long_random_workloads_survive_crashes() {
     let mut explorer = Explorer::default();
     for seed in seeds {
         for domain in Domain::ALL {
-            explore(&mut explorer, &Workload::random(domain, seed, LONG), QUICKEST, seed);
+            explore(&mut explorer, &Workload::random(domain, seed, LONG), Thoroughness::QUICKEST, seed);
         }
     }
     println!("{:?}", explorer.statistics());

@@ -8,9 +8,6 @@ use lodefs_testkit::explore::{
     Explorer, Failure, Request, Thoroughness, Violation, Workload, representatives,
 };
 
-const THOROUGHNESS: Thoroughness =
-    Thoroughness { exhaustive_max: 32, singles_max: 8, random: 8, stores_between: 10, recoveries: 20 };
-
 /// Long workloads that are tried on each mutant.
 const RANDOM: u64 = 16;
 /// Operations in each of them.
@@ -28,8 +25,12 @@ fn workloads(domain: Domain) -> Vec<Workload> {
 }
 
 fn explore_without(explorer: &mut Explorer, workload: &Workload, call: Call) -> Result<(), Violation> {
-    let request =
-        Request { failure: Failure::Power, thoroughness: THOROUGHNESS, seed: 0, drop_at: Some(call) };
+    let request = Request {
+        failure: Failure::Power,
+        thoroughness: Thoroughness::THOROUGH,
+        seed: 0,
+        drop_at: Some(call),
+    };
     explorer.explore(workload, request)
 }
 

@@ -14,6 +14,7 @@
 //! What is left out: an image that was looked at before, with the same bytes; and, of images that recovery makes the
 //! same wherever metadata and data are, all but one ([`Statistics`] counts both).
 
+mod case;
 mod history;
 mod look;
 mod oracle;
@@ -31,6 +32,7 @@ use self::run::Run;
 use self::workload::{Bases, Recorded};
 use crate::crash::{self, Call};
 
+pub use self::case::CrashCase;
 pub use self::stage::{Stage, representatives};
 pub use self::workload::Workload;
 
@@ -55,7 +57,7 @@ impl Failure {
 }
 
 /// How thoroughly images are made and looked at.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Thoroughness {
     /// All images of a moment are made if they are not more than this.
     pub exhaustive_max: usize,
@@ -67,6 +69,20 @@ pub struct Thoroughness {
     pub stores_between: u64,
     /// The recovery of one in so many images is explored as well. Zero: of none.
     pub recoveries: u64,
+}
+
+impl Thoroughness {
+    /// Few images for each crash point: every fence, all or nothing or one line of what is pending, and some at random.
+    pub const QUICK: Self =
+        Self { exhaustive_max: 8, singles_max: 4, random: 4, stores_between: 4, recoveries: 2 };
+
+    /// Fewer still, for long workloads.
+    pub const QUICKEST: Self =
+        Self { exhaustive_max: 4, singles_max: 2, random: 2, stores_between: 20, recoveries: 200 };
+
+    /// Many, for short workloads.
+    pub const THOROUGH: Self =
+        Self { exhaustive_max: 32, singles_max: 8, random: 8, stores_between: 10, recoveries: 20 };
 }
 
 /// What was looked at.

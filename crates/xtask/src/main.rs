@@ -1,0 +1,26 @@
+//! Long tests of lodefs, as commands: `cargo xtask crash`.
+
+mod crash;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", about = "Long tests of lodefs")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Explore the crashes in many workloads
+    Crash(crash::Arguments),
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    match Arguments::parse().command {
+        Command::Crash(arguments) => crash::run(&arguments),
+    }
+}
