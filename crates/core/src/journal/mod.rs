@@ -199,8 +199,11 @@ impl Journal {
             explained = write_state(volume, keeper, &explained, |state| state.committed_seq = U64::new(seq))?;
         }
         let (settled, at_home) = volume.medium.settle(staged, &explained)?;
-        let _void =
-            write_state(volume, keeper, &at_home, |state| state.generation = U64::new(next_generation))?;
+        let _void = write_state(volume, keeper, &at_home, |state| {
+            state.generation = U64::new(next_generation);
+            // So that no later life of the volume draws these numbers again.
+            state.committed_seq = U64::new(seq);
+        })?;
         keeper.synced_activity = activity;
         let lanes = self.all_lanes();
         let mut still_dirty = DirtyRanges::default();
