@@ -364,6 +364,7 @@ fn an_ordinary_user_can_mount() {
     // In a mount namespace of its own, where the device is open to everybody, as it is outside of containers.
     let script = r#"
         mknod -m 666 "$2/fuse" c 10 229 && mount --bind "$2/fuse" /dev/fuse && cp "$1" "$2/lodefs" && chmod 755 "$2/lodefs" && cd "$2" &&
+        ./lodefs mount --create 16M roots.vol r
         setpriv --reuid=65534 --regid=65534 --clear-groups sh -ec '
             ./lodefs mount --create 16M own.vol m
             echo content > m/file
@@ -375,7 +376,9 @@ fn an_ordinary_user_can_mount() {
             cat m/file
             fusermount3 -u m
             ./lodefs info own.vol
-        '"#;
+            ./lodefs umount r 2>&1 || true
+        '
+        ./lodefs umount r"#;
     let output = Command::new("unshare")
         .args(["-m", "sh", "-ec", script, "sh", env!("CARGO_BIN_EXE_lodefs")])
         .arg(bench.path(""))
@@ -383,8 +386,15 @@ fn an_ordinary_user_can_mount() {
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{output:?}");
-    for part in ["65534 755", "own.vol ", "fuse.lodefs rw,nosuid,nodev,", "user_id=65534", "content", "clean"]
-    {
+    for part in [
+        "65534 755",
+        "own.vol ",
+        "fuse.lodefs rw,nosuid,nodev,",
+        "user_id=65534",
+        "content",
+        "clean",
+        "by another user",
+    ] {
         assert!(text.contains(part), "no '{part}' in {text}");
     }
 }

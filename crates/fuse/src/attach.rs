@@ -54,6 +54,9 @@ pub enum MountError {
     /// This process may not mount.
     #[error("{}: not permitted to mount; this needs CAP_SYS_ADMIN (or, for ordinary users, fusermount3)", .0.display())]
     Permission(PathBuf),
+    /// It was mounted by another user.
+    #[error("{}: mounted by another user; unmount it as that user, or as root", .0.display())]
+    NotYours(PathBuf),
     /// The kernel refused for another reason.
     #[error("{}: the kernel refused to mount: {source}; see its log (dmesg)", target.display())]
     Refused {

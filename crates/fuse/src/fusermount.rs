@@ -19,6 +19,7 @@ use rustix::net::{
 };
 
 use crate::attach::{MountError, SUBTYPE};
+use crate::mountinfo;
 use crate::options::{Allow, MountOptions};
 
 const PROGRAM: &str = "fusermount3";
@@ -85,7 +86,9 @@ pub(crate) fn detach(target: &Path, lazy: bool) -> Result<(), MountError> {
     Err(if message.contains("busy") {
         MountError::Busy(target.into())
     } else if message.contains("not found") {
-        MountError::NotMounted(target.into())
+        // It looks only for mounts of the user who asks.
+        let is_there = mountinfo::mount_at(target).is_ok_and(|mount| mount.is_some());
+        if is_there { MountError::NotYours(target.into()) } else { MountError::NotMounted(target.into()) }
     } else {
         MountError::Fusermount { target: target.into(), message }
     })
