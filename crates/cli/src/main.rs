@@ -30,6 +30,7 @@ mod volume;
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -97,7 +98,11 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Says what went wrong, in one line.
+/// Says what went wrong, in one line. Whoever reads the output only up to a point knows that.
 fn complain(error: &anyhow::Error) {
+    let is_closed = |cause: &io::Error| cause.kind() == io::ErrorKind::BrokenPipe;
+    if error.chain().filter_map(|cause| cause.downcast_ref()).any(is_closed) {
+        return;
+    }
     eprintln!("lodefs: {}", format!("{error:#}").replace('\n', " "));
 }
