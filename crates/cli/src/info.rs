@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read, Write as _};
 use std::path::Path;
 
 use anyhow::{Context, bail};
@@ -22,9 +22,9 @@ pub(crate) fn run(arguments: &InfoArguments) -> anyhow::Result<()> {
     let path = arguments.path.as_path();
     let (report, fault) = if path.is_dir() { (of_directory(path)?, None) } else { of_volume(path)? };
     if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        writeln!(io::stdout(), "{}", serde_json::to_string_pretty(&report)?)?;
     } else {
-        print!("{}", as_text(&report));
+        write!(io::stdout(), "{}", as_text(&report))?;
     }
     fault.map_or(Ok(()), Err)
 }

@@ -1,6 +1,7 @@
 //! `lodefs mkfs`: makes a volume, and never overwrites anything unasked.
 
 use std::fs::OpenOptions;
+use std::io::{self, Write as _};
 use std::path::Path;
 
 use anyhow::{Context, anyhow, bail};
@@ -29,7 +30,7 @@ pub(crate) fn run(arguments: &MkfsArguments) -> anyhow::Result<()> {
         reserve: if arguments.sparse { Reserve::Sparse } else { Reserve::Full },
     };
     let medium = volume::make(&new)?;
-    println!("{}: {}, {}", path.display(), format_size(medium.size()), medium.report());
+    writeln!(io::stdout(), "{}: {}, {}", path.display(), format_size(medium.size()), medium.report())?;
     Ok(())
 }
 

@@ -29,6 +29,8 @@ mod targets;
 mod threads;
 mod work;
 
+use std::io::{self, Write as _};
+
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -49,9 +51,9 @@ pub(crate) fn run(arguments: &BenchArguments) -> anyhow::Result<()> {
     arena.remove_on_signals()?;
     let figures = measure(&planned, &effort, &arena, !arguments.json)?;
     if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&figures)?);
+        writeln!(io::stdout(), "{}", serde_json::to_string_pretty(&figures)?)?;
     } else {
-        println!("{}", figure::table(&figures));
+        writeln!(io::stdout(), "{}", figure::table(&figures))?;
     }
     Ok(())
 }
@@ -79,7 +81,12 @@ fn measure(
 ) -> anyhow::Result<Vec<Figure>> {
     let embedded = Embedded::new(arena, effort)?;
     if talks {
-        println!("volumes: on {}; durability domain {}", arena.description(), embedded.fs().domain());
+        writeln!(
+            io::stdout(),
+            "volumes: on {}; durability domain {}",
+            arena.description(),
+            embedded.fs().domain()
+        )?;
     }
     let mounts = if planned.iter().any(|(way, _)| *way == Way::Mount) {
         Some(Mounts::new(arena, effort)?)
