@@ -2,6 +2,7 @@
 
 use lodefs_pmem::Domain;
 use lodefs_testkit::explore::{Explorer, Failure, Request, Thoroughness, Workload, representatives};
+use lodefs_testkit::operation::{AllocateMode, Object, Operation, Slot};
 
 /// Operations in a long workload.
 const LONG: usize = 100;
@@ -25,6 +26,16 @@ fn every_single_operation_survives_every_crash() {
         }
     }
     println!("{:?}", explorer.statistics());
+}
+
+/// What is behind the end of a file is part of it again when a power failure takes back that it was made shorter.
+#[test]
+fn a_hole_behind_the_end_of_a_file_leaves_no_trace() {
+    let shorter = Operation::Truncate { object: Object::Path("a".into()), size: 1 };
+    let (slot, mode) = (Slot(0), AllocateMode::PunchHole);
+    let hole = Operation::Fallocate { slot, mode, offset: 1, size: 1 };
+    let workload = Workload::furnished(Domain::Page, vec![shorter, hole]);
+    explore(&mut Explorer::default(), &workload, Thoroughness::QUICK, 0);
 }
 
 #[test]

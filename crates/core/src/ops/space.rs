@@ -140,8 +140,10 @@ impl Fs {
         self.allocate_range(locked, offset, end, keep_size)
     }
 
-    /// Zeroes bytes `[from, to)` where they have blocks.
+    /// Zeroes bytes `[from, to)` of the file where they have blocks. What is behind its end is not touched: it means nothing,
+    /// unless a power failure makes the file as long again as it was.
     fn zero_mapped(&self, tx: &mut Tx<'_>, locked: &mut LockedInode<'_>, from: u64, to: u64) -> Result<()> {
+        let to = to.min(locked.slot.size.get());
         let map = locked.state.extents(&self.volume, locked.inode.ino)?;
         let mut at = from;
         while at < to {
