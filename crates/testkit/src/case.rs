@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::Context as _;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::operation::Operation;
@@ -29,15 +30,25 @@ impl Case {
             self.seed,
             lines?.join(",\n")
         );
-        fs::write(path, text).with_context(|| format!("cannot save the case as {}", path.display()))
+        write(path, &text)
     }
 
     /// Reads what [`Case::save`] has written.
     pub fn load(path: &Path) -> anyhow::Result<Self> {
-        let text =
-            fs::read_to_string(path).with_context(|| format!("cannot read the case {}", path.display()))?;
-        serde_json::from_str(&text).with_context(|| format!("{} is not a case", path.display()))
+        read(path)
     }
+}
+
+/// Writes a case of any sort.
+pub(crate) fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    fs::write(path, text).with_context(|| format!("cannot save the case as {}", path.display()))
+}
+
+/// Reads a case of any sort.
+pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
+    let text =
+        fs::read_to_string(path).with_context(|| format!("cannot read the case {}", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("{} is not a case", path.display()))
 }
 
 #[cfg(test)]

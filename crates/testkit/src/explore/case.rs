@@ -1,12 +1,11 @@
 //! A workload, and everything that decides what is explored of it: to be run, made small, saved and run again.
 
-use std::fs;
 use std::path::Path;
 
-use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
 use super::{Explorer, Failure, Request, Thoroughness, Violation, Workload};
+use crate::case;
 use crate::minimise::minimise;
 
 /// What is explored.
@@ -63,8 +62,7 @@ impl CrashCase {
     /// # Errors
     /// If the file cannot be written.
     pub fn save(&self, path: &Path) -> anyhow::Result<()> {
-        let text = serde_json::to_string_pretty(self)?;
-        fs::write(path, text).with_context(|| format!("cannot save the case as {}", path.display()))
+        case::write(path, &serde_json::to_string_pretty(self)?)
     }
 
     /// Reads what [`CrashCase::save`] has written.
@@ -72,9 +70,7 @@ impl CrashCase {
     /// # Errors
     /// If the file cannot be read, or is no such case.
     pub fn load(path: &Path) -> anyhow::Result<Self> {
-        let text =
-            fs::read_to_string(path).with_context(|| format!("cannot read the case {}", path.display()))?;
-        serde_json::from_str(&text).with_context(|| format!("{} is not a case", path.display()))
+        case::read(path)
     }
 }
 
