@@ -113,6 +113,7 @@ impl Medium {
     pub fn read(&self, at: u64, into: &mut [u8]) -> Result<(), MediumError> {
         match self.shared.span(at, into.len()) {
             Ok(span) => {
+                self.log_read(at, into.len());
                 span.copy_out(into);
                 Ok(())
             }
@@ -125,6 +126,7 @@ impl Medium {
     pub fn read_meta(&self, at: u64, into: &mut [u8]) -> Result<(), MediumError> {
         match self.metadata().span(at, into.len()) {
             Ok(span) => {
+                self.log_read(at, into.len());
                 span.copy_out(into);
                 Ok(())
             }

@@ -89,7 +89,7 @@ impl Medium {
 
     /// Like [`anonymous`](Self::anonymous), with a log of everything done to the medium.
     pub fn recording(size: u64, domain: Domain) -> Result<(Self, Recording), MediumError> {
-        Ok(recorded(Self::anonymous(size, domain)?))
+        Ok(recorded(Self::anonymous(size, domain)?, Recording::default()))
     }
 
     /// Like [`from_image`](Self::from_image), with a log of everything done to the medium after.
@@ -98,12 +98,16 @@ impl Medium {
         domain: Domain,
         access: Access,
     ) -> Result<(Self, Recording), MediumError> {
-        Ok(recorded(Self::from_image(image, domain, access)?))
+        Ok(recorded(Self::from_image(image, domain, access)?, Recording::default()))
+    }
+
+    /// This medium with a log of everything that is done to it from now on, and of what is read of it.
+    pub fn watched(self) -> (Self, Recording) {
+        recorded(self, Recording::with_reads())
     }
 }
 
-fn recorded(mut medium: Medium) -> (Medium, Recording) {
-    let recording = Recording::default();
+fn recorded(mut medium: Medium, recording: Recording) -> (Medium, Recording) {
     medium.recording = Some(recording.clone());
     (medium, recording)
 }

@@ -61,6 +61,13 @@ pub enum What {
         /// The call that did it.
         location: &'static Location<'static>,
     },
+    /// Bytes were read. Only in logs that were asked for with reads ([`Medium::watched`](crate::Medium::watched)).
+    Read {
+        /// First byte.
+        at: u64,
+        /// Number of bytes.
+        size: u64,
+    },
     /// A position that the program marked, with its number.
     Mark(u64),
 }
@@ -69,12 +76,25 @@ pub enum What {
 #[derive(Clone, Debug, Default)]
 pub struct Recording {
     events: Arc<Mutex<Vec<Event>>>,
+    with_reads: bool,
 }
 
 impl Recording {
+    pub(crate) fn with_reads() -> Self {
+        Self { events: Arc::default(), with_reads: true }
+    }
+
     /// The events since the start or the last call.
     pub fn take(&self) -> Vec<Event> {
         std::mem::take(&mut *self.events.lock())
+    }
+
+    /// Logs that bytes are read, if that was asked for.
+    #[cold]
+    pub(crate) fn log_read(&self, at: u64, size: u64) {
+        if self.with_reads {
+            drop(self.log(What::Read { at, size }));
+        }
     }
 
     /// Logs an event. It must be carried out while the result lives: until then no other is logged.

@@ -166,6 +166,14 @@ impl Medium {
     pub(crate) fn log(&self, what: impl FnOnce() -> What) -> Option<Held<'_>> {
         self.recording.as_ref().map(|recording| recording.log(what()))
     }
+
+    /// Logs that bytes are read, if this medium is recorded with its reads.
+    #[inline]
+    pub(crate) fn log_read(&self, at: u64, size: usize) {
+        if let Some(recording) = &self.recording {
+            recording.log_read(at, size as u64);
+        }
+    }
 }
 
 fn store_event(piece: Piece<'_>, non_temporal: bool) -> What {

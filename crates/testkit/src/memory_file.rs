@@ -68,6 +68,11 @@ impl MemoryFile {
         Ok(bytes)
     }
 
+    /// Replaces the bytes from `at` on.
+    pub fn write_at(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(bytes, at)
+    }
+
     /// Replaces all its bytes by `bytes`, of which there must be as many.
     pub fn write(&self, bytes: &[u8]) -> io::Result<()> {
         debug_assert_eq!(bytes.len() as u64, self.size, "a medium keeps its size");

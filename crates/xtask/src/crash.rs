@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use lodefs_pmem::Domain;
 use lodefs_testkit::Operation;
 use lodefs_testkit::explore::{
-    CrashCase, Explorer, Failure, Statistics, Thoroughness, Workload, representatives,
+    CrashCase, Distinct, Explorer, Failure, Statistics, Thoroughness, Workload, representatives,
 };
 use lodefs_testkit::rng::Rng;
 
@@ -149,10 +149,11 @@ fn explore_all(plan: &Plan) -> (Statistics, Failed) {
         ProgressStyle::with_template("{wide_bar} {pos}/{len} workloads, {eta} left")
             .expect("a valid template"),
     );
+    let distinct = Arc::new(Distinct::default());
     let (next, stop) = (AtomicU64::new(0), AtomicBool::new(false));
     let (total, failed) = (Mutex::new(Statistics::default()), Mutex::new(None));
     let work = || {
-        let mut explorer = Explorer::default();
+        let mut explorer = Explorer::counting_in(Arc::clone(&distinct));
         while !stop.load(Ordering::Relaxed) {
             let number = next.fetch_add(1, Ordering::Relaxed);
             if number >= plan.len() {
@@ -177,12 +178,14 @@ fn explore_all(plan: &Plan) -> (Statistics, Failed) {
 }
 
 fn report(statistics: &Statistics, time: Duration) {
-    let Statistics { workloads, moments, images, distinct, examined, recoveries } = *statistics;
+    let Statistics { workloads, moments, images, distinct, recovered, examined, recoveries, recoveries_again } =
+        *statistics;
     println!("workloads               {workloads}");
     println!("crash points            {moments}");
     println!("images                  {images}");
     println!("distinct images         {distinct} (the others have the same bytes as one before)");
+    println!("recovered               {recovered} (the others are the same wherever recovery reads)");
     println!("examined in full        {examined} (the others recover to the same volume as one before)");
-    println!("crashes during recovery {recoveries}");
+    println!("crashes during recovery {recoveries}, and during recovery from those {recoveries_again}");
     println!("distinct images each s  {}", distinct / time.as_secs().max(1));
 }

@@ -7,7 +7,7 @@ use lodefs_core::fsck::{self, Options};
 use lodefs_layout::BLOCK_SIZE;
 use lodefs_layout::extent::ExtentBlockHead;
 use lodefs_pmem::{Access, Domain, Medium};
-use lodefs_testkit::crash::{self, for_each_crash_image};
+use lodefs_testkit::crash::{self, Snapshot, for_each_crash_image};
 
 use crate::image::Image;
 use crate::sample::{Content, SAMPLE, contents};
@@ -27,11 +27,11 @@ fn interrupt(image: &Image, domain: Domain, kept: &str) {
     let moments = log.len();
     let mut images = 0;
     let mut last_position = 0;
-    let _ = for_each_crash_image(image.bytes().to_vec(), &log, &options, |crash| {
+    let _ = for_each_crash_image(&Snapshot::new(image.bytes().to_vec(), 0), &[&log], &options, |crash| {
         // Spread over the whole repair, if it is long.
         if moments < IMAGES_MAX || images == 0 || (crash.position - last_position) * IMAGES_MAX >= moments {
             (images, last_position) = (images + 1, crash.position);
-            verify(&Image::of(crash.bytes.to_vec()), kept, crash.position);
+            verify(&Image::of(crash.bytes().to_vec()), kept, crash.position);
         }
         ControlFlow::<()>::Continue(())
     });

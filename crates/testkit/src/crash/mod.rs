@@ -35,6 +35,10 @@ use lodefs_pmem::{Domain, Event, What};
 use self::choose::Choices;
 use self::image::Image;
 use self::pending::Pending;
+
+pub use self::image::Snapshot;
+pub(crate) use self::image::word_hash;
+pub(crate) use self::pending::{PAGE, WORD};
 use crate::rng::Rng;
 
 /// Which crash images are made.
@@ -76,17 +80,43 @@ impl Options {
 }
 
 /// One image that a crash could leave.
+#[derive(Clone, Copy)]
 pub struct CrashImage<'a> {
     /// The whole medium.
-    pub bytes: &'a [u8],
-    /// Hash of these bytes.
-    pub hash: u64,
+    image: &'a Image,
     /// Number of events of the log that came before the crash.
     pub position: usize,
     /// The last mark before the crash.
     pub last_mark: Option<u64>,
     /// What had been stored and was not durable, and how much of it is there.
     pub undecided: &'a [Undecided],
+}
+
+impl<'a> CrashImage<'a> {
+    /// The whole medium.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.image.shown()
+    }
+
+    /// Hash of the bytes.
+    pub fn hash(&self) -> u64 {
+        self.image.hash()
+    }
+
+    /// Hash of those in the tail of the [`Snapshot`] that came first.
+    pub fn tail_hash(&self) -> u64 {
+        self.image.tail_hash()
+    }
+
+    /// A number for each page of 4096 bytes. Where it is the same in two images, the page is.
+    pub fn page_versions(&self) -> &'a [u64] {
+        self.image.versions()
+    }
+
+    /// The image, to start from.
+    pub fn snapshot(&self) -> Snapshot {
+        self.image.snapshot()
+    }
 }
 
 /// Stores to one place, of which a part is in the image.
@@ -121,18 +151,18 @@ pub struct Statistics {
     pub exhaustive: usize,
 }
 
-/// Makes images that a crash could leave of a medium that held `initial` before the events of `log`, until `visit`
-/// says that it has seen enough.
+/// Makes images that a crash could leave of a medium that was as in `start` before the events of `logs`, one log after the
+/// other, until `visit` says that it has seen enough.
 ///
 /// An image is given once for each mark: after a later mark, more may be expected of the same bytes.
 pub fn for_each_crash_image<B>(
-    initial: Vec<u8>,
-    log: &[Event],
+    start: &Snapshot,
+    logs: &[&[Event]],
     options: &Options,
     visit: impl FnMut(&CrashImage<'_>) -> ControlFlow<B>,
 ) -> ControlFlow<B, Statistics> {
     let mut explorer = Explorer {
-        image: Image::new(initial),
+        image: Image::new(start),
         pending: Pending::new(options.domain),
         options,
         rng: Rng::new(options.seed),
@@ -141,10 +171,10 @@ pub fn for_each_crash_image<B>(
         statistics: Statistics::default(),
         visit,
     };
-    for (position, event) in log.iter().enumerate() {
+    for (position, event) in logs.iter().copied().flatten().enumerate() {
         explorer.event(position, event)?;
     }
-    explorer.moment(log.len())?;
+    explorer.moment(logs.iter().map(|log| log.len()).sum())?;
     ControlFlow::Continue(explorer.statistics)
 }
 
@@ -186,7 +216,7 @@ impl Call {
             What::Flush { location, .. } => (location, Step::Flush),
             What::Fence { location } => (location, Step::Fence),
             What::Sync { location } => (location, Step::Sync),
-            What::Store { .. } | What::Mark(_) => return None,
+            What::Store { .. } | What::Read { .. } | What::Mark(_) => return None,
         };
         Some(Self { location, step })
     }
@@ -232,7 +262,7 @@ impl<B, V: FnMut(&CrashImage<'_>) -> ControlFlow<B>> Explorer<'_, V> {
                 self.moment(position)?;
                 self.pending.fence(event.thread, &mut self.image);
             }
-            What::Fence { .. } => {}
+            What::Fence { .. } | What::Read { .. } => {}
             What::Sync { .. } => {
                 self.moment(position)?;
                 self.pending.sync(&mut self.image);
@@ -257,8 +287,8 @@ impl<B, V: FnMut(&CrashImage<'_>) -> ControlFlow<B>> Explorer<'_, V> {
         self.statistics.moments += 1;
         self.statistics.exhaustive += usize::from(choices.is_exhaustive());
         for choice in choices {
-            let hash = self.image.show(&groups, &choice);
-            if self.seen.insert(hash) {
+            self.image.show(&groups, &choice);
+            if self.seen.insert(self.image.hash()) {
                 self.statistics.images += 1;
                 let undecided: Vec<_> = groups
                     .iter()
@@ -269,15 +299,10 @@ impl<B, V: FnMut(&CrashImage<'_>) -> ControlFlow<B>> Explorer<'_, V> {
                         stores: group.pieces.len(),
                     })
                     .collect();
-                (self.visit)(&CrashImage {
-                    bytes: self.image.shown(),
-                    hash,
-                    position,
-                    last_mark: self.last_mark,
-                    undecided: &undecided,
-                })?;
+                let Self { image, last_mark, visit, .. } = self;
+                visit(&CrashImage { image, position, last_mark: *last_mark, undecided: &undecided })?;
             }
-            self.image.hide(&groups);
+            self.image.hide();
         }
         ControlFlow::Continue(())
     }

@@ -10,10 +10,10 @@ use lodefs_pmem::Domain;
 use super::image::Image;
 
 /// Bytes that are stored whole or not at all, if aligned.
-pub(super) const WORD: u64 = 8;
+pub(crate) const WORD: u64 = 8;
 const LINE: u64 = 64;
 const SECTOR: u64 = 512;
-const PAGE: u64 = 4096;
+pub(crate) const PAGE: u64 = 4096;
 
 /// A part of a store that cannot be torn.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -49,9 +49,9 @@ fn exhaustive(domain: Domain) -> Options {
 /// All images after the mark `after`, of a medium of `size` zeros.
 fn images(log: &Log, size: usize, options: &Options, after: Option<u64>) -> BTreeSet<Vec<u8>> {
     let mut found = BTreeSet::new();
-    let result = for_each_crash_image(vec![0; size], &log.0, options, |image| {
+    let result = for_each_crash_image(&Snapshot::new(vec![0; size], 0), &[&log.0], options, |image| {
         if image.last_mark == after {
-            assert!(found.insert(image.bytes.to_vec()), "an image was given twice: {image:?}");
+            assert!(found.insert(image.bytes().to_vec()), "an image was given twice: {image:?}");
         }
         ControlFlow::<()>::Continue(())
     });
@@ -204,9 +204,9 @@ fn commit_protocol() -> Log {
 
 /// Whether some image breaks the protocol: a flag without its record, or no flag after the mark.
 fn is_broken(log: &Log, options: &Options) -> bool {
-    for_each_crash_image(vec![0; 512], &log.0, options, |image| {
-        let committed = image.bytes[256] == 1;
-        let recorded = image.bytes[..128] == [7; 128];
+    for_each_crash_image(&Snapshot::new(vec![0; 512], 0), &[&log.0], options, |image| {
+        let committed = image.bytes()[256] == 1;
+        let recorded = image.bytes()[..128] == [7; 128];
         let right = if image.last_mark == Some(1) { committed && recorded } else { !committed || recorded };
         if right { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })

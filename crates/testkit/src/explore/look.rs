@@ -1,6 +1,8 @@
 //! Looking at one image: it is opened, which recovers it, looked at, used, checked, closed and opened again.
 
-use std::collections::HashMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -8,33 +10,31 @@ use std::sync::atomic::AtomicU64;
 use lodefs_core::{Flags, Fs, NewInode, NewKind, fsck};
 use lodefs_layout::BLOCK_SIZE;
 use lodefs_layout::geometry::Geometry;
-use lodefs_pmem::{Domain, Medium};
+use lodefs_pmem::{Domain, Event, Medium, Recording, What};
 use rustix::io::Errno;
-use xxhash_rust::xxh3::xxh3_64;
 
+use super::known::{Known, Range};
 use super::view::View;
 use super::workload::open_options;
+use crate::crash::{CrashImage, PAGE, WORD, word_hash};
 use crate::memory_file::MemoryFile;
 
-/// Which boot of the host a volume is opened in. Workloads are done in the first.
+/// Which boot of the host a volume is opened in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Boot {
-    /// The host has been up all the time, and has everything that was stored.
-    First,
-    /// The power failed since.
-    Second,
-    /// It failed again since the volume was recovered in the second.
-    Third,
-}
+pub(super) struct Boot(u8);
 
 impl Boot {
+    /// That in which workloads are done: the host has been up all the time, and has everything that was stored.
+    pub(super) const FIRST: Self = Self(0);
+
+    /// The next one.
+    pub(super) fn after_power_failure(self) -> Self {
+        Self(self.0 + 1)
+    }
+
     /// The medium as found in this boot.
     pub(super) fn applied_to(self, medium: Medium) -> Medium {
-        match self {
-            Self::First => medium,
-            Self::Second => medium.with_boot_id([2; 16]),
-            Self::Third => medium.with_boot_id([3; 16]),
-        }
+        if self == Self::FIRST { medium } else { medium.with_boot_id([self.0; 16]) }
     }
 }
 
@@ -49,32 +49,54 @@ struct Fingerprint {
     blocks_free: u64,
 }
 
+/// What a recovery did.
+#[derive(Debug)]
+enum Outcome {
+    /// It was refused, and why.
+    Refused(String),
+    Recovered {
+        /// What it stored at home: where, and the bytes.
+        stores: Vec<(u64, Vec<u8>)>,
+        was_clean: bool,
+        blocks_free: u64,
+    },
+}
+
 /// Looks at the images of one workload, and at none of them twice.
 pub(super) struct Looker {
     file: MemoryFile,
+    /// The versions of the pages that the file holds; zero where it is none.
+    held: Vec<u64>,
+    /// What has been done to the file since it was an image.
+    watching: RefCell<Vec<Recording>>,
     domain: Domain,
-    /// Where the metadata that recovery restores begins, in bytes.
-    homes_start: usize,
+    /// As of [`homes_start`].
+    homes_start: u64,
     by_image: HashMap<(u64, Boot), Found>,
+    outcomes: Known<Outcome>,
     by_fingerprint: HashMap<Fingerprint, Found>,
+    recovered: u64,
 }
 
 impl Looker {
     /// For volumes of `size` bytes.
     pub(super) fn new(size: u64, domain: Domain) -> Result<Self, String> {
-        let geometry = Geometry::for_size(size).map_err(|_| format!("no volume has {size} bytes"))?;
         Ok(Self {
             file: MemoryFile::new(size).map_err(|error| error.to_string())?,
+            held: vec![0; size.div_ceil(PAGE) as usize],
+            watching: RefCell::default(),
             domain,
-            homes_start: (geometry.inode_map.start.get() * BLOCK_SIZE) as usize,
+            homes_start: homes_start(size)?,
             by_image: HashMap::new(),
+            outcomes: Known::default(),
             by_fingerprint: HashMap::new(),
+            recovered: 0,
         })
     }
 
-    /// Number of images with different bytes.
-    pub(super) fn distinct(&self) -> u64 {
-        self.by_image.len() as u64
+    /// Number of images that were really recovered, and not known to recover like one before.
+    pub(super) fn recovered(&self) -> u64 {
+        self.recovered
     }
 
     /// Number of volumes that differed after recovery.
@@ -82,43 +104,102 @@ impl Looker {
         self.by_fingerprint.len() as u64
     }
 
-    /// Looks at an image, of which `hash` is the hash.
-    pub(super) fn look(&mut self, image: &[u8], hash: u64, boot: Boot) -> Found {
-        let key = (hash, boot);
+    /// Looks at an image. The same images give the same [`Rc`].
+    pub(super) fn look(&mut self, image: &CrashImage<'_>, boot: Boot) -> Found {
+        let key = (image.hash(), boot);
         if let Some(found) = self.by_image.get(&key) {
             return Rc::clone(found);
         }
-        let found = self.open(image, boot).unwrap_or_else(|fault| Rc::new(Err(fault)));
+        let known = self.outcomes.find(image.bytes(), boot).and_then(|outcome| match outcome {
+            Outcome::Refused(fault) => Some(Rc::new(Err(fault.clone()))),
+            Outcome::Recovered { .. } => {
+                let fingerprint = self.fingerprint(image, outcome)?;
+                self.by_fingerprint.get(&fingerprint).map(Rc::clone)
+            }
+        });
+        let found = known.unwrap_or_else(|| self.open(image, boot).unwrap_or_else(|fault| Rc::new(Err(fault))));
         self.by_image.insert(key, Rc::clone(&found));
         found
     }
 
-    /// The image of the last look, as it is now.
-    fn medium(&self, boot: Boot) -> Result<Medium, String> {
+    /// Recovers an image. Gives what was done to the medium, too.
+    pub(super) fn recover(
+        &mut self,
+        image: &CrashImage<'_>,
+        boot: Boot,
+    ) -> Result<(Result<Arc<Fs>, String>, Vec<Event>), String> {
+        self.hold(image).map_err(|error| error.to_string())?;
+        let (medium, recording) = self.medium(boot)?;
+        let fs = open_fs(medium).map_err(|fault| format!("it cannot be opened: {fault}"));
+        let log = recording.take();
+        forget_stored(&mut self.held, &log);
+        Ok((fs, log))
+    }
+
+    /// Makes the file an image: where it was changed, or holds another one.
+    fn hold(&mut self, image: &CrashImage<'_>) -> io::Result<()> {
+        for recording in self.watching.take() {
+            forget_stored(&mut self.held, &recording.take());
+        }
+        let pages = image.bytes().chunks(PAGE as usize).zip(image.page_versions());
+        for ((at, held), (page, version)) in (0..).step_by(PAGE as usize).zip(&mut self.held).zip(pages) {
+            if held != version {
+                self.file.write_at(at, page)?;
+                *held = *version;
+            }
+        }
+        Ok(())
+    }
+
+    /// The file, as it is now.
+    fn medium(&self, boot: Boot) -> Result<(Medium, Recording), String> {
         let medium = self.file.open(self.domain).map_err(|error| error.to_string())?;
-        Ok(boot.applied_to(medium))
+        let (medium, recording) = boot.applied_to(medium).watched();
+        self.watching.borrow_mut().push(recording.clone());
+        Ok((medium, recording))
     }
 
-    fn fs(&self, boot: Boot) -> Result<Arc<Fs>, String> {
-        let options = open_options(Arc::new(AtomicU64::new(u64::MAX / 2)));
-        Fs::open(self.medium(boot)?, &options).map_err(|error| error.to_string())
-    }
-
-    fn open(&mut self, image: &[u8], boot: Boot) -> Result<Found, String> {
-        self.file.write(image).map_err(|error| error.to_string())?;
-        let fs = self.fs(boot).map_err(|fault| format!("it cannot be opened: {fault}"))?;
-        let bytes = self.file.read().map_err(|error| error.to_string())?;
-        let fingerprint = Fingerprint {
-            homes: xxh3_64(&bytes[self.homes_start..]),
-            was_clean: fs.recovery().was_clean,
-            blocks_free: fs.space().blocks_free,
+    fn open(&mut self, image: &CrashImage<'_>, boot: Boot) -> Result<Found, String> {
+        self.recovered += 1;
+        let (fs, log) = self.recover(image, boot)?;
+        let (reads, stores) = reads_and_stores(log, self.homes_start);
+        let outcome = match &fs {
+            Err(fault) => Outcome::Refused(fault.clone()),
+            Ok(fs) => Outcome::Recovered {
+                stores,
+                was_clean: fs.recovery().was_clean,
+                blocks_free: fs.space().blocks_free,
+            },
         };
+        let fingerprint = self.fingerprint(image, &outcome);
+        self.outcomes.insert(image.bytes(), boot, &reads, outcome);
+        let (fs, Some(fingerprint)) = (fs?, fingerprint) else { return Err("recovery had no outcome".into()) };
         if let Some(found) = self.by_fingerprint.get(&fingerprint) {
             return Ok(Rc::clone(found));
         }
         let found = Rc::new(self.examine(fs, boot));
         self.by_fingerprint.insert(fingerprint, Rc::clone(&found));
         Ok(found)
+    }
+
+    /// What the volume is after a recovery of `image` with this outcome, if it was recovered.
+    fn fingerprint(&self, image: &CrashImage<'_>, outcome: &Outcome) -> Option<Fingerprint> {
+        let Outcome::Recovered { stores, was_clean, blocks_free } = outcome else { return None };
+        let mut changed: BTreeMap<u64, [u8; WORD as usize]> = BTreeMap::new();
+        let before = |word: u64| -> [u8; WORD as usize] {
+            let start = (word * WORD) as usize;
+            image.bytes()[start..start + WORD as usize].try_into().expect("volumes have whole words")
+        };
+        for (at, bytes) in stores {
+            for (at, byte) in (*at..).zip(bytes) {
+                let word = changed.entry(at / WORD).or_insert_with(|| before(at / WORD));
+                word[(at % WORD) as usize] = *byte;
+            }
+        }
+        let homes = changed.iter().fold(image.tail_hash(), |hash, (word, bytes)| {
+            hash.wrapping_sub(word_hash(*word, &before(*word))).wrapping_add(word_hash(*word, bytes))
+        });
+        Some(Fingerprint { homes, was_clean: *was_clean, blocks_free: *blocks_free })
     }
 
     /// Looks at everything on the volume, uses it, and closes it.
@@ -129,7 +210,7 @@ impl Looker {
         let free = fs.space().blocks_free;
         drop(fs);
         self.check()?;
-        let fs = self.fs(boot).map_err(|fault| format!("closed, it cannot be opened again: {fault}"))?;
+        let fs = open_fs(self.medium(boot)?.0).map_err(|fault| format!("closed, it cannot be opened again: {fault}"))?;
         if !fs.recovery().was_clean {
             return Err("closed, it is not clean".to_owned());
         }
@@ -151,6 +232,41 @@ impl Looker {
             Some(finding) => Err(format!("fsck finds {finding:?}")),
         }
     }
+}
+
+/// Where the metadata that recovery restores begins on a volume of `size` bytes: what is before is not looked at once
+/// recovery is done.
+pub(super) fn homes_start(size: u64) -> Result<u64, String> {
+    let geometry = Geometry::for_size(size).map_err(|_| format!("no volume has {size} bytes"))?;
+    Ok(geometry.inode_map.start.get() * BLOCK_SIZE)
+}
+
+fn open_fs(medium: Medium) -> Result<Arc<Fs>, String> {
+    let options = open_options(Arc::new(AtomicU64::new(u64::MAX / 2)));
+    Fs::open(medium, &options).map_err(|error| error.to_string())
+}
+
+/// Notes that pages to which something was stored are not what they were.
+fn forget_stored(held: &mut [u64], log: &[Event]) {
+    for event in log {
+        if let What::Store { at, bytes, .. } = &event.what {
+            let end = at + bytes.len() as u64;
+            held[(at / PAGE) as usize..end.div_ceil(PAGE) as usize].fill(0);
+        }
+    }
+}
+
+/// What a log contains of reads, without repetitions, and of stores from `homes_start` on.
+fn reads_and_stores(log: Vec<Event>, homes_start: u64) -> (Vec<Range>, Vec<(u64, Vec<u8>)>) {
+    let (mut reads, mut stores, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
+    for event in log {
+        match event.what {
+            What::Read { at, size } if seen.insert((at, size)) => reads.push((at, size)),
+            What::Store { at, bytes, .. } if at >= homes_start => stores.push((at, bytes)),
+            _ => {}
+        }
+    }
+    (reads, stores)
 }
 
 /// Makes a file, writes it, reads it and removes it. A volume that is full refuses that, and is right.

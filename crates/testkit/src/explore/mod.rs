@@ -9,13 +9,18 @@
 //! - it can be used: a file is made, written, read and removed; it can be closed and opened again.
 //!
 //! Unused blocks hold a pattern before they are first used, so old contents cannot be mistaken for anything else.
-//! Some of the recoveries are recorded as well, and a crash in each of them is explored in the same way.
+//! Some of the recoveries are recorded as well, and crashes in them are explored in the same way; and some of the
+//! recoveries from those.
 //!
-//! What is left out: an image that was looked at before, with the same bytes; and, of images that recovery makes the
-//! same wherever metadata and data are, all but one ([`Statistics`] counts both).
+//! What is left out, within a workload, and counted in [`Statistics`]:
+//! - an image with the same bytes as one before;
+//! - the recovery of an image that is the same as one before wherever recovery reads (`known`): it does the same again;
+//! - looking at a volume that is the same after recovery, wherever metadata and data are, with the same blocks free.
 
 mod case;
+mod distinct;
 mod history;
+mod known;
 mod look;
 mod oracle;
 mod run;
@@ -24,6 +29,7 @@ mod view;
 mod workload;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use lodefs_pmem::Domain;
 use serde::{Deserialize, Serialize};
@@ -33,6 +39,7 @@ use self::workload::{Bases, Recorded};
 use crate::crash::{self, Call};
 
 pub use self::case::CrashCase;
+pub use self::distinct::Distinct;
 pub use self::stage::{Stage, representatives};
 pub use self::workload::Workload;
 
@@ -94,12 +101,17 @@ pub struct Statistics {
     pub moments: u64,
     /// Images that crashes left.
     pub images: u64,
-    /// Of those, images with bytes that were not seen before in the same workload.
+    /// Of those, images with bytes that were not seen before, in any workload that the explorer knows of.
     pub distinct: u64,
+    /// Of those, images that were recovered: the others are the same wherever recovery reads, or in all bytes, as one
+    /// before in the same workload.
+    pub recovered: u64,
     /// Of those, volumes that differed after recovery, so that everything on them was looked at.
     pub examined: u64,
-    /// Recoveries that were explored.
+    /// Recoveries that were explored,
     pub recoveries: u64,
+    /// and recoveries from crashes in those.
+    pub recoveries_again: u64,
 }
 
 impl std::ops::AddAssign for Statistics {
@@ -108,8 +120,10 @@ impl std::ops::AddAssign for Statistics {
         self.moments += other.moments;
         self.images += other.images;
         self.distinct += other.distinct;
+        self.recovered += other.recovered;
         self.examined += other.examined;
         self.recoveries += other.recoveries;
+        self.recoveries_again += other.recoveries_again;
     }
 }
 
@@ -139,6 +153,7 @@ impl std::fmt::Display for Violation {
 #[derive(Default)]
 pub struct Explorer {
     bases: Bases,
+    distinct: Arc<Distinct>,
     statistics: Statistics,
 }
 
@@ -156,6 +171,11 @@ pub struct Request {
 }
 
 impl Explorer {
+    /// One that counts together with others.
+    pub fn counting_in(distinct: Arc<Distinct>) -> Self {
+        Self { distinct, ..Self::default() }
+    }
+
     /// What was looked at so far.
     pub fn statistics(&self) -> Statistics {
         self.statistics
@@ -167,7 +187,7 @@ impl Explorer {
     /// The first promise that was not kept.
     pub fn explore(&mut self, workload: &Workload, request: Request) -> Result<(), Violation> {
         let recorded = self.record(workload)?;
-        let mut run = Run::new(workload, &recorded, request).map_err(Violation::before)?;
+        let mut run = Run::new(workload, &recorded, request, &self.distinct).map_err(Violation::before)?;
         let result = run.explore();
         self.statistics += run.statistics();
         result

@@ -1,17 +1,17 @@
-//! Exploring one recorded workload: crashes in it, and crashes in the recoveries from these.
+//! Exploring one recorded workload: crashes in it, crashes in the recoveries from these, and in the recoveries from those.
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::rc::Rc;
 
-use lodefs_core::Fs;
-use lodefs_pmem::{Access, Domain, Event, Medium};
+use lodefs_pmem::{Domain, Event};
 
+use super::distinct::Distinct;
 use super::look::{Boot, Looker};
 use super::oracle;
-use super::workload::{Recorded, Workload, open_options};
+use super::workload::{Recorded, Workload};
 use super::{Failure, Request, Statistics, Thoroughness, Violation};
-use crate::crash::{self, CrashImage};
+use crate::crash::{self, CrashImage, Snapshot};
 
 /// A workload that is being explored.
 pub(super) struct Run<'a> {
@@ -19,78 +19,97 @@ pub(super) struct Run<'a> {
     recorded: &'a Recorded,
     request: Request,
     looker: Looker,
+    distinct: &'a Distinct,
+    /// What was found right: what was seen (as an address, which the looker keeps), and what had to be there.
+    right: HashSet<(usize, usize, bool)>,
     statistics: Statistics,
 }
 
-/// Crashes are made while a recovery goes on.
-struct Again {
-    base: Vec<u8>,
-    log: Vec<Event>,
+/// What a program does to the medium from one start to the next: the workload, or a recovery.
+struct Life {
+    start: Snapshot,
+    /// The first so many events of each, one log after the other.
+    logs: Vec<(Rc<Vec<Event>>, usize)>,
+    /// Where in the logs it begins.
     from_event: usize,
+    /// How it ends.
     failure: Failure,
+    /// The boot that comes after.
     boot: Boot,
+    /// The most that any failure so far takes.
+    lost: Failure,
+    /// Recoveries before it.
+    depth: usize,
+    /// Operations that had returned before it, if it is a recovery.
+    returned: Option<usize>,
 }
 
-/// How thoroughly recoveries are explored, of which there are many alike.
-const IN_RECOVERY: Thoroughness =
-    Thoroughness { exhaustive_max: 8, singles_max: 2, random: 3, stores_between: 50, recoveries: 0 };
+impl Life {
+    /// The logs before event `position`.
+    fn logs_until(&self, position: usize) -> Vec<(Rc<Vec<Event>>, usize)> {
+        let mut left = position;
+        let mut logs = Vec::new();
+        for (log, count) in &self.logs {
+            let taken = left.min(*count);
+            left -= taken;
+            logs.push((Rc::clone(log), taken));
+        }
+        logs
+    }
+}
+
+/// How thoroughly recoveries are explored, of which there are many alike, and the recoveries from those.
+const IN_RECOVERY: [Thoroughness; 2] = [
+    Thoroughness { exhaustive_max: 8, singles_max: 2, random: 3, stores_between: 50, recoveries: 25 },
+    Thoroughness { exhaustive_max: 4, singles_max: 1, random: 2, stores_between: 50, recoveries: 0 },
+];
 
 impl<'a> Run<'a> {
     pub(super) fn new(
         workload: &'a Workload,
         recorded: &'a Recorded,
         request: Request,
+        distinct: &'a Distinct,
     ) -> Result<Self, String> {
         let looker = Looker::new(workload.size, workload.domain)?;
         let statistics = Statistics { workloads: 1, ..Statistics::default() };
-        Ok(Self { workload, recorded, request, looker, statistics })
+        Ok(Self { workload, recorded, request, looker, distinct, right: HashSet::new(), statistics })
     }
 
     /// What was looked at.
     pub(super) fn statistics(&self) -> Statistics {
-        let (distinct, examined) = (self.looker.distinct(), self.looker.examined());
-        Statistics { distinct, examined, ..self.statistics }
+        let (recovered, examined) = (self.looker.recovered(), self.looker.examined());
+        Statistics { recovered, examined, ..self.statistics }
     }
 
     /// Explores everything.
     pub(super) fn explore(&mut self) -> Result<(), Violation> {
-        let recorded = self.recorded;
-        let Request { failure, thoroughness, .. } = self.request;
-        let options = self.options(failure, thoroughness, recorded.first_mark);
-        let boot = match failure {
-            Failure::Process => Boot::First,
-            Failure::Power => Boot::Second,
-        };
-        let base = recorded.base.as_ref().clone();
-        let result = crash::for_each_crash_image(base, &recorded.log, &options, |image| {
-            let returned = image.last_mark.unwrap_or(0) as usize;
-            match self.check(image, returned, failure, boot).and_then(|()| self.recover(image, returned)) {
+        let Request { failure, .. } = self.request;
+        self.explore_life(&Life {
+            start: self.recorded.start.clone(),
+            logs: vec![(Rc::clone(&self.recorded.log), self.recorded.log.len())],
+            from_event: self.recorded.first_mark,
+            failure,
+            boot: boot_after(Boot::FIRST, failure),
+            lost: failure,
+            depth: 0,
+            returned: None,
+        })
+    }
+
+    fn explore_life(&mut self, life: &Life) -> Result<(), Violation> {
+        let options = self.options(life);
+        let logs: Vec<&[Event]> = life.logs.iter().map(|(log, count)| &log[..*count]).collect();
+        let made = crash::for_each_crash_image(&life.start, &logs, &options, |image| {
+            let returned = life.returned.unwrap_or_else(|| image.last_mark.unwrap_or(0) as usize);
+            let violation = |text| Violation { returned, text };
+            let checked = self.check(image, returned, life).map_err(violation);
+            match checked.and_then(|()| self.recover(image, returned, life)) {
                 Ok(()) => ControlFlow::Continue(()),
-                Err(text) => ControlFlow::Break(Violation { returned, text }),
+                Err(violation) => ControlFlow::Break(violation),
             }
         });
-        self.count(result)
-    }
-
-    fn options(&self, failure: Failure, thoroughness: Thoroughness, from_event: usize) -> crash::Options {
-        let Thoroughness { exhaustive_max, singles_max, random, stores_between, .. } = thoroughness;
-        crash::Options {
-            domain: match failure {
-                Failure::Power => self.workload.domain,
-                Failure::Process => Domain::Volatile,
-            },
-            exhaustive_max,
-            singles_max,
-            random,
-            stores_between,
-            seed: self.request.seed,
-            from_event,
-            drop_at: self.request.drop_at,
-        }
-    }
-
-    fn count(&mut self, result: ControlFlow<Violation, crash::Statistics>) -> Result<(), Violation> {
-        match result {
+        match made {
             ControlFlow::Break(violation) => Err(violation),
             ControlFlow::Continue(made) => {
                 self.statistics.moments += made.moments as u64;
@@ -100,18 +119,40 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Looks at an image, and compares it with what must be there after a failure when so many operations had
-    /// returned.
-    fn check(
-        &mut self,
-        image: &CrashImage<'_>,
-        returned: usize,
-        failure: Failure,
-        boot: Boot,
-    ) -> Result<(), String> {
+    fn thoroughness(&self, life: &Life) -> Thoroughness {
+        match life.depth {
+            0 => self.request.thoroughness,
+            depth => IN_RECOVERY[depth - 1],
+        }
+    }
+
+    fn options(&self, life: &Life) -> crash::Options {
+        let Thoroughness { exhaustive_max, singles_max, random, stores_between, .. } = self.thoroughness(life);
+        crash::Options {
+            domain: match life.failure {
+                Failure::Power => self.workload.domain,
+                Failure::Process => Domain::Volatile,
+            },
+            exhaustive_max,
+            singles_max,
+            random,
+            stores_between,
+            seed: self.request.seed,
+            from_event: life.from_event,
+            drop_at: self.request.drop_at,
+        }
+    }
+
+    /// Looks at an image, and compares it with what must be there when so many operations had returned.
+    fn check(&mut self, image: &CrashImage<'_>, returned: usize, life: &Life) -> Result<(), String> {
+        self.statistics.distinct += u64::from(self.distinct.insert(image.hash(), self.workload.domain));
         let is_durable = self.workload.domain.is_durable_on_fence();
-        let keeps_all = is_durable || failure == Failure::Process;
-        let found = self.looker.look(image.bytes, image.hash, boot);
+        let keeps_all = is_durable || life.lost == Failure::Process;
+        let found = self.looker.look(image, life.boot);
+        let question = (Rc::as_ptr(&found).addr(), returned, keeps_all);
+        if self.right.contains(&question) {
+            return Ok(());
+        }
         let verdict = match found.as_ref() {
             Err(fault) => Err(fault.clone()),
             Ok(view) => {
@@ -119,67 +160,63 @@ impl<'a> Run<'a> {
                 oracle::judge(view, history, history.allowed(returned, keeps_all)).map(|_| ())
             }
         };
-        verdict.map_err(|text| format!("{text}\n  {image:?}"))
+        verdict.map_err(|text| {
+            let times = ["", "a crash in the recovery: ", "a crash in the recovery from a crash in the recovery: "];
+            format!("{}{text}\n  {image:?}", times[life.depth])
+        })?;
+        self.right.insert(question);
+        Ok(())
     }
 
     /// If it is the turn of this image: records its recovery, and explores the crashes in it.
-    fn recover(&mut self, image: &CrashImage<'_>, returned: usize) -> Result<(), String> {
-        let every = self.request.thoroughness.recoveries;
-        if every == 0 || !(image.hash >> 8).is_multiple_of(every) {
+    fn recover(&mut self, image: &CrashImage<'_>, returned: usize, life: &Life) -> Result<(), Violation> {
+        let every = self.thoroughness(life).recoveries;
+        if every == 0 || !(image.hash() >> 8).is_multiple_of(every) {
             return Ok(());
         }
-        let Some(again) = self.record_recovery(image)? else { return Ok(()) };
-        self.statistics.recoveries += 1;
-        // What is lost is the most that either failure takes.
-        let lost = if self.request.failure == Failure::Power { Failure::Power } else { again.failure };
-        let options = self.options(again.failure, IN_RECOVERY, again.from_event);
-        let result = crash::for_each_crash_image(again.base, &again.log, &options, |second| {
-            match self.check(second, returned, lost, again.boot) {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(text) => {
-                    let text = format!("a crash in the recovery: {text}\n  recovered from {image:?}");
-                    ControlFlow::Break(Violation { returned, text })
-                }
-            }
-        });
-        self.count(result).map_err(|violation| violation.text)
+        let next = self.next_life(image, returned, life).map_err(|text| Violation { returned, text })?;
+        match next.depth {
+            1 => self.statistics.recoveries += 1,
+            _ => self.statistics.recoveries_again += 1,
+        }
+        self.explore_life(&next).map_err(|violation| Violation {
+            text: format!("{}\n  recovered from {image:?}", violation.text),
+            ..violation
+        })
     }
 
-    /// Recovers an image with a log.
+    /// The recovery from the crash that left an image, and how it ends.
     ///
-    /// If the process dies, the host may still hold what is not on the medium; should the power fail then, the logs
+    /// If the process died, the host may still hold what is not on the medium; should the power fail then, the logs
     /// of both lives together tell what is lost.
-    fn record_recovery(&self, image: &CrashImage<'_>) -> Result<Option<Again>, String> {
-        let Request { failure, .. } = self.request;
-        let first_boot = if failure == Failure::Process { Boot::First } else { Boot::Second };
-        let on_pages = self.workload.domain == Domain::Page;
-        let second = match failure {
-            _ if !on_pages => failure,
-            _ if image.hash.is_multiple_of(2) => Failure::Process,
+    fn next_life(
+        &mut self, image: &CrashImage<'_>, returned: usize, life: &Life) -> Result<Life, String> {
+        let domain = self.workload.domain;
+        let failure = match life.failure {
+            before if domain != Domain::Page => before,
+            _ if image.hash().is_multiple_of(2) => Failure::Process,
             _ => Failure::Power,
         };
-        let both_lives = failure == Failure::Process && second == Failure::Power;
+        let (_, log) = self.looker.recover(image, life.boot)?;
+        let count = log.len();
         let is_torn = image.undecided.iter().any(|it| it.kept < it.stores);
-        if both_lives && is_torn {
-            return Ok(None);
-        }
-        let log = log_of_recovery(image.bytes, self.workload.domain, first_boot)?;
-        let boot = if second == Failure::Power { Boot::Third } else { first_boot };
-        Ok(Some(if both_lives {
-            let first_life = &self.recorded.log[..image.position];
-            let log = [first_life, &log].concat();
-            let base = self.recorded.base.as_ref().clone();
-            Again { base, log, from_event: image.position, failure: second, boot }
+        // A store that was torn is in no log. The host may have brought all the rest to the medium, too.
+        let goes_on = domain == Domain::Page && life.failure == Failure::Process && !is_torn;
+        let (start, mut logs, from_event) = if goes_on {
+            (life.start.clone(), life.logs_until(image.position), image.position)
         } else {
-            Again { base: image.bytes.to_vec(), log, from_event: 0, failure: second, boot }
-        }))
+            (image.snapshot(), Vec::new(), 0)
+        };
+        logs.push((Rc::new(log), count));
+        let lost = if life.lost == Failure::Power { Failure::Power } else { failure };
+        let (boot, depth) = (boot_after(life.boot, failure), life.depth + 1);
+        Ok(Life { start, logs, from_event, failure, boot, lost, depth, returned: Some(returned) })
     }
 }
 
-fn log_of_recovery(image: &[u8], domain: Domain, boot: Boot) -> Result<Vec<Event>, String> {
-    let (medium, recording) =
-        Medium::recording_from_image(image, domain, Access::ReadWrite).map_err(|error| error.to_string())?;
-    let clock = Arc::new(AtomicU64::new(u64::MAX / 2));
-    let _fs = Fs::open(boot.applied_to(medium), &open_options(clock)).map_err(|error| error.to_string())?;
-    Ok(recording.take())
+fn boot_after(boot: Boot, failure: Failure) -> Boot {
+    match failure {
+        Failure::Process => boot,
+        Failure::Power => boot.after_power_failure(),
+    }
 }

@@ -1,6 +1,7 @@
 //! A workload: operations on a volume of which everything done to the medium is recorded.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,7 +10,9 @@ use lodefs_pmem::{Access, Domain, Event, Medium, Recording, What};
 use serde::{Deserialize, Serialize};
 
 use super::history::History;
+use super::look::homes_start;
 use super::stage::{POISON, Stage};
+use crate::crash::Snapshot;
 use crate::engine::EngineTarget;
 use crate::generate::Generator;
 use crate::memory_file::MemoryFile;
@@ -85,9 +88,9 @@ mod domain_name {
 /// A workload that was done.
 pub(super) struct Recorded {
     /// The medium before.
-    pub(super) base: Arc<Vec<u8>>,
+    pub(super) start: Snapshot,
     /// What was done to it. Mark `n` is where `n` operations had returned.
-    pub(super) log: Vec<Event>,
+    pub(super) log: Rc<Vec<Event>>,
     /// Where the first mark is in the log.
     pub(super) first_mark: usize,
     /// What the volume must show, by mark.
@@ -97,7 +100,7 @@ pub(super) struct Recorded {
 /// A volume to begin with.
 #[derive(Clone)]
 struct Base {
-    bytes: Arc<Vec<u8>>,
+    start: Snapshot,
     model: Model,
     seconds: Vec<i64>,
 }
@@ -193,8 +196,9 @@ fn make_base(workload: &Workload) -> Result<Base, String> {
         actors.step(&operation)?;
     }
     actors.target.close().map_err(|error| error.to_string())?;
-    let bytes = Arc::new(file.read().map_err(|error| error.to_string())?);
-    Ok(Base { bytes, model: actors.model, seconds: actors.seconds })
+    let bytes = file.read().map_err(|error| error.to_string())?;
+    let start = Snapshot::new(bytes, homes_start(workload.size)?);
+    Ok(Base { start, model: actors.model, seconds: actors.seconds })
 }
 
 /// A change that fills the journal and is seen to be the last one of its kind.
@@ -209,7 +213,7 @@ impl Workload {
     /// An answer of the engine that is wrong, with no crash at all.
     pub(super) fn record(&self, bases: &mut Bases) -> Result<Recorded, String> {
         let base = bases.get(self)?;
-        let (medium, recording) = Medium::recording_from_image(&base.bytes, self.domain, Access::ReadWrite)
+        let (medium, recording) = Medium::recording_from_image(base.start.bytes(), self.domain, Access::ReadWrite)
             .map_err(|error| error.to_string())?;
         let clock = Arc::new(AtomicU64::new(nanoseconds(EPOCH_SECONDS)));
         let fs = Fs::open(medium, &open_options(Arc::clone(&clock))).map_err(|error| error.to_string())?;
@@ -236,7 +240,7 @@ impl Workload {
             push_mark(&mut log, number);
         }
         self.finish(actors, &recording, &mut log, &mut history)?;
-        Ok(Recorded { base: base.bytes, log, first_mark, history })
+        Ok(Recorded { start: base.start, log: Rc::new(log), first_mark, history })
     }
 
     fn finish(
