@@ -1,4 +1,5 @@
-//! Explores the crashes in workloads: all of one operation, all of two, and random ones, short and long.
+//! Explores the crashes in workloads: every operation with all its arguments, all sequences of two of a list that stands
+//! for the rest, and random ones, short and long.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,7 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use lodefs_pmem::Domain;
 use lodefs_testkit::Operation;
 use lodefs_testkit::explore::{
-    CrashCase, Distinct, Explorer, Failure, Statistics, Thoroughness, Workload, representatives,
+    CrashCase, Distinct, Explorer, Failure, Statistics, Thoroughness, Workload, grid, representatives,
 };
 use lodefs_testkit::rng::Rng;
 
@@ -74,6 +75,9 @@ fn replay(case: &CrashCase) -> ExitCode {
 /// All cases, by number.
 struct Plan {
     settings: Vec<(Domain, Failure)>,
+    grid: Vec<Operation>,
+    /// One in so many operations of the grid is taken.
+    grid_every: u64,
     representatives: Vec<Operation>,
     /// One in so many pairs is taken.
     pairs_every: u64,
@@ -90,6 +94,8 @@ impl Plan {
         let quick = arguments.quick;
         Self {
             settings: settings.collect(),
+            grid: grid(),
+            grid_every: if quick { 20 } else { 1 },
             representatives: representatives(),
             pairs_every: if quick { 100 } else { 1 },
             random: arguments.random.unwrap_or(if quick { 20 } else { 2000 }),
@@ -105,8 +111,12 @@ impl Plan {
         (self.singles() * self.singles()).div_ceil(self.pairs_every)
     }
 
+    fn from_grid(&self) -> u64 {
+        (self.grid.len() as u64).div_ceil(self.grid_every)
+    }
+
     fn len(&self) -> u64 {
-        (self.singles() + self.pairs() + self.random) * self.settings.len() as u64
+        (self.from_grid() + self.singles() + self.pairs() + self.random) * self.settings.len() as u64
     }
 
     /// Case number `number`, which is less than [`Plan::len`].
@@ -119,6 +129,10 @@ impl Plan {
     }
 
     fn workload(&self, domain: Domain, number: u64, seed: u64) -> (Workload, Thoroughness) {
+        let Some(number) = number.checked_sub(self.from_grid()) else {
+            let operation = self.grid[(number * self.grid_every) as usize].clone();
+            return (Workload::furnished(domain, vec![operation]), Thoroughness::QUICKEST);
+        };
         let (singles, pairs) = (self.singles(), self.pairs());
         let of = |numbers: &[u64]| {
             let pick = |number: &u64| self.representatives[(number % singles) as usize].clone();
@@ -178,8 +192,16 @@ fn explore_all(plan: &Plan) -> (Statistics, Failed) {
 }
 
 fn report(statistics: &Statistics, time: Duration) {
-    let Statistics { workloads, moments, images, distinct, recovered, examined, recoveries, recoveries_again } =
-        *statistics;
+    let Statistics {
+        workloads,
+        moments,
+        images,
+        distinct,
+        recovered,
+        examined,
+        recoveries,
+        recoveries_again,
+    } = *statistics;
     println!("workloads               {workloads}");
     println!("crash points            {moments}");
     println!("images                  {images}");

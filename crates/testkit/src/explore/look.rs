@@ -1,7 +1,7 @@
 //! Looking at one image: it is opened, which recovers it, looked at, used, checked, closed and opened again.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -117,7 +117,8 @@ impl Looker {
                 self.by_fingerprint.get(&fingerprint).map(Rc::clone)
             }
         });
-        let found = known.unwrap_or_else(|| self.open(image, boot).unwrap_or_else(|fault| Rc::new(Err(fault))));
+        let found =
+            known.unwrap_or_else(|| self.open(image, boot).unwrap_or_else(|fault| Rc::new(Err(fault))));
         self.by_image.insert(key, Rc::clone(&found));
         found
     }
@@ -173,7 +174,9 @@ impl Looker {
         };
         let fingerprint = self.fingerprint(image, &outcome);
         self.outcomes.insert(image.bytes(), boot, &reads, outcome);
-        let (fs, Some(fingerprint)) = (fs?, fingerprint) else { return Err("recovery had no outcome".into()) };
+        let (fs, Some(fingerprint)) = (fs?, fingerprint) else {
+            return Err("recovery had no outcome".into());
+        };
         if let Some(found) = self.by_fingerprint.get(&fingerprint) {
             return Ok(Rc::clone(found));
         }
@@ -185,15 +188,19 @@ impl Looker {
     /// What the volume is after a recovery of `image` with this outcome, if it was recovered.
     fn fingerprint(&self, image: &CrashImage<'_>, outcome: &Outcome) -> Option<Fingerprint> {
         let Outcome::Recovered { stores, was_clean, blocks_free } = outcome else { return None };
-        let mut changed: BTreeMap<u64, [u8; WORD as usize]> = BTreeMap::new();
         let before = |word: u64| -> [u8; WORD as usize] {
             let start = (word * WORD) as usize;
             image.bytes()[start..start + WORD as usize].try_into().expect("volumes have whole words")
         };
+        let mut changed: HashMap<u64, [u8; WORD as usize]> = HashMap::new();
         for (at, bytes) in stores {
-            for (at, byte) in (*at..).zip(bytes) {
-                let word = changed.entry(at / WORD).or_insert_with(|| before(at / WORD));
-                word[(at % WORD) as usize] = *byte;
+            let end = at + bytes.len() as u64;
+            for word in at / WORD..end.div_ceil(WORD) {
+                let (start, stop) = ((word * WORD).max(*at), ((word + 1) * WORD).min(end));
+                let part = &bytes[(start - at) as usize..(stop - at) as usize];
+                let within = (start % WORD) as usize;
+                changed.entry(word).or_insert_with(|| before(word))[within..within + part.len()]
+                    .copy_from_slice(part);
             }
         }
         let homes = changed.iter().fold(image.tail_hash(), |hash, (word, bytes)| {
@@ -210,7 +217,8 @@ impl Looker {
         let free = fs.space().blocks_free;
         drop(fs);
         self.check()?;
-        let fs = open_fs(self.medium(boot)?.0).map_err(|fault| format!("closed, it cannot be opened again: {fault}"))?;
+        let fs = open_fs(self.medium(boot)?.0)
+            .map_err(|fault| format!("closed, it cannot be opened again: {fault}"))?;
         if !fs.recovery().was_clean {
             return Err("closed, it is not clean".to_owned());
         }

@@ -19,6 +19,7 @@
 
 mod case;
 mod distinct;
+mod grid;
 mod history;
 mod known;
 mod look;
@@ -40,6 +41,7 @@ use crate::crash::{self, Call};
 
 pub use self::case::CrashCase;
 pub use self::distinct::Distinct;
+pub use self::grid::grid;
 pub use self::stage::{Stage, representatives};
 pub use self::workload::Workload;
 

@@ -127,7 +127,8 @@ impl<'a> Run<'a> {
     }
 
     fn options(&self, life: &Life) -> crash::Options {
-        let Thoroughness { exhaustive_max, singles_max, random, stores_between, .. } = self.thoroughness(life);
+        let Thoroughness { exhaustive_max, singles_max, random, stores_between, .. } =
+            self.thoroughness(life);
         crash::Options {
             domain: match life.failure {
                 Failure::Power => self.workload.domain,
@@ -161,7 +162,8 @@ impl<'a> Run<'a> {
             }
         };
         verdict.map_err(|text| {
-            let times = ["", "a crash in the recovery: ", "a crash in the recovery from a crash in the recovery: "];
+            let times =
+                ["", "a crash in the recovery: ", "a crash in the recovery from a crash in the recovery: "];
             format!("{}{text}\n  {image:?}", times[life.depth])
         })?;
         self.right.insert(question);
@@ -189,8 +191,7 @@ impl<'a> Run<'a> {
     ///
     /// If the process died, the host may still hold what is not on the medium; should the power fail then, the logs
     /// of both lives together tell what is lost.
-    fn next_life(
-        &mut self, image: &CrashImage<'_>, returned: usize, life: &Life) -> Result<Life, String> {
+    fn next_life(&mut self, image: &CrashImage<'_>, returned: usize, life: &Life) -> Result<Life, String> {
         let domain = self.workload.domain;
         let failure = match life.failure {
             before if domain != Domain::Page => before,

@@ -25,17 +25,17 @@ pub enum Stage {
 }
 
 /// A file of three blocks and a part of a fourth: `a`.
-const PLAIN: Slot = Slot(0);
+pub(super) const PLAIN: Slot = Slot(0);
 /// A file of one block with two names: `b` and `d/b`, opened to append.
-const LINKED: Slot = Slot(1);
+pub(super) const LINKED: Slot = Slot(1);
 /// A file with a hole between two blocks: `h`.
-const SPARSE: Slot = Slot(2);
+pub(super) const SPARSE: Slot = Slot(2);
 /// A file whose name was removed.
-const UNLINKED: Slot = Slot(3);
+pub(super) const UNLINKED: Slot = Slot(3);
 /// A file that never had a name.
-const NAMELESS: Slot = Slot(4);
+pub(super) const NAMELESS: Slot = Slot(4);
 /// Free for operations that open something.
-const SPARE: Slot = Slot(5);
+pub(super) const SPARE: Slot = Slot(5);
 
 /// Size of `a`, in bytes.
 const PLAIN_SIZE: u64 = 3 * 4096 + 100;
@@ -85,7 +85,7 @@ fn write(slot: Slot, offset: u64, size: u32) -> Operation {
     Operation::Write { slot, offset, data: Pattern { seed, size } }
 }
 
-fn path_object(path: &str) -> Object {
+pub(super) fn path_object(path: &str) -> Object {
     Object::Path(path.into())
 }
 
@@ -95,7 +95,7 @@ fn set_xattr(path: &str, name: &str, size: u32) -> Operation {
 }
 
 /// The names with which directory `n` is so full that the next one splits its leaf.
-fn long_name(number: usize) -> TreePath {
+pub(super) fn long_name(number: usize) -> TreePath {
     TreePath::new(format!("n/{}", format!("{number:x}").repeat(NAME_MAX - 5)))
 }
 
@@ -135,7 +135,7 @@ fn furnish() -> Vec<Operation> {
 }
 
 /// So many long names fit into a leaf.
-const LEAF_NAMES: usize = 12;
+pub(super) const LEAF_NAMES: usize = 12;
 
 /// Operations that, one by one and in pairs, reach everything that the engine does differently.
 pub fn representatives() -> Vec<Operation> {

@@ -213,8 +213,9 @@ impl Workload {
     /// An answer of the engine that is wrong, with no crash at all.
     pub(super) fn record(&self, bases: &mut Bases) -> Result<Recorded, String> {
         let base = bases.get(self)?;
-        let (medium, recording) = Medium::recording_from_image(base.start.bytes(), self.domain, Access::ReadWrite)
-            .map_err(|error| error.to_string())?;
+        let (medium, recording) =
+            Medium::recording_from_image(base.start.bytes(), self.domain, Access::ReadWrite)
+                .map_err(|error| error.to_string())?;
         let clock = Arc::new(AtomicU64::new(nanoseconds(EPOCH_SECONDS)));
         let fs = Fs::open(medium, &open_options(Arc::clone(&clock))).map_err(|error| error.to_string())?;
         let mut actors = Actors {
