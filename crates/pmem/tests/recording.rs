@@ -19,6 +19,7 @@ fn short(event: &Event) -> String {
         What::Fence { .. } => "fence".to_owned(),
         What::Sync { .. } => "sync".to_owned(),
         What::Mark(number) => format!("mark {number}"),
+        What::Read { at, size } => format!("read {at}+{size}"),
     }
 }
 
@@ -127,7 +128,7 @@ fn the_log_reproduces_the_medium() {
 fn flushes_fences_and_syncs_name_the_call() {
     let location = |event: &Event| match event.what {
         What::Flush { location, .. } | What::Fence { location } | What::Sync { location } => Some(location),
-        What::Store { .. } | What::Mark(_) => None,
+        What::Store { .. } | What::Read { .. } | What::Mark(_) => None,
     };
     let (medium, recording) = recorded(Domain::MemoryController);
     let line = Location::caller().line();

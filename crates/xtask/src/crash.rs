@@ -111,12 +111,12 @@ impl Plan {
         (self.singles() * self.singles()).div_ceil(self.pairs_every)
     }
 
-    fn from_grid(&self) -> u64 {
+    fn grid_points(&self) -> u64 {
         (self.grid.len() as u64).div_ceil(self.grid_every)
     }
 
     fn len(&self) -> u64 {
-        (self.from_grid() + self.singles() + self.pairs() + self.random) * self.settings.len() as u64
+        (self.grid_points() + self.singles() + self.pairs() + self.random) * self.settings.len() as u64
     }
 
     /// Case number `number`, which is less than [`Plan::len`].
@@ -129,7 +129,7 @@ impl Plan {
     }
 
     fn workload(&self, domain: Domain, number: u64, seed: u64) -> (Workload, Thoroughness) {
-        let Some(number) = number.checked_sub(self.from_grid()) else {
+        let Some(number) = number.checked_sub(self.grid_points()) else {
             let operation = self.grid[(number * self.grid_every) as usize].clone();
             return (Workload::furnished(domain, vec![operation]), Thoroughness::QUICKEST);
         };

@@ -62,6 +62,40 @@ enum Outcome {
     },
 }
 
+/// A recovery as it is made.
+pub(super) struct Recovery {
+    /// The volume, or why it cannot be opened.
+    fs: Result<Arc<Fs>, String>,
+    /// What was done to the medium.
+    pub(super) log: Vec<Event>,
+}
+
+impl Outcome {
+    /// What the volume is after a recovery of `image` with this outcome, if it was not refused.
+    fn fingerprint(&self, image: &CrashImage<'_>) -> Option<Fingerprint> {
+        let Self::Recovered { stores, was_clean, blocks_free } = self else { return None };
+        let before = |word: u64| -> [u8; WORD as usize] {
+            let start = (word * WORD) as usize;
+            image.bytes()[start..start + WORD as usize].try_into().expect("volumes have whole words")
+        };
+        let mut changed: HashMap<u64, [u8; WORD as usize]> = HashMap::new();
+        for (at, bytes) in stores {
+            let end = at + bytes.len() as u64;
+            for word in at / WORD..end.div_ceil(WORD) {
+                let (start, stop) = ((word * WORD).max(*at), ((word + 1) * WORD).min(end));
+                let part = &bytes[(start - at) as usize..(stop - at) as usize];
+                let within = (start % WORD) as usize;
+                changed.entry(word).or_insert_with(|| before(word))[within..within + part.len()]
+                    .copy_from_slice(part);
+            }
+        }
+        let homes = changed.iter().fold(image.tail_hash(), |hash, (word, bytes)| {
+            hash.wrapping_sub(word_hash(*word, &before(*word))).wrapping_add(word_hash(*word, bytes))
+        });
+        Some(Fingerprint { homes, was_clean: *was_clean, blocks_free: *blocks_free })
+    }
+}
+
 /// Looks at the images of one workload, and at none of them twice.
 pub(super) struct Looker {
     file: MemoryFile,
@@ -113,7 +147,7 @@ impl Looker {
         let known = self.outcomes.find(image.bytes(), boot).and_then(|outcome| match outcome {
             Outcome::Refused(fault) => Some(Rc::new(Err(fault.clone()))),
             Outcome::Recovered { .. } => {
-                let fingerprint = self.fingerprint(image, outcome)?;
+                let fingerprint = outcome.fingerprint(image)?;
                 self.by_fingerprint.get(&fingerprint).map(Rc::clone)
             }
         });
@@ -123,18 +157,14 @@ impl Looker {
         found
     }
 
-    /// Recovers an image. Gives what was done to the medium, too.
-    pub(super) fn recover(
-        &mut self,
-        image: &CrashImage<'_>,
-        boot: Boot,
-    ) -> Result<(Result<Arc<Fs>, String>, Vec<Event>), String> {
+    /// Recovers an image.
+    pub(super) fn recover(&mut self, image: &CrashImage<'_>, boot: Boot) -> Result<Recovery, String> {
         self.hold(image).map_err(|error| error.to_string())?;
         let (medium, recording) = self.medium(boot)?;
         let fs = open_fs(medium).map_err(|fault| format!("it cannot be opened: {fault}"));
         let log = recording.take();
         forget_stored(&mut self.held, &log);
-        Ok((fs, log))
+        Ok(Recovery { fs, log })
     }
 
     /// Makes the file an image: where it was changed, or holds another one.
@@ -162,7 +192,7 @@ impl Looker {
 
     fn open(&mut self, image: &CrashImage<'_>, boot: Boot) -> Result<Found, String> {
         self.recovered += 1;
-        let (fs, log) = self.recover(image, boot)?;
+        let Recovery { fs, log } = self.recover(image, boot)?;
         let (reads, stores) = reads_and_stores(log, self.homes_start);
         let outcome = match &fs {
             Err(fault) => Outcome::Refused(fault.clone()),
@@ -172,7 +202,7 @@ impl Looker {
                 blocks_free: fs.space().blocks_free,
             },
         };
-        let fingerprint = self.fingerprint(image, &outcome);
+        let fingerprint = outcome.fingerprint(image);
         self.outcomes.insert(image.bytes(), boot, &reads, outcome);
         let (fs, Some(fingerprint)) = (fs?, fingerprint) else {
             return Err("recovery had no outcome".into());
@@ -183,30 +213,6 @@ impl Looker {
         let found = Rc::new(self.examine(fs, boot));
         self.by_fingerprint.insert(fingerprint, Rc::clone(&found));
         Ok(found)
-    }
-
-    /// What the volume is after a recovery of `image` with this outcome, if it was recovered.
-    fn fingerprint(&self, image: &CrashImage<'_>, outcome: &Outcome) -> Option<Fingerprint> {
-        let Outcome::Recovered { stores, was_clean, blocks_free } = outcome else { return None };
-        let before = |word: u64| -> [u8; WORD as usize] {
-            let start = (word * WORD) as usize;
-            image.bytes()[start..start + WORD as usize].try_into().expect("volumes have whole words")
-        };
-        let mut changed: HashMap<u64, [u8; WORD as usize]> = HashMap::new();
-        for (at, bytes) in stores {
-            let end = at + bytes.len() as u64;
-            for word in at / WORD..end.div_ceil(WORD) {
-                let (start, stop) = ((word * WORD).max(*at), ((word + 1) * WORD).min(end));
-                let part = &bytes[(start - at) as usize..(stop - at) as usize];
-                let within = (start % WORD) as usize;
-                changed.entry(word).or_insert_with(|| before(word))[within..within + part.len()]
-                    .copy_from_slice(part);
-            }
-        }
-        let homes = changed.iter().fold(image.tail_hash(), |hash, (word, bytes)| {
-            hash.wrapping_sub(word_hash(*word, &before(*word))).wrapping_add(word_hash(*word, bytes))
-        });
-        Some(Fingerprint { homes, was_clean: *was_clean, blocks_free: *blocks_free })
     }
 
     /// Looks at everything on the volume, uses it, and closes it.

@@ -198,7 +198,7 @@ impl<'a> Run<'a> {
             _ if image.hash().is_multiple_of(2) => Failure::Process,
             _ => Failure::Power,
         };
-        let (_, log) = self.looker.recover(image, life.boot)?;
+        let log = self.looker.recover(image, life.boot)?.log;
         let count = log.len();
         let is_torn = image.undecided.iter().any(|it| it.kept < it.stores);
         // A store that was torn is in no log. The host may have brought all the rest to the medium, too.
