@@ -7,8 +7,8 @@
 
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
-use crate::sync::{Arc, AtomicU64, Ordering};
 use crate::types::Time;
+use lodefs_sync::{Arc, AtomicU64, Ordering};
 
 const NS_PER_S: u64 = 1_000_000_000;
 

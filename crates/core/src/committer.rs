@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 use crate::fs::Fs;
-use crate::sync::Arc;
+use lodefs_sync::Arc;
 
 pub(crate) struct Committer {
     /// Nothing is ever sent: dropping it wakes the thread.

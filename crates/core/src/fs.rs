@@ -1,6 +1,5 @@
 //! An open volume: opening, closing, and what every operation needs.
 
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use lodefs_pmem::{Domain, DomainReport, Medium};
@@ -14,10 +13,10 @@ use crate::format::{self, FormatOptions};
 use crate::inode::cache::{InodeCache, Node};
 use crate::inode::table::InodeTable;
 use crate::journal::{CleanCounters, Journal};
-use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
 use crate::types::{Ino, Kind, SpaceUse};
 use crate::volume::{self, Volume, VolumeInfo};
 use crate::{bitmap, recovery};
+use lodefs_sync::{Arc, AtomicBool, Mutex, OnceLock, Ordering};
 
 /// How to open a volume.
 #[derive(Clone, Debug, Default)]

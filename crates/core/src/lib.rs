@@ -24,7 +24,6 @@ mod inode;
 mod journal;
 mod ops;
 mod recovery;
-mod sync;
 mod tx;
 mod types;
 mod volume;

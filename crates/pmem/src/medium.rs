@@ -20,7 +20,7 @@ use std::io;
 use std::panic::Location;
 use std::path::{Path, PathBuf};
 
-use parking_lot::Mutex;
+use lodefs_sync::Mutex;
 
 use crate::domain::{Domain, DomainReport, MediumKind};
 use crate::error::MediumError;

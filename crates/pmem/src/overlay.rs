@@ -105,6 +105,7 @@ impl StagedPages {
 
 /// A set of pages of the medium. Whoever uses the same pages from several threads does so under locks, which also
 /// order what they see of the set.
+/// Not of the atomics that a scheduler decides about: they are made as zeroed memory, and no order depends on them.
 #[derive(Debug)]
 struct PageSet {
     words: Box<[AtomicU64]>,

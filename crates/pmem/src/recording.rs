@@ -11,11 +11,9 @@
 //! - `page`: what was stored before a sync is there for certain; any page may be at any time. Stores to private
 //!   copies of pages are not in the log, since they reach the medium as a store by settle, or never.
 
-use std::cell::Cell;
+use lodefs_sync::{Arc, thread_number};
 use std::panic::Location;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
+// Not one of the locks that a scheduler decides about: what is logged is done before anybody else can go on.
 use parking_lot::{Mutex, MutexGuard};
 
 /// One thing that was done to the medium.
@@ -101,7 +99,7 @@ impl Recording {
     #[cold]
     pub(crate) fn log(&self, what: What) -> Held<'_> {
         let mut events = self.events.lock();
-        events.push(Event { thread: thread_number(), what });
+        events.push(Event { thread: thread_number() as u64, what });
         Held { _events: events }
     }
 }
@@ -110,16 +108,4 @@ impl Recording {
 #[must_use = "the event is carried out while this is held"]
 pub(crate) struct Held<'l> {
     _events: MutexGuard<'l, Vec<Event>>,
-}
-
-fn thread_number() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    thread_local! {
-        static NUMBER: Cell<Option<u64>> = const { Cell::new(None) };
-    }
-    NUMBER.with(|number| {
-        let mine = number.get().unwrap_or_else(|| NEXT.fetch_add(1, Ordering::Relaxed));
-        number.set(Some(mine));
-        mine
-    })
 }

@@ -1,7 +1,7 @@
 //! Building the allocator when a volume is opened: from the bitmap of a clean unmount, or from the inodes.
 
 use lodefs_layout::CHUNK_BLOCKS;
-use parking_lot::Mutex;
+use lodefs_sync::Mutex;
 
 use super::bitmap::{ChunkBits, WORDS};
 use super::chunks::{Chunks, pieces};

@@ -32,7 +32,7 @@ mod tests;
 use std::fmt;
 
 use lodefs_layout::CHUNK_BLOCKS;
-use parking_lot::Mutex;
+use lodefs_sync::Mutex;
 
 pub(crate) use builder::Builder;
 

@@ -14,7 +14,7 @@
 //! files start in a chunk that only one slot, a group of threads, fills. A file that found its way blocked starts
 //! again in the middle of the longest run of a chunk, so it and whoever grows towards it have room.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use lodefs_sync::thread_number;
 
 use super::Run;
 use super::bitmap::{CHUNK, FreeRun};
@@ -251,15 +251,6 @@ impl Placer {
         self.longest = longest;
         None
     }
-}
-
-/// A number for the calling thread: threads that write at the same time should fill different chunks.
-fn thread_number() -> usize {
-    static THREADS: AtomicUsize = AtomicUsize::new(0);
-    thread_local! {
-        static NUMBER: usize = THREADS.fetch_add(1, Ordering::Relaxed);
-    }
-    NUMBER.with(|number| *number)
 }
 
 /// Whether so little free space, one part in `share`, lies in broken chunks that a small request may break another.

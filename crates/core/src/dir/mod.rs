@@ -14,8 +14,8 @@ pub(crate) mod tree;
 use lodefs_layout::directory::Node;
 
 use crate::inode::cache::NumberMap;
-use crate::sync::{Arc, Mutex};
 use crate::types::{Ino, Kind};
+use lodefs_sync::{Arc, Mutex};
 
 /// An entry that was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

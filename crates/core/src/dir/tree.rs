@@ -15,10 +15,10 @@ use zerocopy::little_endian::U64;
 use super::leaf::{self, Key, OwnedEntry, Source};
 use super::{Entry, NodeCache};
 use crate::error::{Error, Result, ensure};
-use crate::sync::Arc;
 use crate::tx::{Tx, offset_of};
 use crate::types::{Ino, Kind};
 use crate::volume::{Run, Volume};
+use lodefs_sync::Arc;
 
 /// A directory to look at or to change.
 pub(crate) struct Tree<'a> {

@@ -12,8 +12,8 @@ use rustix::io::Errno;
 use super::{Inode, InodeState, table};
 use crate::error::{Result, ensure};
 use crate::fs::Fs;
-use crate::sync::{Arc, Mutex, Ordering};
 use crate::types::{Ino, Kind};
+use lodefs_sync::{Arc, Mutex, Ordering};
 
 const SHARDS: usize = 64;
 /// Inodes kept in memory without being in use, in each shard.

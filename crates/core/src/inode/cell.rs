@@ -12,7 +12,7 @@
 use std::ops::{Deref, DerefMut};
 
 use super::InodeState;
-use crate::sync::{AtomicI64, AtomicU64, Ordering, RwLock, RwLockReadGuard, RwLockWriteGuard, fence};
+use lodefs_sync::{AtomicI64, AtomicU64, Ordering, RwLock, RwLockReadGuard, RwLockWriteGuard, fence};
 
 /// Where a part of a file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -18,9 +18,9 @@ use crate::dir::NodeCache;
 use crate::error::{Result, ensure};
 use crate::extents::{ExtentMap, store};
 use crate::fs::Fs;
-use crate::sync::{AtomicBool, AtomicU64, Ordering, RwLockReadGuard};
 use crate::types::{Attr, Flags, Ino, Kind, S_PERM, Time};
 use crate::volume::Volume;
+use lodefs_sync::{AtomicBool, AtomicU64, Ordering, RwLockReadGuard};
 
 /// An inode in memory.
 pub(crate) struct Inode {

@@ -17,10 +17,10 @@ use zerocopy::IntoBytes;
 use crate::alloc::{Purpose, Request, Run};
 use crate::error::{Error, Result, ensure};
 use crate::fs::Fs;
-use crate::sync::Mutex;
 use crate::tx::{Tx, offset_of};
 use crate::types::Ino;
 use crate::volume::Volume;
+use lodefs_sync::Mutex;
 
 /// What is known of a chunk: the lower bits are its free slots. Zero: nothing yet.
 type Known = u32;

@@ -31,8 +31,8 @@ use zerocopy::little_endian::{U32, U64};
 
 use self::lane::Lane;
 use crate::error::Result;
-use crate::sync::{AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering};
 use crate::volume::Volume;
+use lodefs_sync::{AtomicU64, Mutex, MutexGuard, Ordering, thread_number};
 
 pub(crate) struct Journal {
     lanes: Box<[Mutex<Lane>]>,
@@ -142,7 +142,8 @@ impl Journal {
 
     /// A lane that is free, or the one that this thread waits for.
     fn take_lane(&self) -> MutexGuard<'_, Lane> {
-        let first = preferred_lane();
+        // Each thread mostly finds its own lane free and in its cache.
+        let first = thread_number();
         let count = self.lanes.len();
         (0..count)
             .find_map(|i| self.lanes[(first + i) % count].try_lock())
@@ -150,7 +151,7 @@ impl Journal {
     }
 
     fn all_lanes(&self) -> Vec<MutexGuard<'_, Lane>> {
-        self.lanes.iter().map(Mutex::lock).collect()
+        self.lanes.iter().map(|lane| lane.lock()).collect()
     }
 
     /// Something was written that a sync has to wait for.
@@ -294,13 +295,4 @@ fn write_state(
     let durable = state::write(volume, state, before)?;
     keeper.state = state;
     Ok(durable)
-}
-
-/// Spreads threads over lanes, so that each mostly finds its own free and in its cache.
-fn preferred_lane() -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    thread_local! {
-        static LANE: usize = NEXT.fetch_add(1, Ordering::Relaxed);
-    }
-    LANE.with(|lane| *lane)
 }

@@ -240,5 +240,5 @@ fn finish(dir: &Node, mut tx: Tx<'_>, mut draft: Draft<'_>, accept: impl FnOnce(
     draft.taken.used = true;
     let fs = dir.fs();
     let inode = fs.cache.insert(ino, draft.offset, InodeState::new(draft.slot));
-    Ok(Node::adopt(std::sync::Arc::clone(fs), inode))
+    Ok(Node::adopt(lodefs_sync::Arc::clone(fs), inode))
 }

@@ -15,9 +15,9 @@ use crate::error::{Result, ensure};
 use crate::fs::Fs;
 use crate::inode::cell::StateWriteGuard;
 use crate::inode::{Inode, SetTimes};
-use crate::sync::Ordering;
 use crate::tx::Tx;
 use crate::types::{Flags, Ino, Kind, Time};
+use lodefs_sync::Ordering;
 
 pub(super) struct LockedInode<'i> {
     pub(super) inode: &'i Inode,

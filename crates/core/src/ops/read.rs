@@ -14,9 +14,9 @@ use crate::fs::Fs;
 use crate::inode::cell::Glimpse;
 use crate::inode::{Inode, InodeState, Node, SetTimes};
 use crate::ops::locked::LockedInode;
-use crate::sync::RwLockReadGuard;
 use crate::tx::{Tx, offset_of};
 use crate::types::{DirEntry, Flags, Ino, Kind, SeekTarget, Time};
+use lodefs_sync::RwLockReadGuard;
 
 /// Positions of the first entries of a directory. The next ones are hashes.
 const AFTER_DOT: u64 = 1;

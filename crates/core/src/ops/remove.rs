@@ -6,9 +6,9 @@ use super::locked::{Locked, LockedInode};
 use crate::error::{Result, ensure};
 use crate::fs::Fs;
 use crate::inode::{Node, SetTimes};
-use crate::sync::Ordering;
 use crate::tx::Tx;
 use crate::types::{Flags, Kind, check_name};
+use lodefs_sync::Ordering;
 
 /// What kind of inode the name must lead to.
 #[derive(Clone, Copy, PartialEq, Eq)]

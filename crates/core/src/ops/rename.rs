@@ -9,9 +9,9 @@ use crate::dir::leaf::Key;
 use crate::error::{Error, Result, ensure};
 use crate::fs::Fs;
 use crate::inode::{Inode, Node, SetTimes};
-use crate::sync::MutexGuard;
 use crate::tx::Tx;
 use crate::types::{Flags, Ino, Kind, NewInode, NewKind, RenameMode, check_name};
+use lodefs_sync::MutexGuard;
 
 /// A rename that knows what it is about.
 struct Rename<'a> {

@@ -1,11 +1,11 @@
 //! Looking at one image: it is opened, which recovers it, looked at, used, checked, closed and opened again.
 
+use lodefs_sync::AtomicU64;
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use lodefs_core::{Flags, Fs, NewInode, NewKind, fsck};
 use lodefs_layout::BLOCK_SIZE;

@@ -1,9 +1,9 @@
 //! A workload: operations on a volume of which everything done to the medium is recorded.
 
+use lodefs_sync::{AtomicU64, Ordering};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use lodefs_core::{Clock, FormatOptions, Fs, OpenOptions};
 use lodefs_pmem::{Access, Domain, Event, Medium, Recording, What};

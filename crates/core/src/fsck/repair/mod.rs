@@ -38,9 +38,9 @@ use crate::error::{Error, Result};
 use crate::fs::Fs;
 use crate::inode::cache::InodeCache;
 use crate::inode::table::{self, InodeTable};
-use crate::sync::Arc;
 use crate::tx::Tx;
 use crate::types::{Ino, Kind};
+use lodefs_sync::Arc;
 
 /// Who decides about remedies that lose something.
 pub(super) type Decide<'d> = &'d mut dyn FnMut(&Finding) -> bool;

@@ -24,9 +24,9 @@ use crate::inode::table::InodeTable;
 use crate::journal::Journal;
 use crate::journal::replay::{self, Replayed};
 use crate::recovery::Opened;
-use crate::sync::Arc;
 use crate::tx::offset_of;
 use crate::volume::Volume;
+use lodefs_sync::Arc;
 
 /// How a repair starts.
 pub(super) enum Started {
