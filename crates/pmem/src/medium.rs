@@ -20,7 +20,7 @@ use std::io;
 use std::panic::Location;
 use std::path::{Path, PathBuf};
 
-use lodefs_sync::Mutex;
+use lodefs_sync::{Mutex, point};
 
 use crate::domain::{Domain, DomainReport, MediumKind};
 use crate::error::MediumError;
@@ -114,6 +114,7 @@ impl Medium {
         match self.shared.span(at, into.len()) {
             Ok(span) => {
                 self.log_read(at, into.len());
+                point();
                 span.copy_out(into);
                 Ok(())
             }
@@ -127,6 +128,7 @@ impl Medium {
         match self.metadata().span(at, into.len()) {
             Ok(span) => {
                 self.log_read(at, into.len());
+                point();
                 span.copy_out(into);
                 Ok(())
             }
@@ -175,6 +177,7 @@ impl Medium {
     #[track_caller]
     pub fn store_meta(&self, at: u64, bytes: &[u8], explained: &Ordered) -> Result<Dirty, MediumError> {
         let Ordered { .. } = explained;
+        point();
         let stored = match &self.overlay {
             Some(overlay) => overlay.store(at, bytes),
             None => self.shared.span_mut(at, bytes.len()).map(|span| {

@@ -87,6 +87,16 @@ impl Recording {
         std::mem::take(&mut *self.events.lock())
     }
 
+    /// Number of events since the start or the last call of `take`.
+    pub fn len(&self) -> usize {
+        self.events.lock().len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Logs that bytes are read, if that was asked for.
     #[cold]
     pub(crate) fn log_read(&self, at: u64, size: u64) {

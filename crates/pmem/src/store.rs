@@ -6,6 +6,7 @@
 use std::panic::Location;
 use std::sync::atomic::{Ordering, compiler_fence};
 
+use lodefs_sync::point;
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
@@ -59,6 +60,7 @@ impl Medium {
     #[inline]
     #[track_caller]
     pub(crate) fn store(&self, at: u64, content: Content<'_>) -> Result<Flushed, MediumError> {
+        point();
         let size = content.size();
         let piece = match self.shared.span_mut(at, size) {
             Ok(span) => Piece { at, span, content },

@@ -22,6 +22,7 @@ pub mod path;
 pub mod pattern;
 pub mod profile;
 pub mod rng;
+pub mod schedules;
 pub mod target;
 pub mod tree;
 

@@ -102,6 +102,7 @@ fn hash_of(image: &[u8], (at, size): Range) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::explore::Failure;
 
     #[test]
     fn what_was_not_read_makes_no_difference() {
@@ -114,7 +115,7 @@ mod tests {
         for unknown in [b"3a..", b"1b..", b"2..a"] {
             assert_eq!(known.find(unknown, boot), None);
         }
-        assert_eq!(known.find(b"1axy", boot.after_power_failure()), None);
+        assert_eq!(known.find(b"1axy", boot.after(Failure::Power)), None);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use lodefs_layout::geometry::Geometry;
 use lodefs_pmem::{Domain, Event, Medium, Recording, What};
 use rustix::io::Errno;
 
+use super::Failure;
 use super::known::{Known, Range};
 use super::view::View;
 use super::workload::open_options;
@@ -21,25 +22,28 @@ use crate::memory_file::MemoryFile;
 
 /// Which boot of the host a volume is opened in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Boot(u8);
+pub(crate) struct Boot(u8);
 
 impl Boot {
     /// That in which workloads are done: the host has been up all the time, and has everything that was stored.
-    pub(super) const FIRST: Self = Self(0);
+    pub(crate) const FIRST: Self = Self(0);
 
-    /// The next one.
-    pub(super) fn after_power_failure(self) -> Self {
-        Self(self.0 + 1)
+    /// That in which a volume is found after a failure.
+    pub(crate) fn after(self, failure: Failure) -> Self {
+        match failure {
+            Failure::Process => self,
+            Failure::Power => Self(self.0 + 1),
+        }
     }
 
     /// The medium as found in this boot.
-    pub(super) fn applied_to(self, medium: Medium) -> Medium {
+    pub(crate) fn applied_to(self, medium: Medium) -> Medium {
         if self == Self::FIRST { medium } else { medium.with_boot_id([self.0; 16]) }
     }
 }
 
 /// What was found: everything on the volume, or what is wrong with it whatever it should show.
-pub(super) type Found = Rc<Result<View, String>>;
+pub(crate) type Found = Rc<Result<View, String>>;
 
 /// A volume as recovery has left it: the same bytes in the same places, the same blocks free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -63,11 +67,11 @@ enum Outcome {
 }
 
 /// A recovery as it is made.
-pub(super) struct Recovery {
+pub(crate) struct Recovery {
     /// The volume, or why it cannot be opened.
     fs: Result<Arc<Fs>, String>,
     /// What was done to the medium.
-    pub(super) log: Vec<Event>,
+    pub(crate) log: Vec<Event>,
 }
 
 impl Outcome {
@@ -97,7 +101,7 @@ impl Outcome {
 }
 
 /// Looks at the images of one workload, and at none of them twice.
-pub(super) struct Looker {
+pub(crate) struct Looker {
     file: MemoryFile,
     /// The versions of the pages that the file holds; zero where it is none.
     held: Vec<u64>,
@@ -114,7 +118,7 @@ pub(super) struct Looker {
 
 impl Looker {
     /// For volumes of `size` bytes.
-    pub(super) fn new(size: u64, domain: Domain) -> Result<Self, String> {
+    pub(crate) fn new(size: u64, domain: Domain) -> Result<Self, String> {
         Ok(Self {
             file: MemoryFile::new(size).map_err(|error| error.to_string())?,
             held: vec![0; size.div_ceil(PAGE) as usize],
@@ -129,17 +133,17 @@ impl Looker {
     }
 
     /// Number of images that were really recovered, and not known to recover like one before.
-    pub(super) fn recovered(&self) -> u64 {
+    pub(crate) fn recovered(&self) -> u64 {
         self.recovered
     }
 
     /// Number of volumes that differed after recovery.
-    pub(super) fn examined(&self) -> u64 {
+    pub(crate) fn examined(&self) -> u64 {
         self.by_fingerprint.len() as u64
     }
 
     /// Looks at an image. The same images give the same [`Rc`].
-    pub(super) fn look(&mut self, image: &CrashImage<'_>, boot: Boot) -> Found {
+    pub(crate) fn look(&mut self, image: &CrashImage<'_>, boot: Boot) -> Found {
         let key = (image.hash(), boot);
         if let Some(found) = self.by_image.get(&key) {
             return Rc::clone(found);
@@ -158,7 +162,7 @@ impl Looker {
     }
 
     /// Recovers an image.
-    pub(super) fn recover(&mut self, image: &CrashImage<'_>, boot: Boot) -> Result<Recovery, String> {
+    pub(crate) fn recover(&mut self, image: &CrashImage<'_>, boot: Boot) -> Result<Recovery, String> {
         self.hold(image).map_err(|error| error.to_string())?;
         let (medium, recording) = self.medium(boot)?;
         let fs = open_fs(medium).map_err(|fault| format!("it cannot be opened: {fault}"));
@@ -250,7 +254,7 @@ impl Looker {
 
 /// Where the metadata that recovery restores begins on a volume of `size` bytes: what is before is not looked at once
 /// recovery is done.
-pub(super) fn homes_start(size: u64) -> Result<u64, String> {
+pub(crate) fn homes_start(size: u64) -> Result<u64, String> {
     let geometry = Geometry::for_size(size).map_err(|_| format!("no volume has {size} bytes"))?;
     Ok(geometry.inode_map.start.get() * BLOCK_SIZE)
 }

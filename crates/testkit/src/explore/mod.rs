@@ -42,8 +42,12 @@ use crate::crash::{self, Call};
 pub use self::case::CrashCase;
 pub use self::distinct::Distinct;
 pub use self::grid::grid;
+pub(crate) use self::look::{Boot, Looker, homes_start};
+pub(crate) use self::oracle::shows;
 pub use self::stage::{Stage, representatives};
+pub(crate) use self::view::View;
 pub use self::workload::Workload;
+pub(crate) use self::workload::open_options;
 
 /// What a crash takes away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

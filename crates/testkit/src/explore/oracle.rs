@@ -10,6 +10,7 @@ use std::ops::RangeInclusive;
 use super::history::{History, InSteps, State};
 use super::stage::POISON;
 use super::view::{Pages, Seen, View};
+use crate::model::Model;
 use crate::model::content::{Content, PAGE};
 use crate::operation::{Kind, Status};
 
@@ -20,7 +21,7 @@ const WORD: usize = 8;
 ///
 /// # Errors
 /// How it differs from the first and the last of them.
-pub(super) fn judge(view: &View, history: &History, allowed: RangeInclusive<usize>) -> Result<usize, String> {
+pub(crate) fn judge(view: &View, history: &History, allowed: RangeInclusive<usize>) -> Result<usize, String> {
     let last = *allowed.end();
     let mut faults = Vec::new();
     for number in allowed.clone().rev() {
@@ -35,6 +36,15 @@ pub(super) fn judge(view: &View, history: &History, allowed: RangeInclusive<usiz
         lines.drain(2..lines.len() - 1);
     }
     Err(format!("none of the states {allowed:?} is there:\n{}", lines.join("\n")))
+}
+
+/// Whether `view` shows exactly what `model` has, all times being those of a clock that stands still at `seconds`.
+///
+/// # Errors
+/// How it differs.
+pub(crate) fn shows(view: &View, model: &Model, seconds: i64) -> Result<(), String> {
+    let history = History::new(model.clone(), vec![seconds; model.clock() + 1]);
+    judge(view, &history, 0..=0).map(|_| ())
 }
 
 /// A view beside one state.

@@ -90,7 +90,7 @@ impl<'a> Run<'a> {
             logs: vec![(Rc::clone(&self.recorded.log), self.recorded.log.len())],
             from_event: self.recorded.first_mark,
             failure,
-            boot: boot_after(Boot::FIRST, failure),
+            boot: Boot::FIRST.after(failure),
             lost: failure,
             depth: 0,
             returned: None,
@@ -210,14 +210,7 @@ impl<'a> Run<'a> {
         };
         logs.push((Rc::new(log), count));
         let lost = if life.lost == Failure::Power { Failure::Power } else { failure };
-        let (boot, depth) = (boot_after(life.boot, failure), life.depth + 1);
+        let (boot, depth) = (life.boot.after(failure), life.depth + 1);
         Ok(Life { start, logs, from_event, failure, boot, lost, depth, returned: Some(returned) })
-    }
-}
-
-fn boot_after(boot: Boot, failure: Failure) -> Boot {
-    match failure {
-        Failure::Process => boot,
-        Failure::Power => boot.after_power_failure(),
     }
 }

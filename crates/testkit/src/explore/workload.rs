@@ -156,7 +156,7 @@ fn nanoseconds(seconds: i64) -> u64 {
 }
 
 /// How volumes are opened in crash tests: with a clock set by hand, and without noting that files are read.
-pub(super) fn open_options(clock: Arc<AtomicU64>) -> OpenOptions {
+pub(crate) fn open_options(clock: Arc<AtomicU64>) -> OpenOptions {
     OpenOptions { clock: Clock::Manual(clock), no_atime: true, ..OpenOptions::default() }
 }
 

@@ -1,0 +1,206 @@
+//! Threads in each other's way: whatever the schedule, there is an order of their operations that explains all answers and
+//! what is on the volume; and whenever the power fails, one that explains what is left.
+//!
+//! Who decides about the schedule is not known here: a test brings its own way to start threads and to wait for them.
+
+mod order;
+mod plan;
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64 as PlainU64, Ordering};
+
+use lodefs_core::Fs;
+use lodefs_pmem::{Access, Domain, Event, Medium, Recording};
+use lodefs_sync::AtomicU64;
+
+use self::order::{Done, explain};
+pub use self::plan::{Plan, Theme};
+use crate::crash::{self, CrashImage, Snapshot};
+use crate::engine::EngineTarget;
+use crate::explore::{Boot, Failure, Looker, View, homes_start, open_options, shows};
+use crate::memory_file::MemoryFile;
+use crate::model::{EPOCH_SECONDS, Leniency, Model};
+use crate::operation::Operation;
+use crate::rng::Rng;
+use crate::target::Target as _;
+
+/// Size of the volumes.
+const SIZE: u64 = 1 << 20;
+
+/// A thread's work, to be done in whatever way the caller has threads.
+pub type Work = Box<dyn FnOnce() -> Vec<Record> + Send>;
+
+/// What a thread did, and when.
+#[derive(Clone, Debug)]
+pub struct Record {
+    done: Done,
+    /// Events of the log before it began and when it had ended.
+    events: (usize, usize),
+}
+
+/// A volume on which threads are about to start.
+pub struct Meeting {
+    domain: Domain,
+    plan: Plan,
+    /// The volume before, and what is on it.
+    start: Snapshot,
+    model: Model,
+    fs: Arc<Fs>,
+    recording: Recording,
+    /// What was done to the medium since it was as in `start`, before the threads.
+    opening: Vec<Event>,
+}
+
+fn told(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
+fn options() -> lodefs_core::OpenOptions {
+    open_options(Arc::new(AtomicU64::new(EPOCH_SECONDS.unsigned_abs() * 1_000_000_000)))
+}
+
+impl Meeting {
+    /// Makes the volume of a plan.
+    ///
+    /// # Errors
+    /// If an answer is wrong before any thread has started.
+    pub fn new(plan: Plan, domain: Domain) -> Result<Self, String> {
+        let file = MemoryFile::new(SIZE).map_err(told)?;
+        Fs::format(&file.open(domain).map_err(told)?, &lodefs_core::FormatOptions::default())
+            .map_err(told)?;
+        let start = Snapshot::new(file.read().map_err(told)?, homes_start(SIZE)?);
+        let (medium, recording) =
+            Medium::recording_from_image(start.bytes(), domain, Access::ReadWrite).map_err(told)?;
+        let fs = Fs::open(medium, &options()).map_err(told)?;
+        Ok(Self { domain, plan, start, model: Model::new(), fs, recording, opening: Vec::new() })
+    }
+
+    /// Does what comes before, and gives what each thread is to do.
+    ///
+    /// # Errors
+    /// If an answer is wrong.
+    pub fn begin(&mut self) -> Result<Vec<Work>, String> {
+        let mut targets: Vec<EngineTarget> =
+            self.plan.threads.iter().map(|_| EngineTarget::new(Arc::clone(&self.fs))).collect();
+        for operation in &self.plan.before {
+            // Each thread has its own open files.
+            let owner = match operation {
+                Operation::Open { slot, .. } | Operation::Write { slot, .. } | Operation::Close { slot } => {
+                    slot.0
+                }
+                _ => 0,
+            };
+            let reply = targets[usize::from(owner)].apply(operation);
+            self.model.judge(operation, &reply, Leniency::default()).map_err(|expected| {
+                format!("before: {operation:?}: expected {expected:?}, observed {reply:?}")
+            })?;
+        }
+        self.opening = self.recording.take();
+        let clock = Arc::new(PlainU64::new(0));
+        let work = targets.into_iter().zip(self.plan.threads.clone()).map(|(mut target, operations)| {
+            let (clock, recording) = (Arc::clone(&clock), self.recording.clone());
+            let tick = move || clock.fetch_add(1, Ordering::Relaxed);
+            let work = move || {
+                let records = operations.into_iter().map(|operation| {
+                    let (began, from) = (tick(), recording.len());
+                    let reply = target.apply(&operation);
+                    let (ended, to) = (tick(), recording.len());
+                    let done = Done { operation, reply, returned: true, began, ended };
+                    Record { done, events: (from, to) }
+                });
+                records.collect()
+            };
+            Box::new(work) as Work
+        });
+        Ok(work.collect())
+    }
+
+    /// Judges what the threads did: the answers and the volume, and what crashes leave, of which one in `one_in` is looked at.
+    ///
+    /// # Errors
+    /// What cannot be explained.
+    pub fn judge(self, threads: &[Vec<Record>], one_in: u64, seed: u64) -> Result<(), String> {
+        let all: Vec<Vec<Done>> = threads.iter().map(|thread| dones(thread, usize::MAX)).collect();
+        let view = View::of(&self.fs)?;
+        explain(&self.model, &all, leniency(self.plan.theme), &mut |model| {
+            shows(&view, model, EPOCH_SECONDS)
+        })
+        .map_err(|fault| format!("without a crash: {fault}\n{all:#?}"))?;
+        let mut log = self.opening;
+        let first = log.len();
+        log.append(&mut self.recording.take());
+        drop(self.fs);
+        let crashes =
+            Crashes { domain: self.domain, model: &self.model, threads, theme: self.plan.theme, first };
+        crashes.judge(&self.start, &log, one_in, seed)
+    }
+}
+
+/// What is forgiven.
+fn leniency(theme: Theme) -> Leniency {
+    Leniency { out_of_space: theme == Theme::Full, ..Leniency::default() }
+}
+
+/// What a thread had done after so many events since it started.
+fn dones(records: &[Record], events: usize) -> Vec<Done> {
+    let begun = records.iter().filter(|record| record.events.0 < events);
+    begun.map(|record| Done { returned: record.events.1 <= events, ..record.done.clone() }).collect()
+}
+
+struct Crashes<'a> {
+    domain: Domain,
+    model: &'a Model,
+    threads: &'a [Vec<Record>],
+    theme: Theme,
+    /// Events before the threads.
+    first: usize,
+}
+
+impl Crashes<'_> {
+    fn judge(&self, start: &Snapshot, log: &[Event], one_in: u64, seed: u64) -> Result<(), String> {
+        // Whatever had returned must be there: where a power failure may take it, the process is killed.
+        let (failure, domain) = match self.domain.is_durable_on_fence() {
+            true => (Failure::Power, self.domain),
+            false => (Failure::Process, Domain::Volatile),
+        };
+        let options = crash::Options {
+            from_event: self.first,
+            exhaustive_max: 4,
+            singles_max: 2,
+            random: 2,
+            seed,
+            ..crash::Options::new(domain)
+        };
+        let mut looker = Looker::new(SIZE, self.domain)?;
+        let mut rng = Rng::new(seed);
+        let judged = crash::for_each_crash_image(start, &[log], &options, |image| {
+            if image.position < log.len() && !rng.one_in(one_in) {
+                return ControlFlow::Continue(());
+            }
+            match self.judge_image(&mut looker, image, Boot::FIRST.after(failure)) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(fault) => ControlFlow::Break(format!("{fault}\n  {image:?}")),
+            }
+        });
+        match judged {
+            ControlFlow::Continue(_) => Ok(()),
+            ControlFlow::Break(fault) => Err(fault),
+        }
+    }
+
+    fn judge_image(&self, looker: &mut Looker, image: &CrashImage<'_>, boot: Boot) -> Result<(), String> {
+        // A process that dies in the middle of a store has not done it.
+        let in_store =
+            image.undecided.iter().any(|it| it.kept < it.stores) && !self.domain.is_durable_on_fence();
+        let events = (image.position - usize::from(in_store)).saturating_sub(self.first);
+        let so_far: Vec<Vec<Done>> = self.threads.iter().map(|thread| dones(thread, events)).collect();
+        let found = looker.look(image, boot);
+        let view = found.as_ref().as_ref().map_err(Clone::clone)?;
+        if self.theme == Theme::Content {
+            // Of what overwrites data, any part may be there.
+            return Ok(());
+        }
+        explain(self.model, &so_far, leniency(self.theme), &mut |model| shows(view, model, EPOCH_SECONDS))
+    }
+}

@@ -1,0 +1,152 @@
+//! What threads do at the same time, in each other's way.
+
+use crate::operation::{
+    Access, AllocateMode, Creation, Node, Object, OpenHow, Operation, RenameMode, Slot, XattrMode,
+};
+use crate::path::TreePath;
+use crate::pattern::Pattern;
+use crate::rng::Rng;
+
+/// What the threads have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Theme {
+    /// Names in one directory and one below it.
+    Names,
+    /// The content of one file.
+    Content,
+    /// A volume with hardly any space left.
+    Full,
+}
+
+impl Theme {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Names, Self::Content, Self::Full];
+}
+
+/// Operations for some threads.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// What it is about.
+    pub theme: Theme,
+    /// What is there before the threads start.
+    pub(super) before: Vec<Operation>,
+    /// What each thread does.
+    pub(super) threads: Vec<Vec<Operation>>,
+}
+
+/// Threads, and operations of each.
+const THREADS: u8 = 3;
+const OPERATIONS: usize = 3;
+
+/// Bytes that are taken before the threads start, where space is to be scarce. What is left is less than they want.
+const FILLING: u64 = 620 << 10;
+
+/// The file that each thread has open: its own slots, so that one model can stand for all.
+fn slot(thread: u8) -> Slot {
+    Slot(thread)
+}
+
+fn open(thread: u8, path: &str, append: bool) -> Operation {
+    let how = OpenHow { append, ..OpenHow::existing(Access::ReadWrite) };
+    Operation::Open { slot: slot(thread), path: path.into(), how }
+}
+
+fn create(thread: u8, path: &str) -> Operation {
+    let how = OpenHow { creation: Creation::Exclusive(0o644), ..OpenHow::existing(Access::ReadWrite) };
+    Operation::Open { slot: slot(thread), path: path.into(), how }
+}
+
+fn write(thread: u8, offset: u64, size: u64) -> Operation {
+    // Content tells who wrote it where.
+    let seed = (1 + u32::from(thread)) << 24 | (offset as u32) << 4 | (size as u32 & 0xf);
+    Operation::Write { slot: slot(thread), offset, data: Pattern { seed, size: size as u32 } }
+}
+
+impl Plan {
+    /// Operations that follow from `seed`.
+    pub fn random(theme: Theme, seed: u64) -> Self {
+        let mut rng = Rng::new(seed);
+        let threads = (0..THREADS).map(|thread| {
+            (0..OPERATIONS).map(|number| Self::operation(theme, thread, number, &mut rng)).collect()
+        });
+        Self { theme, threads: threads.collect(), before: Self::before(theme, &mut rng) }
+    }
+
+    fn before(theme: Theme, rng: &mut Rng) -> Vec<Operation> {
+        let mut before = vec![Operation::Mkdir { path: "d".into(), mode: 0o755 }];
+        match theme {
+            Theme::Names => {
+                before.extend(["p", "d/p"].map(|path| create(0, path)));
+                before.push(write(0, 0, 100));
+                before.extend((0..THREADS).map(|thread| open(thread, "p", false)));
+            }
+            Theme::Content => {
+                before.extend([create(0, "f"), write(0, 0, 9000)]);
+                before.extend((0..THREADS).map(|thread| open(thread, "f", rng.one_in(3))));
+            }
+            Theme::Full => {
+                before.extend([create(0, "filling"), write(0, 0, FILLING)]);
+                before.extend((0..THREADS).map(|thread| create(thread, &format!("own{thread}"))));
+            }
+        }
+        before
+    }
+
+    fn operation(theme: Theme, thread: u8, number: usize, rng: &mut Rng) -> Operation {
+        match theme {
+            Theme::Names => names(thread, rng),
+            Theme::Content => content(thread, rng),
+            Theme::Full => full(thread, number, rng),
+        }
+    }
+}
+
+fn path(rng: &mut Rng) -> TreePath {
+    (*rng.pick(&["p", "q", "d/p", "d/q"])).into()
+}
+
+/// Only what is one step of the engine: a name that is looked up first may lead elsewhere by the time it is used.
+fn names(thread: u8, rng: &mut Rng) -> Operation {
+    use RenameMode::{Exchange, Replace, Whiteout};
+    let (path, other) = (path(rng), path(rng));
+    match rng.below(12) {
+        0 => Operation::Mknod { path, mode: 0o600, node: Node::File },
+        1 => Operation::Mkdir { path, mode: 0o700 },
+        2 => Operation::Symlink { path, target: "somewhere".into() },
+        3 => Operation::Link { source: Object::Open(slot(thread)), path },
+        4 | 5 => Operation::Unlink { path },
+        6 => Operation::Rmdir { path },
+        7 => {
+            let value = Pattern { seed: 5, size: 200 };
+            let name = "trusted.a".into();
+            Operation::SetXattr { object: Object::Path(path), name, value, mode: XattrMode::Either }
+        }
+        8 => Operation::Chmod { object: Object::Path(path), mode: 0o640 },
+        _ => {
+            let mode = *rng.pick(&[Replace, Replace, Exchange, Whiteout]);
+            Operation::Rename { from: path, to: other, mode }
+        }
+    }
+}
+
+fn content(thread: u8, rng: &mut Rng) -> Operation {
+    let slot = slot(thread);
+    let offset = *rng.pick(&[0, 8, 4000, 4096, 8000, 9000, 12_288, 20_000]);
+    let size = *rng.pick(&[8, 100, 4096, 5000]);
+    match rng.below(8) {
+        0 | 1 => Operation::Read { slot, offset: 0, size: 30_000 },
+        2 | 3 => Operation::Truncate { object: Object::Open(slot), size: offset },
+        4 => Operation::Fallocate { slot, mode: AllocateMode::PunchHole, offset, size },
+        5 => Operation::Fallocate { slot, mode: AllocateMode::Extend, offset, size },
+        _ => write(thread, offset, size),
+    }
+}
+
+fn full(thread: u8, number: usize, rng: &mut Rng) -> Operation {
+    match rng.below(6) {
+        0 => Operation::Mkdir { path: format!("d{thread}{number}").as_str().into(), mode: 0o755 },
+        1 => Operation::Truncate { object: Object::Open(slot(thread)), size: 0 },
+        2 if thread == 0 => Operation::Unlink { path: "filling".into() },
+        _ => write(thread, number as u64 * 70_000, 20_000 + rng.below(3) * 20_000),
+    }
+}
