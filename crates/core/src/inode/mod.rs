@@ -6,6 +6,8 @@
 pub(crate) mod cache;
 pub(crate) mod cell;
 pub(crate) mod check;
+#[cfg(all(test, lodefs_loom))]
+mod interleavings;
 pub(crate) mod table;
 
 use lodefs_layout::inode::InodeSlot;
