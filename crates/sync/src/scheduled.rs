@@ -1,7 +1,8 @@
 //! Locks that a scheduler decides about, with the interface of those of `parking_lot`, and that tests can break.
 //!
 //! A test may name one call of `lock`, `read` or `write` that does not exclude anybody ([`ignored`]), to see whether it is
-//! noticed. The value of a lock is therefore beside it and not within.
+//! needed: the value of a lock is beside it and not within, and knows who uses it. If two do at the same time, of whom
+//! one may change it, that is a data race, whatever comes of it, and ends the test.
 
 use std::cell::UnsafeCell;
 use std::fmt;
@@ -31,63 +32,135 @@ fn ignored(location: &Location<'_>) -> bool {
     ignored.as_ref().is_some_and(|ignored| *ignored == location.to_string())
 }
 
+/// A value, and who uses it.
+struct Shared<T> {
+    value: UnsafeCell<T>,
+    users: UnsafeCell<Vec<User>>,
+}
+
+/// Somebody who uses a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct User {
+    /// Where it took the lock.
+    location: &'static Location<'static>,
+    may_change: bool,
+}
+
+// SAFETY: the value is used by whoever holds the lock beside it, as with any lock. Where a lock is ignored on purpose, and
+// for the list of users: schedulers run one thread at a time and switch at locks and atomics only, none of which is touched
+// while the list is; and two users of a value end the test before the second gets it.
+unsafe impl<T: Send> Sync for Shared<T> {}
+
+impl<T> Shared<T> {
+    fn new(value: T) -> Self {
+        Self { value: UnsafeCell::new(value), users: UnsafeCell::new(Vec::new()) }
+    }
+
+    /// Notes another user.
+    fn enter(&self, user: User) {
+        // SAFETY: see `Sync`; the reference is gone before anything else can happen.
+        let users = unsafe { &mut *self.users.get() };
+        let other = users.iter().find(|other| other.may_change || user.may_change);
+        if let Some(other) = other.filter(|_| !std::thread::panicking()) {
+            panic!("data race: {} while {} is at it", user.location, other.location);
+        }
+        users.push(user);
+    }
+
+    /// Forgets a user.
+    fn leave(&self, user: User) {
+        // SAFETY: as in `enter`.
+        let users = unsafe { &mut *self.users.get() };
+        if let Some(index) = users.iter().position(|other| *other == user) {
+            users.swap_remove(index);
+        }
+    }
+}
+
+/// A value that somebody uses.
+struct Using<'a, T> {
+    shared: &'a Shared<T>,
+    user: User,
+    /// Whether nobody was excluded.
+    ignored: bool,
+}
+
+impl<'a, T> Using<'a, T> {
+    fn begin(shared: &'a Shared<T>, location: &'static Location<'static>, may_change: bool) -> Self {
+        let user = User { location, may_change };
+        shared.enter(user);
+        let ignored = ignored(location);
+        if ignored {
+            point();
+        }
+        Self { shared, user, ignored }
+    }
+}
+
+impl<T> Drop for Using<'_, T> {
+    fn drop(&mut self) {
+        if self.ignored && !std::thread::panicking() {
+            point();
+        }
+        self.shared.leave(self.user);
+    }
+}
+
+/// What a lock that may be poisoned gives: a panic in a test ends it anyway.
+fn unpoisoned<G>(result: Result<G, PoisonError<G>>) -> G {
+    result.unwrap_or_else(PoisonError::into_inner)
+}
+
+fn tried<G>(result: Result<G, TryLockError<G>>) -> Option<G> {
+    match result {
+        Ok(held) => Some(held),
+        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    }
+}
+
 /// A lock for one.
 pub struct Mutex<T> {
     lock: scheduler::sync::Mutex<()>,
-    value: UnsafeCell<T>,
+    shared: Shared<T>,
 }
 
-// SAFETY: the value is reached by whoever holds the lock alone, and so sent from one to the next. Where a lock is ignored
-// on purpose this is not so: schedulers run one thread at a time, on one thread of the host (shuttle), so that what breaks
-// is the program under test, which is what such a test wants to see.
-unsafe impl<T: Send> Sync for Mutex<T> {}
-
-/// The value of a [`Mutex`] while it is held.
+/// The value of a [`Mutex`] while it is held. (The use ends before the lock is released.)
 pub struct MutexGuard<'a, T> {
-    value: &'a UnsafeCell<T>,
+    using: Using<'a, T>,
     _held: Option<scheduler::sync::MutexGuard<'a, ()>>,
 }
 
 impl<T> Mutex<T> {
     /// A lock that nobody holds.
     pub fn new(value: T) -> Self {
-        Self { lock: scheduler::sync::Mutex::new(()), value: UnsafeCell::new(value) }
+        Self { lock: scheduler::sync::Mutex::new(()), shared: Shared::new(value) }
     }
 
     /// Waits until nobody else holds it.
     #[track_caller]
     pub fn lock(&self) -> MutexGuard<'_, T> {
-        let held = if ignored(Location::caller()) {
-            point();
-            None
-        } else {
-            Some(self.lock.lock().unwrap_or_else(PoisonError::into_inner))
-        };
-        MutexGuard { value: &self.value, _held: held }
+        let location = Location::caller();
+        let held = (!ignored(location)).then(|| unpoisoned(self.lock.lock()));
+        MutexGuard { using: Using::begin(&self.shared, location, true), _held: held }
     }
 
     /// Takes it if nobody else holds it.
     #[track_caller]
     pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
-        if ignored(Location::caller()) {
-            return Some(self.lock());
-        }
-        let held = match self.lock.try_lock() {
-            Ok(held) => held,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return None,
-        };
-        Some(MutexGuard { value: &self.value, _held: Some(held) })
+        let location = Location::caller();
+        let held = if ignored(location) { None } else { Some(tried(self.lock.try_lock())?) };
+        Some(MutexGuard { using: Using::begin(&self.shared, location, true), _held: held })
     }
 
     /// The value: nobody else has the lock.
     pub fn get_mut(&mut self) -> &mut T {
-        self.value.get_mut()
+        self.shared.value.get_mut()
     }
 
     /// The value, without its lock.
     pub fn into_inner(self) -> T {
-        self.value.into_inner()
+        self.shared.value.into_inner()
     }
 }
 
@@ -95,86 +168,69 @@ impl<T> Deref for MutexGuard<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: the lock is held (see `Mutex`), and the reference lives no longer than this guard.
-        unsafe { &*self.value.get() }
+        // SAFETY: this is the only user, and the reference lives no longer than it.
+        unsafe { &*self.using.shared.value.get() }
     }
 }
 
 impl<T> DerefMut for MutexGuard<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: the lock is held (see `Mutex`), and the reference, of which this guard gives one at a time, lives no longer.
-        unsafe { &mut *self.value.get() }
+        // SAFETY: this is the only user, which gives one reference at a time, and that lives no longer than it.
+        unsafe { &mut *self.using.shared.value.get() }
     }
 }
 
 /// A lock for one who writes or many who read.
 pub struct RwLock<T> {
     lock: scheduler::sync::RwLock<()>,
-    value: UnsafeCell<T>,
+    shared: Shared<T>,
 }
-
-// SAFETY: as for `Mutex`; and those who read at the same time share the value.
-unsafe impl<T: Send + Sync> Sync for RwLock<T> {}
 
 /// The value of a [`RwLock`] while it is held for reading.
 pub struct RwLockReadGuard<'a, T> {
-    value: &'a UnsafeCell<T>,
+    using: Using<'a, T>,
     _held: Option<scheduler::sync::RwLockReadGuard<'a, ()>>,
 }
 
 /// The value of a [`RwLock`] while it is held for writing.
 pub struct RwLockWriteGuard<'a, T> {
-    value: &'a UnsafeCell<T>,
+    using: Using<'a, T>,
     _held: Option<scheduler::sync::RwLockWriteGuard<'a, ()>>,
 }
 
 impl<T> RwLock<T> {
     /// A lock that nobody holds.
     pub fn new(value: T) -> Self {
-        Self { lock: scheduler::sync::RwLock::new(()), value: UnsafeCell::new(value) }
+        Self { lock: scheduler::sync::RwLock::new(()), shared: Shared::new(value) }
     }
 
     /// Waits until nobody holds it for writing.
     #[track_caller]
     pub fn read(&self) -> RwLockReadGuard<'_, T> {
-        let held = if ignored(Location::caller()) {
-            point();
-            None
-        } else {
-            Some(self.lock.read().unwrap_or_else(PoisonError::into_inner))
-        };
-        RwLockReadGuard { value: &self.value, _held: held }
+        let location = Location::caller();
+        let held = (!ignored(location)).then(|| unpoisoned(self.lock.read()));
+        RwLockReadGuard { using: Using::begin(&self.shared, location, false), _held: held }
     }
 
     /// Takes it for reading if nobody holds it for writing.
     #[track_caller]
     pub fn try_read(&self) -> Option<RwLockReadGuard<'_, T>> {
-        if ignored(Location::caller()) {
-            return Some(self.read());
-        }
-        let held = match self.lock.try_read() {
-            Ok(held) => held,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return None,
-        };
-        Some(RwLockReadGuard { value: &self.value, _held: Some(held) })
+        let location = Location::caller();
+        let held = if ignored(location) { None } else { Some(tried(self.lock.try_read())?) };
+        Some(RwLockReadGuard { using: Using::begin(&self.shared, location, false), _held: held })
     }
 
     /// Waits until nobody holds it.
     #[track_caller]
     pub fn write(&self) -> RwLockWriteGuard<'_, T> {
-        let held = if ignored(Location::caller()) {
-            point();
-            None
-        } else {
-            Some(self.lock.write().unwrap_or_else(PoisonError::into_inner))
-        };
-        RwLockWriteGuard { value: &self.value, _held: held }
+        let location = Location::caller();
+        let held = (!ignored(location)).then(|| unpoisoned(self.lock.write()));
+        RwLockWriteGuard { using: Using::begin(&self.shared, location, true), _held: held }
     }
 
     /// The value: nobody else has the lock.
     pub fn get_mut(&mut self) -> &mut T {
-        self.value.get_mut()
+        self.shared.value.get_mut()
     }
 }
 
@@ -182,8 +238,8 @@ impl<T> Deref for RwLockReadGuard<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: the lock is held for reading, and the reference lives no longer than this guard.
-        unsafe { &*self.value.get() }
+        // SAFETY: nobody who may change it uses it, and the reference lives no longer than this use.
+        unsafe { &*self.using.shared.value.get() }
     }
 }
 
@@ -191,15 +247,15 @@ impl<T> Deref for RwLockWriteGuard<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: the lock is held for writing, and the reference lives no longer than this guard.
-        unsafe { &*self.value.get() }
+        // SAFETY: this is the only user, and the reference lives no longer than it.
+        unsafe { &*self.using.shared.value.get() }
     }
 }
 
 impl<T> DerefMut for RwLockWriteGuard<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: the lock is held for writing, and the reference, of which this guard gives one at a time, lives no longer.
-        unsafe { &mut *self.value.get() }
+        // SAFETY: this is the only user, which gives one reference at a time, and that lives no longer than it.
+        unsafe { &mut *self.using.shared.value.get() }
     }
 }
 

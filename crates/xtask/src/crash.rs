@@ -39,6 +39,9 @@ pub(crate) struct Arguments {
     /// Where a case that fails is saved, made as small as possible
     #[arg(long, value_name = "FILE", default_value = "failing-crash.json")]
     save: PathBuf,
+    /// Save a case that fails as it was found
+    #[arg(long)]
+    as_found: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
@@ -53,8 +56,13 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         println!("no violation");
         return Ok(ExitCode::SUCCESS);
     };
-    println!("VIOLATION: {violation}\nmaking it smaller ...");
-    case.minimised(&mut Explorer::default()).save(&arguments.save)?;
+    println!("VIOLATION: {violation}");
+    if arguments.as_found {
+        case.save(&arguments.save)?;
+    } else {
+        println!("making it smaller ...");
+        case.minimised(&mut Explorer::default()).save(&arguments.save)?;
+    }
     println!("run it again with: cargo xtask crash --replay {}", arguments.save.display());
     Ok(ExitCode::FAILURE)
 }

@@ -1,6 +1,7 @@
 //! Long tests of lodefs, as commands: `cargo xtask crash`.
 
 mod crash;
+mod mutants;
 
 use std::process::ExitCode;
 
@@ -17,10 +18,13 @@ struct Arguments {
 enum Command {
     /// Explore the crashes in many workloads
     Crash(crash::Arguments),
+    /// Switch off each step of persistence, each check and each lock: tests must notice
+    Mutants(mutants::Arguments),
 }
 
 fn main() -> anyhow::Result<ExitCode> {
     match Arguments::parse().command {
         Command::Crash(arguments) => crash::run(&arguments),
+        Command::Mutants(arguments) => mutants::run(&arguments),
     }
 }

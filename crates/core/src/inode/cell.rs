@@ -48,14 +48,17 @@ impl StateCell {
         }
     }
 
+    #[cfg_attr(lodefs_shuttle, track_caller)]
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, InodeState> {
         self.lock.read()
     }
 
+    #[cfg_attr(lodefs_shuttle, track_caller)]
     pub(crate) fn try_read(&self) -> Option<RwLockReadGuard<'_, InodeState>> {
         self.lock.try_read()
     }
 
+    #[cfg_attr(lodefs_shuttle, track_caller)]
     pub(crate) fn write(&self) -> StateWriteGuard<'_> {
         let guard = self.lock.write();
         self.version.fetch_add(1, Ordering::Relaxed);

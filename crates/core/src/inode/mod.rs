@@ -62,6 +62,7 @@ impl Inode {
     }
 
     /// Locks the inode for reading; STALE if it has been reclaimed.
+    #[cfg_attr(lodefs_shuttle, track_caller)]
     pub(crate) fn read(&self) -> Result<RwLockReadGuard<'_, InodeState>> {
         let state = self.state.read();
         ensure(!state.dead, Errno::STALE)?;
@@ -69,6 +70,7 @@ impl Inode {
     }
 
     /// Locks the inode for writing; STALE if it has been reclaimed.
+    #[cfg_attr(lodefs_shuttle, track_caller)]
     pub(crate) fn write(&self) -> Result<StateWriteGuard<'_>> {
         let state = self.state.write();
         ensure(!state.dead, Errno::STALE)?;

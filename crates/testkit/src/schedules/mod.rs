@@ -165,7 +165,8 @@ impl Crashes<'_> {
             false => (Failure::Process, Domain::Volatile),
         };
         let options = crash::Options {
-            from_event: self.first,
+            // What came before is not torn.
+            from_event: self.first + 1,
             exhaustive_max: 4,
             singles_max: 2,
             random: 2,

@@ -109,7 +109,7 @@ fn path(rng: &mut Rng) -> TreePath {
 fn names(thread: u8, rng: &mut Rng) -> Operation {
     use RenameMode::{Exchange, Replace, Whiteout};
     let (path, other) = (path(rng), path(rng));
-    match rng.below(12) {
+    match rng.below(20) {
         0 => Operation::Mknod { path, mode: 0o600, node: Node::File },
         1 => Operation::Mkdir { path, mode: 0o700 },
         2 => Operation::Symlink { path, target: "somewhere".into() },
@@ -118,10 +118,16 @@ fn names(thread: u8, rng: &mut Rng) -> Operation {
         6 => Operation::Rmdir { path },
         7 => {
             let value = Pattern { seed: 5, size: 200 };
-            let name = "trusted.a".into();
-            Operation::SetXattr { object: Object::Path(path), name, value, mode: XattrMode::Either }
+            let (object, name) = (Object::Open(slot(thread)), "trusted.a".into());
+            Operation::SetXattr { object, name, value, mode: XattrMode::Either }
         }
-        8 => Operation::Chmod { object: Object::Path(path), mode: 0o640 },
+        8 => Operation::Chmod { object: Object::Open(slot(thread)), mode: 0o640 },
+        9 => Operation::Stat { object: Object::Open(slot(thread)) },
+        10 => Operation::Readdir { path: "d".into() },
+        11 => Operation::GetXattr { object: Object::Open(slot(thread)), name: "trusted.a".into() },
+        12 => Operation::ListXattr { object: Object::Open(slot(thread)) },
+        13 => Operation::Readlink { path },
+        14 => Operation::Syncfs,
         _ => {
             let mode = *rng.pick(&[Replace, Replace, Exchange, Whiteout]);
             Operation::Rename { from: path, to: other, mode }

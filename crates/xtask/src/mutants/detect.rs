@@ -1,0 +1,189 @@
+//! Building what is tested with switches in it, and running tests until one of them fails.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use serde_json::Value;
+
+/// Whatever runs longer than this goes on for ever. Without a mutant, the slowest test takes a third of it.
+const PATIENCE: Duration = Duration::from_mins(5);
+
+/// A program that fails if something is wrong.
+#[derive(Clone, Debug)]
+pub(crate) struct Detector {
+    /// What it is called in reports.
+    pub(crate) name: String,
+    program: PathBuf,
+    arguments: Vec<String>,
+    /// Where it is run: tests expect to be in the directory of their package.
+    directory: PathBuf,
+}
+
+/// Packages, and what of their tests says something about persistence. The quickest come first.
+const TESTS: [(&str, &[&str]); 4] = [
+    ("lodefs-layout", &["lodefs_layout"]),
+    ("lodefs-pmem", &["lodefs_pmem", "medium", "recording", "open"]),
+    ("lodefs-core", &["lodefs_core", "engine", "committer", "fsck", "full", "threads"]),
+    ("lodefs-testkit", &["lodefs_testkit", "engine", "explore"]),
+];
+
+/// The first detector: a quick exploration of crashes.
+const CRASH: [&str; 7] = ["crash", "--quick", "--as-found", "--random", "6", "--save", "/dev/null"];
+
+/// Builds the copy in `source`, and says what to run of it.
+pub(crate) fn build(source: &Path, built: &Path) -> anyhow::Result<Vec<Detector>> {
+    let mut cargo = cargo(source, built, "--cap-lints allow -C debug-assertions=on");
+    cargo.args(["test", "--no-run", "--release", "--message-format=json"]);
+    for (package, _) in TESTS {
+        cargo.args(["--package", package]);
+    }
+    let tests = executables(cargo)?;
+    let mut cargo = self::cargo(source, built, "--cap-lints allow -C debug-assertions=on");
+    cargo.args(["build", "--release", "--message-format=json", "--package", "lodefs-xtask"]);
+    let explorer = executables(cargo)?.pop().context("cargo has built no explorer")?;
+    let mut detectors = vec![Detector {
+        name: "xtask crash --quick".into(),
+        program: explorer.program,
+        arguments: CRASH.map(str::to_owned).to_vec(),
+        directory: source.to_path_buf(),
+    }];
+    for (package, targets) in TESTS {
+        for target in targets {
+            let test = tests
+                .iter()
+                .find(|test| test.target == *target && test.package.ends_with(package_directory(package)));
+            let test = test.with_context(|| format!("{package} has no test {target}"))?;
+            detectors.push(Detector {
+                name: format!("{package} {target}"),
+                program: test.program.clone(),
+                arguments: vec!["--test-threads=1".into()],
+                directory: test.package.clone(),
+            });
+        }
+    }
+    Ok(detectors)
+}
+
+/// Builds the tests in which a scheduler decides about the locks of the sources in `root`.
+pub(crate) fn build_schedules(root: &Path, built: &Path) -> anyhow::Result<Detector> {
+    let mut cargo = cargo(root, built, "--cfg lodefs_shuttle");
+    cargo.args([
+        "test",
+        "--no-run",
+        "--release",
+        "--message-format=json",
+        "--package",
+        "lodefs-testkit",
+        "--test",
+        "schedules",
+    ]);
+    let test = executables(cargo)?.pop().context("cargo has built no test of schedules")?;
+    Ok(Detector {
+        name: "schedules".into(),
+        program: test.program,
+        arguments: vec!["--test-threads=1".into()],
+        directory: test.package,
+    })
+}
+
+fn package_directory(package: &str) -> &str {
+    package.trim_start_matches("lodefs-")
+}
+
+fn cargo(directory: &Path, built: &Path, flags: &str) -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(directory).env("CARGO_TARGET_DIR", built).env("RUSTFLAGS", flags);
+    cargo
+}
+
+struct Executable {
+    target: String,
+    program: PathBuf,
+    package: PathBuf,
+}
+
+/// Runs cargo, and gives the programs that it has built.
+fn executables(mut cargo: Command) -> anyhow::Result<Vec<Executable>> {
+    let output = cargo.stderr(Stdio::inherit()).output()?;
+    ensure!(output.status.success(), "the build failed");
+    let mut found = Vec::new();
+    for line in output.stdout.lines() {
+        let message: Value = serde_json::from_str(&line?)?;
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        if let (Some(program), Some(target), Some(manifest)) =
+            (text(&message["executable"]), text(&message["target"]["name"]), text(&message["manifest_path"]))
+        {
+            let package =
+                PathBuf::from(manifest).parent().context("a manifest is in a directory")?.to_path_buf();
+            found.push(Executable { target, program: program.into(), package });
+        }
+    }
+    Ok(found)
+}
+
+impl Detector {
+    /// Runs it with a variable set. Gives what failed, if something did.
+    pub(crate) fn run(&self, variable: &str, value: &str) -> anyhow::Result<Option<String>> {
+        let mut command = Command::new(&self.program);
+        command.args(&self.arguments).current_dir(&self.directory).env(variable, value);
+        command.env("RUST_BACKTRACE", "0").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().with_context(|| self.program.display().to_string())?;
+        let (output, errors) = (drain(child.stdout.take()), drain(child.stderr.take()));
+        let status = wait(&mut child)?;
+        let (output, errors) = (joined(output)?, joined(errors)?);
+        Ok(match status {
+            Some(status) if status.success() => None,
+            Some(status) => Some(format!("{}: {}", self.name, failure(&output, &errors, status))),
+            None => Some(format!("{}: it does not end", self.name)),
+        })
+    }
+}
+
+type Drained = thread::JoinHandle<std::io::Result<String>>;
+
+/// Reads what a program says, so that it never waits for us.
+fn drain(from: Option<impl Read + Send + 'static>) -> Drained {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(from) = from {
+            BufReader::new(from).read_to_end(&mut bytes)?;
+        }
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    })
+}
+
+fn joined(drained: Drained) -> anyhow::Result<String> {
+    Ok(drained.join().map_err(|_| anyhow::anyhow!("reading the output of a test panicked"))??)
+}
+
+/// Waits for a program to end; ends it when patience does, and gives `None`.
+fn wait(child: &mut Child) -> anyhow::Result<Option<ExitStatus>> {
+    let start = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        if start.elapsed() > PATIENCE {
+            child.kill()?;
+            child.wait()?;
+            return Ok(None);
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The first line that says what is wrong.
+fn failure(output: &str, errors: &str, status: ExitStatus) -> String {
+    let lines = || output.lines().chain(errors.lines());
+    let violation = lines().find(|line| line.starts_with("VIOLATION"));
+    let failed = || lines().find(|line| line.starts_with("test ") && line.ends_with("FAILED"));
+    let panicked = || lines().find(|line| line.contains(" panicked at "));
+    violation
+        .or_else(failed)
+        .or_else(panicked)
+        .map_or_else(|| status.to_string(), |line| line.trim().to_owned())
+}
