@@ -44,7 +44,8 @@ pub(crate) fn build(source: &Path, built: &Path) -> anyhow::Result<Vec<Detector>
     let tests = executables(cargo)?;
     let mut cargo = self::cargo(source, built, "--cap-lints allow -C debug-assertions=on");
     cargo.args(["build", "--release", "--message-format=json", "--package", "lodefs-xtask"]);
-    let explorer = executables(cargo)?.pop().context("cargo has built no explorer")?;
+    let explorer = executables(cargo)?.into_iter().find(|built| built.target == "lodefs-xtask");
+    let explorer = explorer.context("cargo has built no explorer")?;
     let mut detectors = vec![Detector {
         name: "xtask crash --quick".into(),
         program: explorer.program,
@@ -81,7 +82,8 @@ pub(crate) fn build_schedules(root: &Path, built: &Path) -> anyhow::Result<Detec
         "--test",
         "schedules",
     ]);
-    let test = executables(cargo)?.pop().context("cargo has built no test of schedules")?;
+    let test = executables(cargo)?.into_iter().find(|built| built.target == "schedules");
+    let test = test.context("cargo has built no test of schedules")?;
     Ok(Detector {
         name: "schedules".into(),
         program: test.program,
