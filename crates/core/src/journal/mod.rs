@@ -131,7 +131,7 @@ impl Journal {
         let seq = self.seq.fetch_add(1, Ordering::Relaxed) + 1;
         seal(record, lane.generation, seq, volume.seed);
         let flushed = volume.medium.write(at, record)?;
-        let committed = volume.medium.fence(flushed);
+        let committed = volume.medium.fence(flushed)?;
         self.note_activity(volume);
         for write in lodefs_layout::journal::writes(record) {
             let (offset, bytes) = write.expect("the record was built by Tx, which pads every write");

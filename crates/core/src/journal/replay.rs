@@ -78,7 +78,7 @@ pub(crate) fn counts(volume: &Volume, state: &State, seq: u64) -> bool {
 
 /// Stores records at home, in their order, and makes that durable. None of them has a fault.
 pub(crate) fn apply_all(volume: &Volume, state: &State, records: &Records) -> Result<Replayed> {
-    let ready = volume.medium.fence(Medium::nothing_flushed());
+    let ready = volume.medium.fence(Medium::nothing_flushed())?;
     let mut dirty = DirtyRanges::default();
     for record in &records.all {
         apply(volume, record, &ready, &mut dirty)?;
