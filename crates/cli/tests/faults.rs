@@ -138,7 +138,8 @@ impl Expected {
 
 /// Reads a file past the kernel's cache.
 fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let mut file = OpenOptions::new().read(true).custom_flags(OFlags::DIRECT.bits() as i32).open(path)?;
+    let mut file =
+        OpenOptions::new().read(true).custom_flags(OFlags::DIRECT.bits().cast_signed()).open(path)?;
     let mut content = Vec::new();
     file.read_to_end(&mut content).map(|_| content)
 }
@@ -250,6 +251,27 @@ fn data_size(process: rustix::process::Pid) -> u64 {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmData:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+}
+
+/// A container may keep even root from asking for it.
+fn may_ask_to_be_spared() -> bool {
+    let asked = Command::new("sh").args(["-c", "echo -999 > /proc/self/oom_score_adj"]).output();
+    asked.is_ok_and(|output| output.status.success())
+}
+
+#[test]
+fn a_server_is_the_last_that_lack_of_memory_ends() {
+    if !can_mount() {
+        return;
+    }
+    let host = Host::new((Place::Tmpfs, None));
+    host.make("8M", &[]);
+    let mounted = host.mount();
+    let own = fs::read_to_string("/proc/self/oom_score_adj").unwrap();
+    let expected = if may_ask_to_be_spared() { "-999\n" } else { &own };
+    let found = fs::read_to_string(format!("/proc/{}/oom_score_adj", mounted.server())).unwrap();
+    assert_eq!(found, expected);
+    mounted.unmount();
 }
 
 #[test]

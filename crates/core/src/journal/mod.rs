@@ -180,6 +180,14 @@ impl Journal {
         if keeper.state.generation.get() > generation {
             return Ok(());
         }
+        let done = self.move_home(volume, keeper);
+        if done.is_err() {
+            distrust_cache(volume, keeper);
+        }
+        done
+    }
+
+    fn move_home(&self, volume: &Volume, keeper: &mut Keeper) -> Result<()> {
         let next_generation = keeper.state.generation.get() + 1;
         let mut dirty = DirtyRanges::default();
         let (staged, seq, activity) = {
@@ -243,6 +251,14 @@ impl Journal {
         if keeper.synced_activity >= wanted {
             return Ok(());
         }
+        let done = self.sync_records(volume, &mut keeper);
+        if done.is_err() {
+            distrust_cache(volume, &keeper);
+        }
+        done
+    }
+
+    fn sync_records(&self, volume: &Volume, keeper: &mut Keeper) -> Result<()> {
         let (seq, activity) = {
             let _lanes = self.all_lanes();
             (self.seq.load(Ordering::Relaxed), self.activity.load(Ordering::Acquire))
@@ -250,7 +266,7 @@ impl Journal {
         let durable = volume.medium.sync(Medium::nothing_flushed())?;
         if keeper.state.committed_seq.get() != seq {
             let _committed =
-                write_state(volume, &mut keeper, &durable, |state| state.committed_seq = U64::new(seq))?;
+                write_state(volume, keeper, &durable, |state| state.committed_seq = U64::new(seq))?;
         }
         keeper.synced_activity = activity;
         Ok(())
@@ -294,6 +310,21 @@ fn write_state(
     let durable = state::write(volume, state, before)?;
     keeper.state = state;
     Ok(durable)
+}
+
+/// A write-back failed. What the host could not write it may drop from its cache, and read what was there before: from
+/// now on the cache is no better than the medium after a power failure, though the host has not been restarted. So that
+/// the next open takes it for no more, the state loses the boot that it was written in.
+///
+/// This is the one state that is not waited for. It says nothing that the last durable one did not, so it may reach the
+/// medium at any time.
+fn distrust_cache(volume: &Volume, keeper: &Keeper) {
+    if keeper.state.is_gated() {
+        let mut state = keeper.state;
+        state.update = U64::new(state.update.get() + 1);
+        state.boot_id = [0; 16];
+        state::leave(volume, state);
+    }
 }
 
 /// Spreads threads over lanes, so that each mostly finds its own free and in its cache.

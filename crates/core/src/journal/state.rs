@@ -68,6 +68,15 @@ pub(crate) fn write(volume: &Volume, state: State, _before: &Durable) -> Result<
     Ok(volume.medium.sync(flushed)?)
 }
 
+/// Makes `state` the newest in the host's cache. Whether it reaches the medium is not known.
+pub(crate) fn leave(volume: &Volume, state: State) {
+    let slot = State::slot_of(state.update.get());
+    let stored = volume.medium.write(slot_offset(volume, slot), state.sealed(volume.seed).as_bytes());
+    if let Err(error) = stored.and_then(|flushed| volume.medium.fence(flushed)) {
+        tracing::debug!(%error, "the state could not be stored any more");
+    }
+}
+
 fn slot_offset(volume: &Volume, slot: u64) -> u64 {
     (volume.shape.state_start + slot) * BLOCK_SIZE
 }
