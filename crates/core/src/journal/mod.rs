@@ -181,8 +181,8 @@ impl Journal {
             return Ok(());
         }
         let done = self.move_home(volume, keeper);
-        if done.is_err() {
-            distrust_cache(volume, keeper);
+        if let Err(error) = &done {
+            state::distrust_cache(volume, &keeper.state, error);
         }
         done
     }
@@ -252,8 +252,8 @@ impl Journal {
             return Ok(());
         }
         let done = self.sync_records(volume, &mut keeper);
-        if done.is_err() {
-            distrust_cache(volume, &keeper);
+        if let Err(error) = &done {
+            state::distrust_cache(volume, &keeper.state, error);
         }
         done
     }
@@ -310,21 +310,6 @@ fn write_state(
     let durable = state::write(volume, state, before)?;
     keeper.state = state;
     Ok(durable)
-}
-
-/// A write-back failed. What the host could not write it may drop from its cache, and read what was there before: from
-/// now on the cache is no better than the medium after a power failure, though the host has not been restarted. So that
-/// the next open takes it for no more, the state loses the boot that it was written in.
-///
-/// This is the one state that is not waited for. It says nothing that the last durable one did not, so it may reach the
-/// medium at any time.
-fn distrust_cache(volume: &Volume, keeper: &Keeper) {
-    if keeper.state.is_gated() {
-        let mut state = keeper.state;
-        state.update = U64::new(state.update.get() + 1);
-        state.boot_id = [0; 16];
-        state::leave(volume, state);
-    }
 }
 
 /// Spreads threads over lanes, so that each mostly finds its own free and in its cache.

@@ -86,7 +86,9 @@ pub(crate) fn apply_all(volume: &Volume, state: &State, records: &Records) -> Re
     let count = records.all.len() as u64;
     let replayed = |state, ready| Replayed { records: count, last_seq: records.last_seq, state, ready };
     let mut state = *state;
-    let mut explained = volume.medium.sync(Medium::nothing_flushed())?;
+    let synced = volume.medium.sync(Medium::nothing_flushed()).map_err(Error::from);
+    // What the process before left in the cache: its host may just have failed to write it.
+    let mut explained = synced.inspect_err(|error| super::state::distrust_cache(volume, &state, error))?;
     if volume.medium.is_read_only() || records.all.is_empty() {
         return Ok(replayed(state, explained));
     }
