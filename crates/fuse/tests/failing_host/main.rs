@@ -129,6 +129,32 @@ fn a_write_back_that_fails_is_told_and_leaves_what_was_durable() {
 }
 
 #[test]
+fn a_write_back_that_fails_at_recovery_is_told_and_leaves_what_was_durable() {
+    if !can_mount() {
+        return;
+    }
+    for device in [Device::RefusesWrites, Device::RefusesEven, Device::RefusesOdd] {
+        let (host, fs) = new_volume();
+        make(&fs, 0..20);
+        fs.sync().unwrap();
+        make(&fs, 20..40);
+        host.set(device);
+        assert_eq!(fs.sync().unwrap_err().errno(), Errno::IO);
+        drop(fs);
+        let open = || Fs::open(medium(&host.path(), Access::ReadWrite), &FsOptions::default()).map(drop);
+        // What the next open writes may all lie on pages that can be written.
+        assert!(open().is_err() || !matches!(device, Device::RefusesWrites));
+        host.set(Device::Works);
+        host.drop_cache();
+        // An error that the kernel has told nobody yet, it tells now.
+        if let Err(error) = open() {
+            assert_eq!(error.errno(), Errno::IO);
+        }
+        assert_as_synced(&host);
+    }
+}
+
+#[test]
 fn a_page_that_cannot_be_read_is_told_and_damages_nothing() {
     if !can_mount() {
         return;
