@@ -69,7 +69,7 @@ pub(crate) struct MkfsArguments {
     /// Overwrite what is there (never a volume in use)
     #[arg(long)]
     pub(crate) force: bool,
-    /// Take room from the host only as it is needed: if the host is full by then, the server dies
+    /// Take room from the host only as it is needed: if the host is full by then, the volume becomes read-only
     #[arg(long)]
     pub(crate) sparse: bool,
 }

@@ -75,7 +75,7 @@ pub(crate) fn format(medium: &Medium, options: &FormatOptions) -> Result<()> {
     let root_chunk = geometry.data.start.get();
     flushed = flushed.and(wipe(medium, Region { start: U64::new(root_chunk), blocks: U64::new(1) })?);
     // What follows replaces parts of what was wiped.
-    let _in_order = medium.fence(flushed);
+    let _in_order = medium.fence(flushed)?;
     let root = root_slot(options, now).sealed(ROOT_INO, seed);
     let root_at = root_chunk * BLOCK_SIZE + ROOT_INO * SLOT_SIZE as u64;
     let flushed = medium.write(root_at, root.as_bytes())?;

@@ -255,10 +255,18 @@ impl Fs {
     }
 
     fn check_latch(&self) -> Result<()> {
+        if let Err(error) = self.volume.medium.check_whole() {
+            self.latch(error.into());
+        }
         match self.latched.get() {
             Some(reason) => Err(Error::Latched(reason.clone())),
             None => Ok(()),
         }
+    }
+
+    /// Whether a failure of the medium has made the volume read-only. If so, the log has it by the time this returns.
+    pub fn is_latched(&self) -> bool {
+        self.check_latch().is_err()
     }
 
     /// Notes that something could not be made durable: from now on nothing is changed any more.

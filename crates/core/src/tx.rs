@@ -211,20 +211,24 @@ impl<'f> Tx<'f> {
         self.record.len() == RECORD_HEAD_SIZE
     }
 
-    /// Commits. On failure nothing has happened, and blocks taken are given back. Without metadata to change there is no
-    /// record, but what was written in place is fenced all the same.
+    /// Commits. If the medium fails, nothing has happened as far as this process shows; what the next open finds, is all of it
+    /// or nothing. Without metadata to change there is no record, but what was written in place is fenced all the same.
     pub(crate) fn commit(mut self) -> Result<()> {
         ensure(self.record.len() <= RECORD_SIZE_MAX, Errno::TOOBIG)?;
         let volume = &self.fs.volume;
         let fresh = self.fresh.take().unwrap_or_else(Medium::nothing_flushed);
-        let ready = volume.medium.fence(fresh);
+        let ready = volume.medium.fence(fresh).map_err(|error| self.fs.latch(error.into()))?;
         if self.is_empty() {
             self.fs.journal.note_activity(volume);
             return Ok(());
         }
         let committed = match self.fs.journal.commit(volume, &mut self.record, &ready) {
             Ok(committed) => committed,
-            Err(error) => return Err(self.fs.latch(error)),
+            Err(error) => {
+                // The record may be on the medium, and the next open may believe it: nobody else gets its blocks.
+                self.allocated.clear();
+                return Err(self.fs.latch(error));
+            }
         };
         self.allocated.clear();
         self.fs.free_committed(&self.freed_data, &self.freed_metadata, committed.generation);
@@ -235,7 +239,8 @@ impl<'f> Tx<'f> {
 impl Drop for Tx<'_> {
     fn drop(&mut self) {
         if let Some(fresh) = self.fresh.take() {
-            // Given up half-way. Others see what was written only after a fence, and soon the caller's lock is free.
+            // Given up half-way. Others see what was written only after a fence, and soon the caller's lock is free. If the
+            // medium has lost some of it, it refuses all that follows.
             let _in_order = self.fs.volume.medium.fence(fresh);
         }
         for run in self.allocated.drain(..) {

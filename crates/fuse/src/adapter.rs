@@ -18,7 +18,7 @@ use fuser::{
     ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request,
     TimeOrNow, WriteFlags,
 };
-use lodefs_core::{Attr, NewKind, Result, S_PERM, SetAttr};
+use lodefs_core::{Attr, Error, NewKind, Result, S_PERM, SetAttr};
 use rustix::io::Errno as HostErrno;
 
 use crate::answer::Answers;
@@ -56,7 +56,13 @@ impl Adapter {
 
     /// Runs the body of a request.
     fn run<T>(&self, operation: &'static str, body: impl FnOnce(&Served) -> Result<T>) -> Result<T, Errno> {
-        self.answers.run(operation, || body(&self.served))
+        self.answers.run(operation, || body(&self.served), |error| self.is_told(error))
+    }
+
+    /// Whether the error is the failure of the medium that has made the volume read-only, which is told once, or comes of
+    /// it.
+    fn is_told(&self, error: &Error) -> bool {
+        matches!(error, Error::Medium(_) | Error::Latched(_)) && self.served.fs.is_latched()
     }
 }
 

@@ -22,7 +22,7 @@ pub(crate) struct Answers {
 }
 
 impl Answers {
-    /// Runs the body of a request.
+    /// Runs the body of a request. `is_told`: whether the log has an error already.
     ///
     /// A panic is answered with EIO: a thread that unwound out of the server's loop would leave its caller hanging
     /// and the mount one thread poorer. What the engine left half done it must survive anyway, as after a crash.
@@ -30,11 +30,14 @@ impl Answers {
         &self,
         operation: &'static str,
         body: impl FnOnce() -> lodefs_core::Result<T>,
+        is_told: impl FnOnce(&Error) -> bool,
     ) -> Result<T, Errno> {
         match catch_unwind(AssertUnwindSafe(body)) {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => {
-                self.note(operation, &error);
+                if !is_told(&error) {
+                    self.note(operation, &error);
+                }
                 Err(Errno::from_i32(error.errno().raw_os_error()))
             }
             Err(panic) => {
@@ -79,14 +82,14 @@ mod tests {
     #[test]
     fn a_panic_is_an_input_output_error() {
         let answers = Answers::default();
-        let outcome = answers.run::<()>("read", || panic!("deliberate"));
+        let outcome = answers.run::<()>("read", || panic!("deliberate"), |_| false);
         assert_eq!(outcome, Err(Errno::EIO));
     }
 
     #[test]
     fn a_refusal_keeps_its_errno_and_is_not_logged() {
         let answers = Answers::default();
-        let outcome = answers.run::<()>("open", || Err(rustix::io::Errno::NOTEMPTY.into()));
+        let outcome = answers.run::<()>("open", || Err(rustix::io::Errno::NOTEMPTY.into()), |_| false);
         assert_eq!(outcome, Err(Errno::ENOTEMPTY));
         assert!(answers.logged.lock().is_empty());
     }
@@ -95,9 +98,16 @@ mod tests {
     fn damage_is_logged_once_for_each_object() {
         let answers = Answers::default();
         for object in ["inode 5", "inode 5", "inode 6"] {
-            let _ = answers.run::<()>("read", || Err(damage(object)));
+            let _ = answers.run::<()>("read", || Err(damage(object)), |_| false);
         }
         assert_eq!(answers.logged.lock().len(), 2);
+    }
+
+    #[test]
+    fn what_the_log_has_is_not_told_again() {
+        let answers = Answers::default();
+        let outcome = answers.run::<()>("write", || Err(damage("inode 5")), |_| true);
+        assert!(outcome.is_err() && answers.logged.lock().is_empty());
     }
 
     #[test]

@@ -95,8 +95,8 @@ impl VolumeOptions {
         self
     }
 
-    /// Lets the host give space to the file of a new volume as it is used. If the host is full by then, the program is
-    /// killed (`SIGBUS`). Otherwise all the space is taken at once.
+    /// Lets the host give space to the file of a new volume as it is used. If the host is full by then, the volume takes no
+    /// more changes until it is opened again. Otherwise all the space is taken at once.
     pub fn sparse(mut self, sparse: bool) -> Self {
         self.sparse = sparse;
         self

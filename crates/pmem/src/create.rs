@@ -16,7 +16,8 @@ use crate::open::{Access, open_error};
 pub enum Reserve {
     /// All of it now: the volume cannot run into a full host later. On hosts that cannot, like `Sparse`.
     Full,
-    /// As it is used. If the host is full by then, a store to the volume ends the process (SIGBUS).
+    /// As it is used. If the host is full by then, a store to the volume is lost, and the medium refuses all that follows
+    /// ([`MediumError::HostFull`]).
     Sparse,
 }
 

@@ -130,7 +130,7 @@ pub enum MediumError {
     },
     /// The file became shorter while it was mapped.
     #[error(
-        "{name}: was cut from {mapped} to {found} bytes while in use; give it back its size, then run lodefs fsck"
+        "{name}: was cut from {mapped} to {found} bytes while in use; unmount it, restore the missing part, then run lodefs fsck"
     )]
     TruncatedWhileMapped {
         /// The medium.
@@ -139,6 +139,31 @@ pub enum MediumError {
         mapped: u64,
         /// Bytes left.
         found: u64,
+    },
+    /// A page that was stored to for the first time found no room on the host.
+    #[error(
+        "{name}: the host has no room left for it; free some there, then unmount the volume and mount it again"
+    )]
+    HostFull {
+        /// The medium.
+        name: String,
+    },
+    /// The host's memory failed below a page of it.
+    #[error(
+        "{name}: the host's memory failed; see the host's log (dmesg), and restart the host before the volume"
+    )]
+    MemoryFailed {
+        /// The medium.
+        name: String,
+    },
+    /// The host could not provide a page of it.
+    #[error(
+        "{name}: the host could not provide a page of it, for lack of room or because its device failed; see the host's log \
+         (dmesg), then unmount the volume and mount it again"
+    )]
+    PageLost {
+        /// The medium.
+        name: String,
     },
     /// An earlier write-back to the medium failed, so what is on it is unknown.
     #[error("{name}: an earlier write to it failed; unmount, look after the device, then mount again")]

@@ -17,7 +17,7 @@
 //! (`tests/compile_fail`). Invariants that the types cannot see stand on the functions that rely on them.
 //!
 //! Bytes on the medium can be changed at any time by other processes. They are reached through raw pointers only
-//! and copied; no reference into a mapping is ever made. `unsafe` lives in `mapping`, `span` and `flush`.
+//! and copied; no reference into a mapping is ever made. `unsafe` lives in `mapping`, `span`, `flush` and `guard`.
 
 #![deny(unsafe_code)]
 
@@ -28,13 +28,17 @@ mod error;
 mod evidence;
 #[allow(unsafe_code)]
 mod flush;
+#[allow(unsafe_code)]
+mod guard;
 mod host;
 mod lock;
+mod losses;
 #[allow(unsafe_code)]
 mod mapping;
 mod medium;
 mod open;
 mod overlay;
+mod page_set;
 mod recording;
 #[allow(unsafe_code)]
 mod span;

@@ -4,9 +4,12 @@ use std::ffi::c_void;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::ptr::{self, NonNull};
+use std::sync::Arc;
 
 use rustix::mm::{Advice, MapFlags, MsyncFlags, ProtFlags, madvise, mmap, mmap_anonymous, msync, munmap};
 
+use crate::guard::Watch;
+use crate::losses::Losses;
 use crate::span::{Span, SpanMut};
 
 /// Mappings start at a multiple of this, so that a huge page of the medium can be mapped by one of the process.
@@ -55,6 +58,9 @@ pub(crate) struct Mapping {
     writable_size: usize,
     /// Bytes of address space: `size` rounded up to the host's unit.
     mapped: usize,
+    /// Unit in which the host maps.
+    unit: usize,
+    watch: Option<Watch>,
 }
 
 // SAFETY: the mapping belongs to the process, not to a thread; its memory is accessed through raw pointers only, as
@@ -81,7 +87,16 @@ impl Mapping {
             mmap(reservation.aligned.as_ptr().cast(), mapped, protection, flags | MapFlags::FIXED, file, 0)?
         };
         let base = reservation.keep(mapped);
-        Ok(Self { base, size, writable_size: if writable { size } else { 0 }, mapped })
+        Ok(Self { base, size, writable_size: if writable { size } else { 0 }, mapped, unit, watch: None })
+    }
+
+    /// The same mapping, in which an access to what the host cannot provide ends, and is noted in `losses`.
+    pub(crate) fn watched(mut self, losses: &Arc<Losses>) -> io::Result<Self> {
+        let start = self.base.addr().get();
+        // SAFETY: the mapping, which is made of whole units, lives as long as the watch, which is dropped before it. Mapped
+        // memory is none of Rust's, so it may change.
+        self.watch = Some(unsafe { Watch::new(start, self.mapped, self.unit, Arc::clone(losses))? });
+        Ok(self)
     }
 
     /// Whether the host would map `file` synchronously.
@@ -150,6 +165,8 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
+        // Before something else can be mapped here.
+        self.watch = None;
         // SAFETY: the range is this mapping, and spans, which borrow it, are gone.
         let unmapped = unsafe { munmap(self.address(), self.mapped) };
         debug_assert!(unmapped.is_ok(), "a whole mapping can be unmapped");

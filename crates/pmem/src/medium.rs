@@ -19,6 +19,7 @@
 use std::io;
 use std::panic::Location;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use lodefs_sync::{Mutex, point};
 
@@ -29,6 +30,7 @@ use crate::evidence::{
 };
 use crate::flush::WriteBack;
 use crate::lock::LockedFile;
+use crate::losses::{Fault, Losses};
 use crate::mapping::{Mapping, Refused};
 use crate::overlay::Overlay;
 use crate::recording::{Recording, What};
@@ -50,6 +52,8 @@ pub(crate) enum Protocol {
 pub struct Medium {
     pub(crate) shared: Mapping,
     pub(crate) overlay: Option<Overlay>,
+    /// Of both mappings.
+    pub(crate) losses: Arc<Losses>,
     pub(crate) protocol: Protocol,
     pub(crate) recording: Option<Recording>,
     pub(crate) report: DomainReport,
@@ -116,7 +120,7 @@ impl Medium {
                 self.log_read(at, into.len());
                 point();
                 span.copy_out(into);
-                Ok(())
+                self.check_kept(at, into.len() as u64)
             }
             Err(refused) => Err(self.refused(refused, at, into.len() as u64)),
         }
@@ -130,7 +134,7 @@ impl Medium {
                 self.log_read(at, into.len());
                 point();
                 span.copy_out(into);
-                Ok(())
+                self.check_kept(at, into.len() as u64)
             }
             Err(refused) => Err(self.refused(refused, at, into.len() as u64)),
         }
@@ -160,15 +164,17 @@ impl Medium {
         Flushed::nothing()
     }
 
-    /// Orders what was flushed before everything that follows. Costs nothing if that is nothing.
+    /// Orders what was flushed before everything that follows. Costs nothing if that is nothing. Refused once a page of
+    /// the medium is lost: what was stored may have gone there.
     #[inline]
     #[track_caller]
     #[expect(clippy::needless_pass_by_value, reason = "the evidence is used up")]
-    pub fn fence(&self, flushed: Flushed) -> Ordered {
+    pub fn fence(&self, flushed: Flushed) -> Result<Ordered, MediumError> {
         if flushed.pending {
             self.fence_stores();
         }
-        Ordered::new()
+        self.check_whole()?;
+        Ok(Ordered::new())
     }
 
     /// Changes metadata in place, after the journal record that explains the change was fenced. Not flushed: the
@@ -195,7 +201,7 @@ impl Medium {
     /// Where a fence does that, whatever was fenced before is durable already, by whichever thread.
     #[track_caller]
     pub fn sync(&self, flushed: Flushed) -> Result<Durable, MediumError> {
-        let _in_order = self.fence(flushed);
+        let _in_order = self.fence(flushed)?;
         if self.domain() == Domain::Page && !self.read_only {
             self.sync_pages()?;
         }
@@ -219,6 +225,8 @@ impl Medium {
         if self.read_only {
             return Err(self.refused(Refused::ReadOnly, 0, 0));
         }
+        // What was staged may have been an empty page.
+        self.check_whole()?;
         let pages = match staged.what {
             StagedWhat::InPlace(dirty) => {
                 self.write_back(&dirty)?;
@@ -244,6 +252,50 @@ impl Medium {
         if let Some(overlay) = &self.overlay {
             // A copy that cannot be dropped (locked memory) says the same as what is shared, and stays guarded.
             let _ = overlay.release(&settled.pages, still_dirty);
+        }
+    }
+
+    /// Refuses once any page of the medium could not be provided by the host, from when on nothing more can be stored. What
+    /// was in intact pages can still be read.
+    #[inline]
+    pub fn check_whole(&self) -> Result<(), MediumError> {
+        if self.losses.any() { Err(self.loss()) } else { Ok(()) }
+    }
+
+    /// Refuses if any of these bytes, which were accessed, is lost.
+    #[inline]
+    fn check_kept(&self, at: u64, size: u64) -> Result<(), MediumError> {
+        if self.losses.any() { self.check_not_lost(at, size) } else { Ok(()) }
+    }
+
+    #[cold]
+    fn check_not_lost(&self, at: u64, size: u64) -> Result<(), MediumError> {
+        let error = self.loss();
+        if self.losses.meets(at, size) { Err(error) } else { Ok(()) }
+    }
+
+    /// Why there are lost pages.
+    #[cold]
+    fn loss(&self) -> MediumError {
+        let name = self.name();
+        match self.losses.fault(|| self.find_fault()) {
+            Fault::Truncated { found } => {
+                MediumError::TruncatedWhileMapped { name, mapped: self.size(), found }
+            }
+            Fault::NoRoom => MediumError::HostFull { name },
+            Fault::Memory => MediumError::MemoryFailed { name },
+            Fault::Unknown => MediumError::PageLost { name },
+        }
+    }
+
+    fn find_fault(&self) -> Fault {
+        let is_file = !matches!(self.report.kind, MediumKind::DeviceDax | MediumKind::BlockDevice);
+        match (is_file, self.file.metadata(), rustix::fs::fstatvfs(&*self.file)) {
+            (true, Ok(metadata), _) if metadata.len() < self.size() => {
+                Fault::Truncated { found: metadata.len() }
+            }
+            (true, _, Ok(host)) if host.f_blocks > 0 && host.f_bfree == 0 => Fault::NoRoom,
+            _ => Fault::Unknown,
         }
     }
 

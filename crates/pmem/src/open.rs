@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use lodefs_sync::Mutex;
 use rustix::fs::{MemfdFlags, Mode, OFlags, memfd_create};
@@ -18,6 +19,7 @@ use crate::evidence::PAGE_SIZE;
 use crate::flush::WriteBack;
 use crate::host;
 use crate::lock::LockedFile;
+use crate::losses::Losses;
 use crate::mapping::{Mapping, Request, Sharing};
 use crate::medium::{Medium, Protocol, name_of};
 use crate::overlay::Overlay;
@@ -187,11 +189,14 @@ fn map(plan: Plan) -> Result<Medium, MediumError> {
         MediumKind::DeviceDax | MediumKind::FsDax => Sharing::Synchronous,
         _ => Sharing::Shared,
     };
-    let shared = Mapping::new(file.as_fd(), Request { size, unit, sharing, writable: !read_only })
-        .map_err(io_error)?;
+    let losses = Losses::new(size.next_multiple_of(unit) as u64)
+        .map_err(|_| io_error(io::ErrorKind::OutOfMemory.into()))?;
+    let losses = Arc::new(losses);
+    let new_mapping = |request| Mapping::new(file.as_fd(), request)?.watched(&losses);
+    let shared = new_mapping(Request { size, unit, sharing, writable: !read_only }).map_err(io_error)?;
     let overlay = if wants_overlay(&name, &report, read_only)? {
         let request = Request { size, unit, sharing: Sharing::Private, writable: true };
-        Some(Mapping::new(file.as_fd(), request).and_then(Overlay::new).map_err(io_error)?)
+        Some(new_mapping(request).and_then(Overlay::new).map_err(io_error)?)
     } else {
         None
     };
@@ -201,6 +206,7 @@ fn map(plan: Plan) -> Result<Medium, MediumError> {
     Ok(Medium {
         shared,
         overlay,
+        losses,
         protocol,
         recording: None,
         report,

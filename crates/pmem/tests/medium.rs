@@ -32,7 +32,7 @@ fn open(path: &Path, access: Access, domain: Domain) -> Result<Medium, MediumErr
 
 /// One journalled change: store, and return what is dirty.
 fn change(medium: &Medium, at: u64, bytes: &[u8], dirty: &mut DirtyRanges) {
-    let ordered = medium.fence(Medium::nothing_flushed());
+    let ordered = medium.fence(Medium::nothing_flushed()).unwrap();
     dirty.push(medium.store_meta(at, bytes, &ordered).unwrap());
 }
 
@@ -62,7 +62,7 @@ proptest! {
                     model[range].copy_from_slice(bytes);
                     medium.write(*at, bytes).unwrap()
                 };
-                let _ordered = medium.fence(flushed);
+                let _ordered = medium.fence(flushed).unwrap();
             }
             prop_assert_eq!(read(&medium, 0, 10_000), model);
         }
@@ -95,7 +95,7 @@ proptest! {
 fn the_last_bytes_of_an_odd_size_are_reached() {
     for domain in Domain::ALL {
         let medium = Medium::anonymous(4096 + 13, domain).unwrap();
-        let _ordered = medium.fence(medium.write(4096 + 5, &[9; 8]).unwrap());
+        let _ordered = medium.fence(medium.write(4096 + 5, &[9; 8]).unwrap()).unwrap();
         assert_eq!(read(&medium, 4096, 13), [0, 0, 0, 0, 0, 9, 9, 9, 9, 9, 9, 9, 9]);
         let mut dirty = DirtyRanges::default();
         change(&medium, 4096 + 12, &[7], &mut dirty);
@@ -108,7 +108,7 @@ fn the_last_bytes_of_an_odd_size_are_reached() {
 fn every_call_checks_its_bounds() {
     for domain in Domain::ALL {
         let medium = Medium::anonymous(SIZE, domain).unwrap();
-        let ordered = medium.fence(Medium::nothing_flushed());
+        let ordered = medium.fence(Medium::nothing_flushed()).unwrap();
         let out_of_range = |result: Result<(), MediumError>| {
             let error = result.unwrap_err();
             assert!(matches!(error, MediumError::OutOfRange { end: SIZE, .. }), "{error}");
@@ -163,7 +163,7 @@ fn releasing_drops_private_copies_of_what_is_clean() {
     let (settled, _) = medium.settle(staged, &durable).unwrap();
     change(&medium, 4096, b"more", &mut dirty);
     medium.release(settled, &dirty);
-    let _ordered = medium.fence(medium.write(0, b"seen").unwrap());
+    let _ordered = medium.fence(medium.write(0, b"seen").unwrap()).unwrap();
     assert_eq!(read_meta(&medium, 0, 4), b"seen");
     assert_eq!(read_meta(&medium, 4096, 4), b"more");
 }
@@ -223,7 +223,7 @@ fn large_ranges_of_a_file_are_zeroed_for_every_reader() {
     let file = volume(&vec![5; 4 << 20]);
     let medium = open(file.path(), Access::ReadWrite, Domain::Page).unwrap();
     assert_eq!(read(&medium, 2 << 20, 1), [5]);
-    let _ordered = medium.fence(medium.zero(4097, 2 << 20).unwrap());
+    let _ordered = medium.fence(medium.zero(4097, 2 << 20).unwrap()).unwrap();
     let mut expected = vec![5; 4 << 20];
     expected[4097..4097 + (2 << 20)].fill(0);
     assert_eq!(read(&medium, 0, 4 << 20), expected);

@@ -33,7 +33,7 @@ fn one_operation(medium: &Medium) {
     let small = medium.write(3, b"abc").unwrap();
     let large = medium.write(4096, &[7; 100]).unwrap();
     let zeroes = medium.zero(8192, 64).unwrap();
-    let ordered = medium.fence(small.and(large).and(zeroes));
+    let ordered = medium.fence(small.and(large).and(zeroes)).unwrap();
     let mut dirty = DirtyRanges::default();
     dirty.push(medium.store_meta(12_300, b"later", &ordered).unwrap());
     dirty.push(medium.store_meta(12_288, b"metadata", &ordered).unwrap());
@@ -133,11 +133,11 @@ fn flushes_fences_and_syncs_name_the_call() {
     let (medium, recording) = recorded(Domain::MemoryController);
     let line = Location::caller().line();
     let flushed = medium.write(0, b"abc").unwrap();
-    let _ordered = medium.fence(flushed);
+    let _ordered = medium.fence(flushed).unwrap();
     let flushed = medium.write(128, b"abc").unwrap();
     let durable = medium.sync(flushed).unwrap();
     let mut dirty = DirtyRanges::default();
-    let ordered = medium.fence(Medium::nothing_flushed());
+    let ordered = medium.fence(Medium::nothing_flushed()).unwrap();
     dirty.push(medium.store_meta(64, b"abc", &ordered).unwrap());
     let _settled = medium.settle(medium.stage(dirty), &durable).unwrap();
     let places: Vec<_> = recording.take().iter().filter_map(location).collect();
@@ -176,7 +176,7 @@ fn the_log_of_many_threads_is_in_the_order_of_what_they_did() {
             let medium = &medium;
             scope.spawn(move || {
                 for _ in 0..200 {
-                    let _ordered = medium.fence(medium.write(0, &[number; 64]).unwrap());
+                    let _ordered = medium.fence(medium.write(0, &[number; 64]).unwrap()).unwrap();
                 }
             });
         }

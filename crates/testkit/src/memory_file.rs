@@ -90,7 +90,7 @@ mod tests {
         for domain in Domain::ALL {
             let medium = file.open(domain).unwrap();
             assert_eq!(medium.domain(), domain);
-            let _in_place = medium.fence(medium.write(100, domain.name().as_bytes()).unwrap());
+            let _in_place = medium.fence(medium.write(100, domain.name().as_bytes()).unwrap()).unwrap();
             drop(medium);
             let mut found = vec![0; domain.name().len()];
             file.open(Domain::Volatile).unwrap().read(100, &mut found).unwrap();

@@ -25,7 +25,7 @@ impl Blocks for Raw {
     #[inline]
     fn overwrite(&mut self, offset: u64, block: &Block) -> anyhow::Result<()> {
         let flushed = self.0.write(offset, &block.0)?;
-        let _ordered = self.0.fence(flushed);
+        let _ordered = self.0.fence(flushed)?;
         Ok(())
     }
 

@@ -13,6 +13,7 @@ use rustix::process::geteuid;
 
 use super::Request;
 use super::ending::Ending;
+use super::memory;
 use super::options::Dax;
 use crate::report::{MountReport, Report, State};
 use crate::volume::{self, NewVolume, Occupant};
@@ -20,6 +21,7 @@ use crate::volume::{self, NewVolume, Occupant};
 /// Mounts, calls `announce` once the mount is usable, and serves until it is unmounted. Then closes the volume.
 pub(crate) fn run(request: &Request, announce: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
     let is_new = request.create.is_some() && fs::create_dir(&request.directory).is_ok();
+    memory::ask_to_be_spared();
     let outcome = open(request).and_then(|fs| serve_and_close(request, &fs, announce));
     if outcome.is_err() && is_new {
         let _ = fs::remove_dir(&request.directory);

@@ -43,7 +43,8 @@ impl Survey<'_> {
             self.compare_counter("inodes in use", state.used_inodes.get(), self.used_inodes());
         }
         let (hint, chunks) = (state.inode_chunk_hint.get(), self.chunks.len() as u64);
-        if hint >= chunks.max(1) {
+        // The chunk behind the last: none of them has a free slot.
+        if hint > chunks {
             let detail = format!("{hint}, but there are {chunks} chunks of inodes");
             self.report(Finding::new(
                 Code::CounterWrong,

@@ -131,7 +131,7 @@ impl Journal {
         let seq = self.seq.fetch_add(1, Ordering::Relaxed) + 1;
         seal(record, lane.generation, seq, volume.seed);
         let flushed = volume.medium.write(at, record)?;
-        let committed = volume.medium.fence(flushed);
+        let committed = volume.medium.fence(flushed)?;
         self.note_activity(volume);
         for write in lodefs_layout::journal::writes(record) {
             let (offset, bytes) = write.expect("the record was built by Tx, which pads every write");
@@ -181,6 +181,14 @@ impl Journal {
         if keeper.state.generation.get() > generation {
             return Ok(());
         }
+        let done = self.move_home(volume, keeper);
+        if let Err(error) = &done {
+            state::distrust_cache(volume, &keeper.state, error);
+        }
+        done
+    }
+
+    fn move_home(&self, volume: &Volume, keeper: &mut Keeper) -> Result<()> {
         let next_generation = keeper.state.generation.get() + 1;
         let mut dirty = DirtyRanges::default();
         let (staged, seq, activity) = {
@@ -244,6 +252,14 @@ impl Journal {
         if keeper.synced_activity >= wanted {
             return Ok(());
         }
+        let done = self.sync_records(volume, &mut keeper);
+        if let Err(error) = &done {
+            state::distrust_cache(volume, &keeper.state, error);
+        }
+        done
+    }
+
+    fn sync_records(&self, volume: &Volume, keeper: &mut Keeper) -> Result<()> {
         let (seq, activity) = {
             let _lanes = self.all_lanes();
             (self.seq.load(Ordering::Relaxed), self.activity.load(Ordering::Acquire))
@@ -251,7 +267,7 @@ impl Journal {
         let durable = volume.medium.sync(Medium::nothing_flushed())?;
         if keeper.state.committed_seq.get() != seq {
             let _committed =
-                write_state(volume, &mut keeper, &durable, |state| state.committed_seq = U64::new(seq))?;
+                write_state(volume, keeper, &durable, |state| state.committed_seq = U64::new(seq))?;
         }
         keeper.synced_activity = activity;
         Ok(())

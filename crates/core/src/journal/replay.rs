@@ -78,7 +78,7 @@ pub(crate) fn counts(volume: &Volume, state: &State, seq: u64) -> bool {
 
 /// Stores records at home, in their order, and makes that durable. None of them has a fault.
 pub(crate) fn apply_all(volume: &Volume, state: &State, records: &Records) -> Result<Replayed> {
-    let ready = volume.medium.fence(Medium::nothing_flushed());
+    let ready = volume.medium.fence(Medium::nothing_flushed())?;
     let mut dirty = DirtyRanges::default();
     for record in &records.all {
         apply(volume, record, &ready, &mut dirty)?;
@@ -86,7 +86,9 @@ pub(crate) fn apply_all(volume: &Volume, state: &State, records: &Records) -> Re
     let count = records.all.len() as u64;
     let replayed = |state, ready| Replayed { records: count, last_seq: records.last_seq, state, ready };
     let mut state = *state;
-    let mut explained = volume.medium.sync(Medium::nothing_flushed())?;
+    let synced = volume.medium.sync(Medium::nothing_flushed()).map_err(Error::from);
+    // What the process before left in the cache: its host may just have failed to write it.
+    let mut explained = synced.inspect_err(|error| super::state::distrust_cache(volume, &state, error))?;
     if volume.medium.is_read_only() || records.all.is_empty() {
         return Ok(replayed(state, explained));
     }

@@ -2,8 +2,9 @@
 
 use lodefs_layout::BLOCK_SIZE;
 use lodefs_layout::state::State;
-use lodefs_pmem::Durable;
+use lodefs_pmem::{Durable, MediumError};
 use zerocopy::IntoBytes;
+use zerocopy::little_endian::U64;
 
 use crate::error::{Error, Result};
 use crate::volume::Volume;
@@ -66,6 +67,29 @@ pub(crate) fn write(volume: &Volume, state: State, _before: &Durable) -> Result<
     let slot = State::slot_of(state.update.get());
     let flushed = volume.medium.write(slot_offset(volume, slot), state.sealed(volume.seed).as_bytes())?;
     Ok(volume.medium.sync(flushed)?)
+}
+
+/// After something failed: if it was a write-back, takes the boot out of the newest state, which is `durable`.
+///
+/// What the host could not write it may drop from its cache, and read what was there before. So from now on the cache is
+/// no better than the medium after a power failure, though the host has not been restarted, and the next open must not
+/// take it for more.
+///
+/// This is the one state that is not waited for. It says nothing that the durable one does not, so it may reach the
+/// medium at any time.
+pub(crate) fn distrust_cache(volume: &Volume, durable: &State, failure: &Error) {
+    let is_write_back = matches!(failure, Error::Medium(MediumError::Io { .. }));
+    if !is_write_back || !durable.is_gated() {
+        return;
+    }
+    let mut state = *durable;
+    state.update = U64::new(state.update.get() + 1);
+    state.boot_id = [0; 16];
+    let slot = State::slot_of(state.update.get());
+    let stored = volume.medium.write(slot_offset(volume, slot), state.sealed(volume.seed).as_bytes());
+    if let Err(error) = stored.and_then(|flushed| volume.medium.fence(flushed)) {
+        tracing::debug!(%error, "the state could not be stored any more");
+    }
 }
 
 fn slot_offset(volume: &Volume, slot: u64) -> u64 {

@@ -141,7 +141,7 @@ impl Fs {
             return Ok(false);
         }
         let flushed = self.volume.medium.write(offset_of(extent.physical) + offset % BLOCK_SIZE, bytes)?;
-        let _in_place = self.volume.medium.fence(flushed);
+        let _in_place = self.volume.medium.fence(flushed)?;
         self.journal.note_activity(&self.volume);
         Ok(true)
     }

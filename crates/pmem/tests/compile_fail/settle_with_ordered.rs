@@ -3,7 +3,7 @@
 use lodefs_pmem::{DirtyRanges, Medium};
 
 fn checkpoint(medium: &Medium, dirty: DirtyRanges) {
-    let ordered = medium.fence(Medium::nothing_flushed());
+    let ordered = medium.fence(Medium::nothing_flushed()).unwrap();
     let _settled = medium.settle(medium.stage(dirty), &ordered);
 }
 

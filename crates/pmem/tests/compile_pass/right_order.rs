@@ -6,7 +6,7 @@ fn main() -> Result<(), MediumError> {
     let medium = Medium::anonymous(8192, Domain::MemoryController)?;
     let block = medium.write(4096, b"fresh block")?;
     let record = medium.write(0, b"journal record")?;
-    let ordered = medium.fence(block.and(record));
+    let ordered = medium.fence(block.and(record))?;
     let mut dirty = DirtyRanges::default();
     dirty.push(medium.store_meta(64, b"metadata", &ordered)?);
     let durable = medium.sync(Medium::nothing_flushed())?;
