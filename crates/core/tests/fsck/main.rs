@@ -2,8 +2,8 @@
 //! rest.
 
 mod damage;
-mod image;
+use lodefs_testkit::hostile::{image, sample};
+
 mod interrupted;
 mod random;
-mod sample;
 mod seeded;

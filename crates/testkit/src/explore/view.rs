@@ -16,26 +16,26 @@ use crate::path::TreePath;
 const READ_WHOLE_MAX: u64 = 64 << 10;
 
 /// The pages of a file that are not all zeros, by number.
-pub(super) type Pages = BTreeMap<u64, Box<[u8; PAGE as usize]>>;
+pub(crate) type Pages = BTreeMap<u64, Box<[u8; PAGE as usize]>>;
 
 /// One inode, as a name shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Seen {
-    pub(super) status: Status,
+pub(crate) struct Seen {
+    pub(crate) status: Status,
     /// Flags, of a file or directory.
-    pub(super) xflags: Option<u32>,
+    pub(crate) xflags: Option<u32>,
     /// Target of a symbolic link.
-    pub(super) target: Option<String>,
-    pub(super) xattrs: BTreeMap<String, Vec<u8>>,
+    pub(crate) target: Option<String>,
+    pub(crate) xattrs: BTreeMap<String, Vec<u8>>,
 }
 
 /// Everything on a volume.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct View {
+pub(crate) struct View {
     /// By path.
-    pub(super) entries: BTreeMap<TreePath, Seen>,
+    pub(crate) entries: BTreeMap<TreePath, Seen>,
     /// Content of the regular files, by inode number.
-    pub(super) files: BTreeMap<u64, Pages>,
+    pub(crate) files: BTreeMap<u64, Pages>,
 }
 
 impl View {
@@ -43,7 +43,7 @@ impl View {
     ///
     /// # Errors
     /// What cannot be looked at, and why.
-    pub(super) fn of(fs: &Arc<Fs>) -> Result<Self, String> {
+    pub(crate) fn of(fs: &Arc<Fs>) -> Result<Self, String> {
         let mut view = Self::default();
         let root = fs.root().map_err(told("the root directory"))?;
         view.add(fs, TreePath::ROOT, &root)?;

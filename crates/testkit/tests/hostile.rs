@@ -1,0 +1,68 @@
+//! What the fuzzers do with hostile images (`fuzz/`), with inputs that are the same each time.
+//!
+//! `LODEFS_HOSTILE_CASES` sets the number of cases for each target, `LODEFS_HOSTILE_FIRST` the first; a failing case
+//! prints its number.
+
+use lodefs_testkit::hostile::Target;
+use lodefs_testkit::hostile::memory::Counting;
+use lodefs_testkit::rng::Rng;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Cases for each target in a normal run.
+const CASES: u64 = 600;
+/// Longest input, in bytes.
+const INPUT_MAX: u64 = 120;
+
+/// Prints the number of the case if it fails.
+struct Case(Target, u64);
+
+impl Drop for Case {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let Self(target, number) = self;
+            eprintln!("{target}: run it again with LODEFS_HOSTILE_FIRST={number} LODEFS_HOSTILE_CASES=1");
+        }
+    }
+}
+
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |value| value.parse().expect("a number"))
+}
+
+fn run(target: Target) {
+    let first = setting("LODEFS_HOSTILE_FIRST", 0);
+    for number in first..first + setting("LODEFS_HOSTILE_CASES", CASES) {
+        let _case = Case(target, number);
+        let mut rng = Rng::new(number);
+        let size = rng.below(INPUT_MAX);
+        let data: Vec<u8> = (0..size).map(|_| rng.next_u64() as u8).collect();
+        target.run(&data);
+    }
+}
+
+#[test]
+fn open() {
+    run(Target::Open);
+}
+
+#[test]
+fn recovery() {
+    run(Target::Recovery);
+}
+
+#[test]
+fn fsck() {
+    run(Target::Fsck);
+}
+
+#[test]
+fn repair() {
+    run(Target::Repair);
+}
+
+#[test]
+fn decoders() {
+    run(Target::Decoders);
+}
