@@ -11,6 +11,7 @@
 mod attributes;
 mod claims;
 mod directories;
+mod duplicates;
 mod entries;
 mod extents;
 mod finding;
