@@ -1,6 +1,7 @@
-//! Long tests of lodefs, as commands: `cargo xtask crash`.
+//! Long tests of lodefs, as commands: `cargo xtask crash`, `cargo xtask fuzz`.
 
 mod crash;
+mod fuzz;
 
 use std::process::ExitCode;
 
@@ -17,10 +18,13 @@ struct Arguments {
 enum Command {
     /// Explore the crashes in many workloads
     Crash(crash::Arguments),
+    /// Look for hostile images that the engine does not stand
+    Fuzz(fuzz::Arguments),
 }
 
 fn main() -> anyhow::Result<ExitCode> {
     match Arguments::parse().command {
         Command::Crash(arguments) => crash::run(&arguments),
+        Command::Fuzz(arguments) => fuzz::run(&arguments),
     }
 }

@@ -168,11 +168,11 @@ impl Survey<'_> {
                 }
                 Ok(())
             })?;
-            if is_in_order { Ok(()) } else { survey.look_for_duplicates(ino, &leaves) }
+            if is_in_order { Ok(()) } else { survey.look_at_misplaced(ino, &leaves) }
         })
     }
 
-    /// Returns whether everything that stays is in its place.
+    /// Looks at what the entries in their places lead to. Returns whether these are all that stay.
     fn look_at_leaf(&mut self, directory: Ino, block: u64, hashes: &Range<u64>) -> Result<bool> {
         let volume = self.volume;
         let bytes = read_block(volume, block)?;
@@ -183,16 +183,16 @@ impl Survey<'_> {
             if let Some(code) = judged.fault {
                 self.report_entry(code, directory, place, judged.name());
             }
-            if let Some(entry) = judged.entry.as_ref().filter(|_| judged.stays()) {
-                is_in_order &= judged.fault.is_none();
-                self.look_at_target_of(directory, place, entry)?;
+            match &judged.entry {
+                Some(entry) if judged.fault.is_none() => self.look_at_target_of(directory, place, entry)?,
+                _ => is_in_order &= !judged.stays(),
             }
         }
         Ok(is_in_order)
     }
 
     /// An entry that makes sense by itself: does it lead to the right inode?
-    fn look_at_target_of(&mut self, directory: Ino, place: EntryPlace, entry: &RawEntry<'_>) -> Result<()> {
+    pub(super) fn look_at_target_of(&mut self, directory: Ino, place: EntryPlace, entry: &RawEntry<'_>) -> Result<()> {
         let ino = entry.ino();
         let says_directory = Kind::from_d_type(entry.head.kind) == Some(Kind::Directory);
         let facts = match self.known(ino) {

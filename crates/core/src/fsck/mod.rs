@@ -11,13 +11,13 @@
 mod attributes;
 mod claims;
 mod directories;
-mod duplicates;
 mod entries;
 mod extents;
 mod finding;
 mod ground;
 mod inodes;
 mod map;
+mod misplaced;
 mod names;
 mod repair;
 mod saved;

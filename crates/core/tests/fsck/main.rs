@@ -2,8 +2,8 @@
 //! rest.
 
 mod damage;
-use lodefs_testkit::hostile::{image, sample};
-
+mod foreign;
 mod interrupted;
-mod random;
 mod seeded;
+
+use lodefs_testkit::hostile::{image, sample};

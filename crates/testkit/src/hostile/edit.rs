@@ -26,6 +26,12 @@ use super::seal::{seal_touched, seed_of};
 /// Edits of one case; the rest of a longer input counts for nothing.
 const EDITS_MAX: usize = 24;
 
+/// Bytes of an edit.
+pub(super) const SIZE: usize = 15;
+
+/// Kinds of edits.
+pub(super) const KINDS: u8 = 33;
+
 /// Set in the kind of an edit: the checksums stay as they are.
 const UNSEALED: u8 = 0x80;
 /// Set in the kind of an edit: it is made by a journal record instead of in place, or the other way round.
@@ -264,14 +270,8 @@ impl Case {
     /// A superblock for a volume of another size, with everything where it is on such a volume.
     fn reshaped(&self, size: u64) -> Option<Patch> {
         let geometry = Geometry::for_size(size).ok()?;
-        let (mut superblock, _) = Superblock::read_from_prefix(&self.bytes).ok()?;
-        superblock.total_blocks = geometry.total_blocks.into();
-        superblock.lanes = geometry.lanes.into();
-        superblock.state = geometry.state;
-        superblock.journal = geometry.journal;
-        superblock.inode_map = geometry.inode_map;
-        superblock.saved_bitmap = geometry.saved_bitmap;
-        superblock.data = geometry.data;
+        let (superblock, _) = Superblock::read_from_prefix(&self.bytes).ok()?;
+        let superblock = superblock.with_geometry(&geometry);
         Some(Patch { at: 0, bytes: superblock.as_bytes().to_vec() })
     }
 

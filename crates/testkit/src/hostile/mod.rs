@@ -21,6 +21,7 @@ pub mod image;
 pub mod memory;
 pub mod sample;
 mod seal;
+mod site;
 mod structure;
 mod survival;
 mod target;
