@@ -169,7 +169,8 @@ fn check_shape(superblock: &Superblock) -> Result<Shape> {
         return Err(Error::Incompatible(format!("blocks of {} bytes", superblock.block_size.get())));
     }
     let size = superblock.total_blocks.get().checked_mul(BLOCK_SIZE);
-    let geometry = size.and_then(|size| Geometry::for_size(size).ok()).ok_or_else(|| damaged("impossible size"))?;
+    let geometry =
+        size.and_then(|size| Geometry::for_size(size).ok()).ok_or_else(|| damaged("impossible size"))?;
     if *superblock != superblock.with_geometry(&geometry) {
         return Err(damaged("the regions are not those of a volume of this size"));
     }

@@ -70,7 +70,7 @@ impl MemoryFile {
 
     /// Whether its bytes from `at` on are these.
     pub fn holds(&self, at: u64, bytes: &[u8]) -> io::Result<bool> {
-        let mut part = [0; 65_536];
+        let mut part = [0; 16_384];
         for (at, expected) in (at..).step_by(part.len()).zip(bytes.chunks(part.len())) {
             let found = &mut part[..expected.len()];
             self.file.read_exact_at(found, at)?;

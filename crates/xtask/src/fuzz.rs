@@ -124,8 +124,9 @@ impl Fuzzers {
             fs::write(corpus.join(format!("seed-{number}")), seed)?;
         }
         let known = files_in(&findings)?;
-        let jobs: Vec<Child> =
-            (0..arguments.jobs.max(1)).map(|job| self.start(target, job, arguments)).collect::<Result<_, _>>()?;
+        let jobs: Vec<Child> = (0..arguments.jobs.max(1))
+            .map(|job| self.start(target, job, arguments))
+            .collect::<Result<_, _>>()?;
         let mut run = Run::default();
         for (job, mut child) in (0..).zip(jobs) {
             run.failed |= !child.wait()?.success();

@@ -192,7 +192,12 @@ impl Survey<'_> {
     }
 
     /// An entry that makes sense by itself: does it lead to the right inode?
-    pub(super) fn look_at_target_of(&mut self, directory: Ino, place: EntryPlace, entry: &RawEntry<'_>) -> Result<()> {
+    pub(super) fn look_at_target_of(
+        &mut self,
+        directory: Ino,
+        place: EntryPlace,
+        entry: &RawEntry<'_>,
+    ) -> Result<()> {
         let ino = entry.ino();
         let says_directory = Kind::from_d_type(entry.head.kind) == Some(Kind::Directory);
         let facts = match self.known(ino) {

@@ -23,9 +23,7 @@ fn refusal(image: &Image) -> Error {
 #[test]
 fn a_volume_that_is_cut_off_is_refused() {
     let bytes = SAMPLE.image.bytes();
-    for size in
-        [1, 4095, 4096, 8191, 8192, 12_288, 40_000, 1 << 20, bytes.len() - 4096, bytes.len() - 1]
-    {
+    for size in [1, 4095, 4096, 8191, 8192, 12_288, 40_000, 1 << 20, bytes.len() - 4096, bytes.len() - 1] {
         refusal(&Image::of(bytes[..size].to_vec()));
     }
 }

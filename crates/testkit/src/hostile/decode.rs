@@ -85,7 +85,9 @@ fn parse_directory(bytes: &[u8], owner: u64, block: u64, seed: Seed) {
         let _ = head.is_valid(owner, rest, seed);
         let name = &rest[..rest.len().min(usize::from(head.name_size))];
         let hash = seed.name_hash(name);
-        assert!(EntryHead::new(owner, name, hash, head.ino.get(), head.kind, seed).is_valid(owner, name, seed));
+        assert!(
+            EntryHead::new(owner, name, hash, head.ino.get(), head.kind, seed).is_valid(owner, name, seed)
+        );
     }
 }
 
@@ -98,12 +100,10 @@ pub(super) fn place(data: &[u8]) -> Option<Case> {
     let keeps_head = choices.byte() & 1 == 0;
     let structure = *choices.pick(case.base.atlas.of_kind(kind))?;
     let head = match kind {
-        Kind::Superblock => 64,
-        Kind::State => 8,
         Kind::Record => RECORD_HEAD_SIZE,
-        Kind::Node | Kind::Bitmap => 64,
+        Kind::Superblock | Kind::Node | Kind::Bitmap => 64,
         Kind::Inode => 16,
-        Kind::ExtentHead => 8,
+        Kind::State | Kind::ExtentHead => 8,
         Kind::Xattrs | Kind::Target => BLOB_HEAD_SIZE,
         Kind::Entry => ENTRY_HEAD_SIZE,
         Kind::MapEntry | Kind::ExtentSlot | Kind::LeafHead | Kind::Tags => 0,

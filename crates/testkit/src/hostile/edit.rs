@@ -197,7 +197,8 @@ impl Case {
                 Some(Patch { at, bytes: vec![self.bytes[at as usize] ^ 1 << (selector & 7)] })
             }
             21 | 22 => {
-                let block = Structure { kind: Kind::Tags, at: block, size: BLOCK_SIZE as usize, salt: 0, ino: 0 };
+                let block =
+                    Structure { kind: Kind::Tags, at: block, size: BLOCK_SIZE as usize, salt: 0, ino: 0 };
                 Some(self.field(&block, field, selector, value))
             }
             23 | 24 => {
@@ -214,7 +215,9 @@ impl Case {
                 Some(Patch { at: structure.at, bytes: vec![value as u8; structure.size] })
             }
             27 => Some(Patch { at: block, bytes: vec![value as u8 & 1; BLOCK_SIZE as usize] }),
-            28 => self.reshaped(total.wrapping_add_signed(i64::from(field.cast_signed()) * BLOCK_SIZE.cast_signed())),
+            28 => self.reshaped(
+                total.wrapping_add_signed(i64::from(field.cast_signed()) * BLOCK_SIZE.cast_signed()),
+            ),
             29 => self.renamed(&self.pick(Kind::Entry, which)?, field, value),
             30 => self.state(|state| state.flags = (value as u32 & 3).into()),
             31 => self.state(|state| {
@@ -222,7 +225,10 @@ impl Case {
                 let change = if selector & 1 == 0 { 1 } else { u64::MAX };
                 state.free_blocks = state.free_blocks.get().wrapping_add(change).into();
             }),
-            _ => Some(Patch { at: value % total, bytes: value.to_le_bytes()[..1 + usize::from(selector) % 8].to_vec() }),
+            _ => Some(Patch {
+                at: value % total,
+                bytes: value.to_le_bytes()[..=usize::from(selector) % 8].to_vec(),
+            }),
         }
     }
 

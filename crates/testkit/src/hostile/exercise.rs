@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use lodefs_core::{
-    Error, Fallocate, Flags, Fs, Ino, Kind, NewInode, NewKind, Node, RenameMode, SeekTarget, SetAttr, XattrMode,
+    Error, Fallocate, Flags, Fs, Ino, Kind, NewInode, NewKind, Node, RenameMode, SeekTarget, SetAttr,
+    XattrMode,
 };
 
 use crate::rng::Rng;
@@ -145,7 +146,9 @@ fn use_node(fs: &Fs, root: &Node, node: &Node, name: &[u8], rng: &mut Rng) -> lo
         5 => fs.write(node, offset, &[8; 5000], true).map(drop),
         6 => fs.append(node, &[9; 12_000], false).map(drop),
         7 => fs.set_attr(node, &SetAttr { size: Some(size / 2), ..SetAttr::default() }).map(drop),
-        8 => fs.set_attr(node, &SetAttr { size: Some(1 << 40), perm: Some(0o777), ..SetAttr::default() }).map(drop),
+        8 => fs
+            .set_attr(node, &SetAttr { size: Some(1 << 40), perm: Some(0o777), ..SetAttr::default() })
+            .map(drop),
         9 => fs.fallocate(node, Fallocate::PunchHole, offset, 20_000),
         10 => fs.fallocate(node, Fallocate::Allocate { keep_size: false }, offset, 20_000),
         11 => fs.fallocate(node, Fallocate::ZeroRange { keep_size: true }, offset, 5000),
@@ -160,7 +163,13 @@ fn use_node(fs: &Fs, root: &Node, node: &Node, name: &[u8], rng: &mut Rng) -> lo
     }
 }
 
-fn use_name(fs: &Arc<Fs>, root: &Node, directory: Ino, name: &[u8], rng: &mut Rng) -> lodefs_core::Result<()> {
+fn use_name(
+    fs: &Arc<Fs>,
+    root: &Node,
+    directory: Ino,
+    name: &[u8],
+    rng: &mut Rng,
+) -> lodefs_core::Result<()> {
     let directory = fs.node_by_handle(directory, None)?;
     match rng.below(5) {
         0 | 1 => fs.unlink(&directory, name),

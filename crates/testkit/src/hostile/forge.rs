@@ -78,7 +78,9 @@ impl Journal {
         let mut record = vec![0; RECORD_HEAD_SIZE];
         for (offset, bytes) in writes {
             let size = bytes.len() as u32;
-            record.extend(WriteHead { offset: (*offset).into(), size: size.into(), reserved: 0.into() }.as_bytes());
+            record.extend(
+                WriteHead { offset: (*offset).into(), size: size.into(), reserved: 0.into() }.as_bytes(),
+            );
             record.extend(bytes);
             record.resize(record.len().next_multiple_of(8), 0);
         }

@@ -1,7 +1,10 @@
 //! The bytes of a volume, to look at and to damage: single structures are read, changed and, where the damage is to go
 //! unnoticed by a checksum, sealed again.
 
-#![expect(clippy::missing_panics_doc, reason = "what is asked for is there, or the test is wrong and has to fail")]
+#![expect(
+    clippy::missing_panics_doc,
+    reason = "what is asked for is there, or the test is wrong and has to fail"
+)]
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -74,17 +77,18 @@ impl Image {
 
     /// A new volume that was filled and closed.
     pub fn made_with(size: u64, fill: impl FnOnce(&Arc<Fs>)) -> Self {
-        let file = MemoryFile::new(size).unwrap();
+        let scratch = MemoryFile::new(size).unwrap();
         let options = FormatOptions { uuid: Some([7; 16]), clock: clock(), ..FormatOptions::default() };
-        Fs::format(&file.open(Domain::Volatile).unwrap(), &options).unwrap();
-        let fs = Fs::open(file.open(Domain::Volatile).unwrap(), &open_options()).unwrap();
+        Fs::format(&scratch.open(Domain::Volatile).unwrap(), &options).unwrap();
+        let fs = Fs::open(scratch.open(Domain::Volatile).unwrap(), &open_options()).unwrap();
         fill(&fs);
         fs.close().unwrap();
         drop(fs);
-        Self { bytes: file.read().unwrap() }
+        Self { bytes: scratch.read().unwrap() }
     }
 
     /// The volume as it is while it is open, after `work`: as if the process had been killed then.
+    #[must_use]
     pub fn crashed_after(&self, work: impl FnOnce(&Arc<Fs>)) -> Self {
         self.crashed_as(Domain::Volatile, work)
     }
@@ -92,6 +96,7 @@ impl Image {
     /// The same on a medium of this domain.
     ///
     /// What `work` returns is kept until then: files that are open, for example.
+    #[must_use]
     pub fn crashed_as<T>(&self, domain: Domain, work: impl FnOnce(&Arc<Fs>) -> T) -> Self {
         let file = scratch(&self.bytes);
         let fs = Fs::open(file.open(domain).unwrap().with_boot_id(BOOT), &open_options()).unwrap();

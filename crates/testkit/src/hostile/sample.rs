@@ -1,6 +1,9 @@
 //! A volume with some of everything, made once, and what is on it.
 
-#![expect(clippy::missing_panics_doc, reason = "the volume is in order, or the test is wrong and has to fail")]
+#![expect(
+    clippy::missing_panics_doc,
+    reason = "the volume is in order, or the test is wrong and has to fail"
+)]
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};

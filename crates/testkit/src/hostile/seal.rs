@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use lodefs_layout::BLOCK_SIZE;
 use lodefs_layout::blob::{BLOB_HEAD_SIZE, BlobHead};
 use lodefs_layout::checksum::{Seed, unseeded_crc};
 use lodefs_layout::directory::{ENTRY_HEAD_SIZE, EntryHead};
@@ -30,12 +29,9 @@ pub(super) fn seal(volume: &mut [u8], structure: &Structure, seed: Seed) {
         Kind::Superblock => (8, unseeded_crc(&bytes[12..structure.size])),
         Kind::MapEntry => (8, salted(bytes, 0..8)),
         Kind::ExtentSlot => (24, salted(bytes, 0..24)),
-        Kind::State
-        | Kind::Inode
-        | Kind::ExtentHead
-        | Kind::Node
-        | Kind::LeafHead
-        | Kind::Bitmap => (0, salted(bytes, 4..structure.size)),
+        Kind::State | Kind::Inode | Kind::ExtentHead | Kind::Node | Kind::LeafHead | Kind::Bitmap => {
+            (0, salted(bytes, 4..structure.size))
+        }
         Kind::Record => {
             let size = RecordHead::read_from_prefix(bytes).map_or(0, |(head, _)| head.size.get() as usize);
             (0, salted(bytes, 4..size.clamp(4, bytes.len())))
@@ -63,16 +59,15 @@ fn chained(bytes: &[u8], head_size: usize, size: usize, salt: u64, seed: Seed) -
 /// identity, which is in every checksum.
 pub(super) fn seal_touched(volume: &mut [u8], all: &[Structure], touched: &[Range<u64>], old_seed: Seed) {
     let seed = seed_of(volume);
-    let is_touched =
-        |it: &Structure| touched.iter().any(|range| it.meets(range.start, (range.end - range.start) as usize));
+    let is_touched = |it: &Structure| {
+        touched.iter().any(|range| it.meets(range.start, (range.end - range.start) as usize))
+    };
     for structure in all {
         if seed != old_seed || is_touched(structure) {
             seal(volume, structure, seed);
         }
     }
 }
-
-const _: () = assert!(ENTRY_HEAD_SIZE < BLOCK_SIZE as usize && BLOB_HEAD_SIZE < BLOCK_SIZE as usize);
 
 #[cfg(test)]
 mod tests {

@@ -85,7 +85,9 @@ pub(super) fn damage(data: &[u8]) -> Option<(Case, Affected)> {
         let (how, which) = (choices.byte(), choices.half_word());
         let (field, value) = (choices.half_word(), choices.number());
         let all = case.base.atlas.of_kind(kind);
-        let Some(structure) = usize::from(which).checked_rem(all.len()).map(|index| all[index]) else { continue };
+        let Some(structure) = usize::from(which).checked_rem(all.len()).map(|index| all[index]) else {
+            continue;
+        };
         affected.add(&structure);
         spoil(&mut case.bytes[structure.at as usize..structure.end() as usize], how, field, value);
     }
@@ -133,11 +135,15 @@ impl Affected {
             };
             let may_move = links.iter().any(|(directory, _)| self.directories.contains(directory));
             if !may_move && links != links_after {
-                return Err(format!("inode {ino} was {links:?} and is {links_after:?}, after damage to {self:?}"));
+                return Err(format!(
+                    "inode {ino} was {links:?} and is {links_after:?}, after damage to {self:?}"
+                ));
             }
             let (before_it, after_it) = (essence(seen, may_move), essence(seen_after, may_move));
             if before_it != after_it {
-                return Err(format!("inode {ino} was {before_it:?} and is {after_it:?}, after damage to {self:?}"));
+                return Err(format!(
+                    "inode {ino} was {before_it:?} and is {after_it:?}, after damage to {self:?}"
+                ));
             }
             if before.files.get(ino) != after.files.get(ino) {
                 return Err(format!("the content of inode {ino} has changed, after damage to {self:?}"));

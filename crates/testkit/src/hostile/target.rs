@@ -179,7 +179,7 @@ fn repair(site: &Site, agrees: bool) -> bool {
 /// What must be true of a volume after a repair that says this.
 fn judge(site: &Site, agrees: bool, report: &Report) -> bool {
     let left: Vec<&Finding> = report.left().collect();
-    let lacks_room = |finding: &&Finding| match &finding.outcome {
+    let lacks_room = |finding: &Finding| match &finding.outcome {
         Outcome::Failed(reason) => reason.contains("No space left"),
         _ => false,
     };
@@ -189,18 +189,20 @@ fn judge(site: &Site, agrees: bool, report: &Report) -> bool {
         let _ = site.look();
         // Now with every remedy, where some were declined.
         let report = site.repair(&mut |_| true).expect("what was repaired is a volume");
-        assert!(report.left().all(|it| lacks_room(&it)), "left in the end: {:#?}", report.findings);
+        assert!(report.left().all(lacks_room), "left in the end: {:#?}", report.findings);
         site.assert_nothing_behind_it_changed();
         return false;
     }
     assert_eq!(again.findings, [], "after the repair");
     let repaired = site.bytes();
-    let second = site.repair(&mut |_| panic!("there is nothing to ask")).expect("what was repaired is a volume");
+    let second =
+        site.repair(&mut |_| panic!("there is nothing to ask")).expect("what was repaired is a volume");
     assert_eq!(second.findings, [], "in the second repair");
     // A volume that has crashed, and is otherwise in order, is recovered each time.
     assert!(!second.was_clean || site.bytes() == repaired, "the second repair has changed something");
     assert_eq!(site.look(), None, "after the repair");
-    let fs = Fs::open(site.medium(Access::ReadWrite), &open_options()).expect("what was repaired can be opened");
+    let fs =
+        Fs::open(site.medium(Access::ReadWrite), &open_options()).expect("what was repaired can be opened");
     demand_use(&fs).unwrap_or_else(|fault| panic!("what was repaired cannot be used: {fault}"));
     fs.close().expect("what was repaired can be closed");
     drop(fs);
