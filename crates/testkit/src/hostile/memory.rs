@@ -4,9 +4,9 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 /// Bytes that may be taken whatever the size of the volume.
-pub const BOUND: u64 = 16 << 20;
+pub const BOUND: u64 = 2 << 20;
 /// Bytes that may be taken besides for each byte of the volume.
-pub const BOUND_FACTOR: u64 = 2;
+pub const BOUND_FACTOR: u64 = 1;
 
 thread_local! {
     static NOW: Cell<i64> = const { Cell::new(0) };

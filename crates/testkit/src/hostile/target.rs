@@ -199,7 +199,8 @@ fn judge(site: &Site, agrees: bool, report: &Report) -> bool {
         site.repair(&mut |_| panic!("there is nothing to ask")).expect("what was repaired is a volume");
     assert_eq!(second.findings, [], "in the second repair");
     // A volume that has crashed, and is otherwise in order, is recovered each time.
-    assert!(!second.was_clean || site.bytes() == repaired, "the second repair has changed something");
+    let has_nothing_to_recover = second.was_clean && second.records_replayed == 0;
+    assert!(!has_nothing_to_recover || site.bytes() == repaired, "the second repair has changed something");
     assert_eq!(site.look(), None, "after the repair");
     let fs =
         Fs::open(site.medium(Access::ReadWrite), &open_options()).expect("what was repaired can be opened");
