@@ -66,3 +66,17 @@ fn repair() {
 fn decoders() {
     run(Target::Decoders);
 }
+
+/// An extent of a file reaches behind the end of the volume, where the medium goes on.
+#[test]
+fn an_extent_behind_the_volume_is_not_written() {
+    const FURNISHED: u8 = 1;
+    const GUARDED: u8 = 8;
+    const INODE_FIELD: u8 = 5;
+    const FIRST_EXTENT_PHYSICAL: u8 = 168;
+    const EIGHT_BYTES_BEHIND_THE_END: u8 = 0x20 | 10;
+    for (ino, salt) in (2..8).flat_map(|ino| (0..16).map(move |salt| (ino, salt))) {
+        let head = [FURNISHED, GUARDED | salt << 4, INODE_FIELD, 0, ino, 0, FIRST_EXTENT_PHYSICAL, 0];
+        Target::Open.run(&[&head[..], &[EIGHT_BYTES_BEHIND_THE_END, 3]].concat());
+    }
+}

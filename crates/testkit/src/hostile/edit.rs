@@ -72,6 +72,8 @@ pub(super) struct Case {
     pub(super) is_guarded: bool,
     /// From which it follows what is done with the volume.
     pub(super) salt: u64,
+    /// Inodes that were changed.
+    pub(super) changed: Vec<u64>,
 }
 
 /// How edits get onto the volume unless they say otherwise.
@@ -119,7 +121,15 @@ impl Case {
         let domain = Domain::ALL[usize::from(settings & 3) % Domain::ALL.len()];
         let boot = if settings & 4 == 0 { BOOT } else { [2; 16] };
         let bytes = base.image.bytes().to_vec();
-        Self { base, bytes, domain, boot, is_guarded: settings & 8 != 0, salt: u64::from(settings >> 4) }
+        Self {
+            base,
+            bytes,
+            domain,
+            boot,
+            is_guarded: settings & 8 != 0,
+            salt: u64::from(settings >> 4),
+            changed: Vec::new(),
+        }
     }
 
     /// Changes the volume in place. Returns what has changed.
@@ -129,8 +139,10 @@ impl Case {
         let Some(place) = self.bytes.get_mut(at as usize..end) else { return 0..0 };
         place.copy_from_slice(&bytes[..place.len()]);
         let mut range = at..end as u64;
+        let all = self.base.atlas.structures();
+        let met = all.iter().filter(|it| it.ino != 0 && it.meets(at, bytes.len()));
+        self.changed.extend(met.map(|structure| structure.ino));
         if sealed {
-            let all = self.base.atlas.structures();
             seal_touched(&mut self.bytes, all, std::slice::from_ref(&range), old_seed);
             for structure in all.iter().filter(|it| it.meets(at, bytes.len())) {
                 range = range.start.min(structure.at)..range.end.max(structure.end());
@@ -268,7 +280,8 @@ impl Case {
             7 => value % blocks,
             8 => old ^ 1 << (value % 64),
             9 => old.wrapping_add(value % 256).wrapping_sub(128),
-            10 => 0,
+            // What a medium that is longer than the volume has there.
+            10 => blocks + value % 16,
             _ => old.swap_bytes(),
         }
     }

@@ -115,13 +115,14 @@ fn list(fs: &Fs, directory: &Node, seen: &mut Seen) -> Vec<Ino> {
     children.into_iter().map(|(child, _)| child).collect()
 }
 
-/// Uses a volume: changes some of what was seen, in ways that follow from `salt`.
-pub(super) fn use_it(fs: &Arc<Fs>, seen: &Seen, salt: u64) {
+/// Uses a volume: changes some of what was seen, and above all the `favoured` inodes, in ways that follow from `salt`.
+pub(super) fn use_it(fs: &Arc<Fs>, seen: &Seen, favoured: &[u64], salt: u64) {
     let mut rng = Rng::new(salt);
     let inodes: Vec<u64> = seen.inodes.iter().copied().collect();
     for number in 0..USES {
         let Ok(root) = fs.root() else { return };
-        let Ok(node) = fs.node_by_handle(Ino(*rng.pick(&inodes)), None) else { continue };
+        let from = if favoured.is_empty() || rng.one_in(2) { &inodes } else { favoured };
+        let Ok(node) = fs.node_by_handle(Ino(*rng.pick(from)), None) else { continue };
         let name = format!("made {number}");
         // What fails says why; what it says is not the point.
         let _ = use_node(fs, &root, &node, name.as_bytes(), &mut rng);

@@ -86,7 +86,8 @@ impl Site {
 
     /// The same image once more.
     pub(super) fn again(&self) -> Self {
-        let case = Case { bytes: self.before.clone(), is_guarded: false, ..self.case };
+        let changed = self.case.changed.clone();
+        let case = Case { bytes: self.before.clone(), is_guarded: false, changed, ..self.case };
         Self::of(case)
     }
 

@@ -104,7 +104,7 @@ fn open(site: &Site) {
     site.assert_unchanged();
     bounded(site.size(), || {
         if let Ok(fs) = Fs::open(site.medium(Access::ReadWrite), &open_options()) {
-            use_it(&fs, &look(&fs), site.case.salt);
+            use_it(&fs, &look(&fs), &site.case.changed, site.case.salt);
             let _ = fs.close();
         }
     });
