@@ -1,10 +1,11 @@
 //! A medium with a checked superblock: the ground that everything else stands on.
 //!
-//! Invariant: every region of [`Shape`] lies within the volume, in order and without overlap, and the volume lies
-//! within the medium.
+//! Invariant: the regions of [`Shape`] are those that mkfs gives to a volume of this size, and the volume lies within the
+//! medium.
 
-use lodefs_layout::superblock::{Region, Superblock, SuperblockError};
-use lodefs_layout::{BLOCK_SIZE, checksum::Seed, features, geometry, inode_map, journal, saved_bitmap};
+use lodefs_layout::geometry::Geometry;
+use lodefs_layout::superblock::{Superblock, SuperblockError};
+use lodefs_layout::{BLOCK_SIZE, checksum::Seed, features, inode_map};
 use lodefs_pmem::Medium;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -161,62 +162,31 @@ fn check_features(superblock: &Superblock, read_only: bool) -> Result<()> {
     Ok(())
 }
 
+/// Checks that everything lies where it does on a volume of this size.
 fn check_shape(superblock: &Superblock) -> Result<Shape> {
     let damaged = |fault| Error::Corrupt { object: "superblock".into(), fault };
-    let total_blocks = superblock.total_blocks.get();
-    let lanes = u64::from(superblock.lanes.get());
     if u64::from(superblock.block_size.get()) != BLOCK_SIZE {
         return Err(Error::Incompatible(format!("blocks of {} bytes", superblock.block_size.get())));
     }
-    if total_blocks > geometry::VOLUME_SIZE_MAX / BLOCK_SIZE {
-        return Err(damaged("impossible size"));
+    let size = superblock.total_blocks.get().checked_mul(BLOCK_SIZE);
+    let geometry =
+        size.and_then(|size| Geometry::for_size(size).ok()).ok_or_else(|| damaged("impossible size"))?;
+    if *superblock != superblock.with_geometry(&geometry) {
+        return Err(damaged("the regions are not those of a volume of this size"));
     }
-    check_regions(superblock, total_blocks).ok_or_else(|| damaged("regions overlap or leave the volume"))?;
-    let (state, journal) = (superblock.state, superblock.journal);
-    let (inode_map, bitmap, data) = (superblock.inode_map, superblock.saved_bitmap, superblock.data);
-    if !(1..=1024).contains(&lanes) || !journal.blocks.get().is_multiple_of(2 * lanes) {
-        return Err(damaged("impossible number of journal lanes"));
-    }
-    let half_blocks = journal.blocks.get() / (2 * lanes);
-    let large_enough = state.blocks.get() >= 2
-        && (journal::HALF_BLOCKS_MIN..=1 << 20).contains(&half_blocks)
-        && inode_map.blocks.get() >= 1
-        && bitmap.blocks.get() >= saved_bitmap::blocks_for(total_blocks)
-        && data.blocks.get() >= 1;
-    if !large_enough {
-        return Err(damaged("a region has an impossible size"));
-    }
-    let map_entries = inode_map.blocks.get() * BLOCK_SIZE / inode_map::ENTRY_SIZE;
+    let lanes = u64::from(geometry.lanes);
+    let Geometry { total_blocks, state, journal, inode_map, saved_bitmap, data, .. } = geometry;
     Ok(Shape {
         total_blocks,
         lanes,
-        half_blocks,
+        half_blocks: journal.blocks.get() / (2 * lanes),
         state_start: state.start.get(),
         journal_start: journal.start.get(),
         inode_map_start: inode_map.start.get(),
-        inode_chunks_max: map_entries.min(inode_map::chunks_max(total_blocks)),
-        bitmap_start: bitmap.start.get(),
-        bitmap_blocks: saved_bitmap::blocks_for(total_blocks),
+        inode_chunks_max: inode_map::chunks_max(total_blocks),
+        bitmap_start: saved_bitmap.start.get(),
+        bitmap_blocks: saved_bitmap.blocks.get(),
         data_start: data.start.get(),
         data_end: data.start.get() + data.blocks.get(),
     })
-}
-
-/// Checks that the regions follow each other between the two superblocks.
-fn check_regions(superblock: &Superblock, total_blocks: u64) -> Option<()> {
-    let regions: [&Region; 5] = [
-        &superblock.state,
-        &superblock.journal,
-        &superblock.inode_map,
-        &superblock.saved_bitmap,
-        &superblock.data,
-    ];
-    let mut next = 1;
-    for region in regions {
-        if region.start.get() < next {
-            return None;
-        }
-        next = region.start.get().checked_add(region.blocks.get())?;
-    }
-    (next < total_blocks).then_some(())
 }

@@ -1,4 +1,5 @@
-//! Where the regions of a volume of a given size lie. Used by mkfs; a mounted volume believes its superblock.
+//! Where the regions of a volume of a given size lie. mkfs lays it out like this, and a superblock that says otherwise is
+//! not believed.
 
 use crate::superblock::Region;
 use crate::{BLOCK_SIZE, CHUNK_BLOCKS, inode_map, journal, saved_bitmap};

@@ -7,6 +7,7 @@ use zerocopy::little_endian::{I64, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::checksum::unseeded_crc;
+use crate::geometry::Geometry;
 
 /// The first bytes of every volume.
 pub const MAGIC: [u8; 8] = *b"LODEFS\r\n";
@@ -75,6 +76,19 @@ pub enum SuperblockError {
 }
 
 impl Superblock {
+    /// The same for a volume that is laid out like this. The checksum is not filled in.
+    #[must_use]
+    pub fn with_geometry(mut self, geometry: &Geometry) -> Self {
+        self.lanes = U32::new(geometry.lanes);
+        self.total_blocks = U64::new(geometry.total_blocks);
+        self.state = geometry.state;
+        self.journal = geometry.journal;
+        self.inode_map = geometry.inode_map;
+        self.saved_bitmap = geometry.saved_bitmap;
+        self.data = geometry.data;
+        self
+    }
+
     /// Fills in the checksum.
     #[must_use]
     pub fn sealed(mut self) -> Self {

@@ -3,6 +3,7 @@
 use lodefs_layout::blob::BLOB_HEAD_SIZE;
 use lodefs_layout::directory::{CHILDREN_MAX, FIRST_HASH, HEAD_SIZE, LEVELS_MAX, TAGS};
 use lodefs_layout::extent::{InlineExtent, SLOTS, SLOTS_START};
+use lodefs_layout::geometry::Geometry;
 use lodefs_layout::inode::{INLINE_EXTENTS, INLINE_SIZE};
 use lodefs_layout::inode_map::CHUNK_INODES;
 use lodefs_layout::journal::{RECORD_ALIGN, RECORD_HEAD_SIZE, RECORD_SIZE_MAX, WRITE_HEAD_SIZE};
@@ -42,4 +43,31 @@ fn the_document_has_the_numbers_of_the_code() {
         assert!(document.contains(&claim), "the document does not say: {claim}");
     }
     assert_eq!(INLINE_EXTENTS, 4, "as the document says in words");
+}
+
+/// The sizes of the regions as the document says, and the words with which it says so.
+#[test]
+fn the_document_lays_out_a_volume_as_the_code_does() {
+    let document: String =
+        include_str!("../../../docs/FORMAT.md").split_whitespace().collect::<Vec<_>>().join(" ");
+    let claims = [
+        "8 lanes, or 2 if `total` is less than 8192",
+        "`total / 256 / (2 * lanes)` blocks, but at least 4 and at most 256",
+        "the inode map has an entry for each 4 blocks, and the saved bitmap a block for each 32,256, rounded up",
+        "at least 1 MiB, at most 64 TiB",
+    ];
+    for claim in claims {
+        assert!(document.contains(claim), "{claim}");
+    }
+    for total in [256_u64, 257, 640, 2055, 8191, 8192, 32_256, 32_257, 1 << 20, (1 << 27) + 5, 1 << 34] {
+        let lanes = if total < 8192 { 2 } else { 8 };
+        let half = (total / 256 / (2 * lanes)).clamp(4, 256);
+        let sizes = [2, 2 * lanes * half, total.div_ceil(4).div_ceil(256), total.div_ceil(32_256)];
+        let geometry = Geometry::for_size(total * BLOCK_SIZE).unwrap();
+        let regions = [geometry.state, geometry.journal, geometry.inode_map, geometry.saved_bitmap];
+        assert_eq!(u64::from(geometry.lanes), lanes);
+        assert_eq!(regions.map(|region| region.blocks.get()), sizes, "{total}");
+        assert_eq!(geometry.data.start.get() + geometry.data.blocks.get(), total - 1);
+    }
+    assert!(Geometry::for_size((1 << 20) - 1).is_err() && Geometry::for_size((64 << 40) + 1).is_err());
 }

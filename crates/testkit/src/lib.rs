@@ -14,6 +14,7 @@ pub mod engine;
 pub mod explore;
 pub mod generate;
 pub mod host;
+pub mod hostile;
 pub mod memory_file;
 pub mod minimise;
 pub mod model;

@@ -73,6 +73,24 @@ impl MemoryFile {
         self.file.write_all_at(bytes, at)
     }
 
+    /// Whether its bytes from `at` on are these.
+    pub fn holds(&self, at: u64, bytes: &[u8]) -> io::Result<bool> {
+        let mut part = [0; 16_384];
+        for (at, expected) in (at..).step_by(part.len()).zip(bytes.chunks(part.len())) {
+            let found = &mut part[..expected.len()];
+            self.file.read_exact_at(found, at)?;
+            if found != expected {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// How many bytes it has.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
     /// Replaces all its bytes by `bytes`, of which there must be as many.
     pub fn write(&self, bytes: &[u8]) -> io::Result<()> {
         debug_assert_eq!(bytes.len() as u64, self.size, "a medium keeps its size");
@@ -97,6 +115,8 @@ mod tests {
             assert_eq!(found, domain.name().as_bytes());
             assert!(file.read().unwrap()[100..].starts_with(domain.name().as_bytes()));
             assert_eq!(file.copy().unwrap().read().unwrap(), file.read().unwrap());
+            assert!(file.holds(100, domain.name().as_bytes()).unwrap());
+            assert!(!file.holds(101, domain.name().as_bytes()).unwrap());
         }
     }
 }

@@ -1,6 +1,7 @@
-//! Long tests of lodefs, as commands: `cargo xtask crash`.
+//! Long tests of lodefs, as commands: `cargo xtask crash`, `cargo xtask fuzz`, `cargo xtask mutants`.
 
 mod crash;
+mod fuzz;
 mod mutants;
 
 use std::process::ExitCode;
@@ -20,11 +21,14 @@ enum Command {
     Crash(crash::Arguments),
     /// Switch off each step of persistence, each check and each lock: tests must notice
     Mutants(mutants::Arguments),
+    /// Look for hostile images that the engine does not stand
+    Fuzz(fuzz::Arguments),
 }
 
 fn main() -> anyhow::Result<ExitCode> {
     match Arguments::parse().command {
         Command::Crash(arguments) => crash::run(&arguments),
         Command::Mutants(arguments) => mutants::run(&arguments),
+        Command::Fuzz(arguments) => fuzz::run(&arguments),
     }
 }

@@ -7,7 +7,7 @@ use lodefs_layout::directory::FIRST_HASH;
 
 use super::leaf::OwnedEntry;
 use super::tree::Tree;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::types::DirEntry;
 
 /// Visits the entries of the tree at `root` from position `from` on, until the visitor has enough (and returns
@@ -22,6 +22,10 @@ pub(crate) fn read(
     while root != 0 && from < u64::MAX {
         let (leaf, hashes) = tree.leaf_for(root, from)?;
         let mut entries = tree.entries_of(tree.volume, leaf)?;
+        // The positions of others would not ascend, and looking them up would not find them.
+        if entries.iter().any(|entry| !hashes.contains(&entry.hash)) {
+            return Err(Error::corrupt_block(leaf, "it holds an entry of another directory leaf"));
+        }
         entries.retain(|entry| entry.hash >= from);
         entries.sort_unstable_by(|a, b| (a.hash, &a.name).cmp(&(b.hash, &b.name)));
         for group in entries.chunk_by(|a, b| a.hash == b.hash) {

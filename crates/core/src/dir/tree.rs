@@ -66,7 +66,10 @@ impl Tree<'_> {
             let Some(node) = self.node(source, block, expected_level)? else { return Ok(path) };
             let children = node.children();
             let child = children.partition_point(|child| child.hash.get() <= hash).saturating_sub(1);
-            path.hashes.start = path.hashes.start.max(children[child].hash.get());
+            // Whatever is less than all of them is below the first.
+            if child > 0 {
+                path.hashes.start = path.hashes.start.max(children[child].hash.get());
+            }
             if let Some(next) = children.get(child + 1) {
                 path.hashes.end = path.hashes.end.min(next.hash.get());
             }

@@ -92,6 +92,60 @@ fn fault_of(volume: &Volume, block: &RawBlock, hashes: &Range<u64>, entry: &RawE
     }
 }
 
+/// A tag in use, and what is wrong with its entry by itself.
+pub(super) struct Judged<'b> {
+    pub(super) tag: usize,
+    /// If it can be read.
+    pub(super) entry: Option<RawEntry<'b>>,
+    pub(super) fault: Option<Code>,
+}
+
+impl Judged<'_> {
+    /// Whether it stays, be it that the directory has to be built again to bring it to its place.
+    pub(super) fn stays(&self) -> bool {
+        self.fault.is_none_or(|code| !code.asks())
+    }
+
+    fn name(&self) -> &[u8] {
+        self.entry.as_ref().map_or(&[], |entry| entry.name)
+    }
+}
+
+/// What is in a leaf into which `hashes` belong.
+pub(super) fn judge<'b>(
+    volume: &Volume,
+    owner: Ino,
+    block: &'b RawBlock,
+    hashes: &Range<u64>,
+) -> Vec<Judged<'b>> {
+    let mut by_position: BTreeMap<usize, usize> = BTreeMap::new();
+    let mut names: Vec<&[u8]> = Vec::new();
+    let mut all = Vec::new();
+    for (tag, entry) in entries(volume, owner, block) {
+        let entry = match entry {
+            Ok(entry) => entry,
+            Err(code) => {
+                all.push(Judged { tag, entry: None, fault: Some(code) });
+                continue;
+            }
+        };
+        let mut fault = Some(Code::EntryOverlap);
+        if !overlaps(&by_position, &entry) {
+            by_position.insert(entry.position, entry.size());
+            fault = fault_of(volume, block, hashes, &entry);
+        }
+        if fault.is_none_or(|code| !code.asks()) {
+            if names.contains(&entry.name) {
+                fault = Some(Code::EntryDuplicate);
+            } else {
+                names.push(entry.name);
+            }
+        }
+        all.push(Judged { tag, entry: Some(entry), fault });
+    }
+    all
+}
+
 impl Survey<'_> {
     /// Looks at all entries of all directories.
     pub(super) fn look_at_entries(&mut self) -> Result<()> {
@@ -101,53 +155,49 @@ impl Survey<'_> {
                 return Ok(());
             }
             let volume = survey.volume;
-            walk(volume, ino, slot.root.get(), &mut |block| visited.insert(block), &mut |met| match met {
-                Met::Leaf(block, hashes) => survey.look_at_leaf(ino, block, &hashes),
-                // Reported when the blocks were claimed.
-                Met::Node | Met::Fault { .. } => Ok(()),
-            })
+            let (mut leaves, mut is_in_order) = (Vec::new(), true);
+            walk(volume, ino, slot.root.get(), &mut |block| visited.insert(block), &mut |met| {
+                match met {
+                    Met::Leaf(block, hashes) => {
+                        is_in_order &= survey.look_at_leaf(ino, block, &hashes)?;
+                        leaves.push((block, hashes));
+                    }
+                    // Reported when the blocks were claimed.
+                    Met::Node => {}
+                    Met::Fault { code, .. } => is_in_order &= code != Code::DirOrder,
+                }
+                Ok(())
+            })?;
+            if is_in_order { Ok(()) } else { survey.look_at_misplaced(ino, &leaves) }
         })
     }
 
-    fn look_at_leaf(&mut self, directory: Ino, block: u64, hashes: &Range<u64>) -> Result<()> {
+    /// Looks at what the entries in their places lead to. Returns whether these are all that stay.
+    fn look_at_leaf(&mut self, directory: Ino, block: u64, hashes: &Range<u64>) -> Result<bool> {
         let volume = self.volume;
         let bytes = read_block(volume, block)?;
-        let mut by_position: BTreeMap<usize, usize> = BTreeMap::new();
-        let mut names: Vec<&[u8]> = Vec::new();
-        for (tag, entry) in entries(volume, directory, &bytes) {
+        let mut is_in_order = true;
+        for judged in judge(volume, directory, &bytes, hashes) {
             self.directory(directory).entries += 1;
-            let entry = match entry {
-                Ok(entry) => entry,
-                Err(code) => {
-                    self.report_entry(code, directory, EntryPlace { block, tag }, b"");
-                    continue;
-                }
-            };
-            let place = EntryPlace { block, tag };
-            if overlaps(&by_position, &entry) {
-                self.report_entry(Code::EntryOverlap, directory, place, entry.name);
-                continue;
+            let place = EntryPlace { block, tag: judged.tag };
+            if let Some(code) = judged.fault {
+                self.report_entry(code, directory, place, judged.name());
             }
-            by_position.insert(entry.position, entry.size());
-            if let Some(code) = fault_of(volume, &bytes, hashes, &entry) {
-                self.report_entry(code, directory, place, entry.name);
-                // It stays if it is only in the wrong place.
-                if code.asks() {
-                    continue;
-                }
+            match &judged.entry {
+                Some(entry) if judged.fault.is_none() => self.look_at_target_of(directory, place, entry)?,
+                _ => is_in_order &= !judged.stays(),
             }
-            if names.contains(&entry.name) {
-                self.report_entry(Code::EntryDuplicate, directory, place, entry.name);
-                continue;
-            }
-            names.push(entry.name);
-            self.look_at_target_of(directory, place, &entry)?;
         }
-        Ok(())
+        Ok(is_in_order)
     }
 
     /// An entry that makes sense by itself: does it lead to the right inode?
-    fn look_at_target_of(&mut self, directory: Ino, place: EntryPlace, entry: &RawEntry<'_>) -> Result<()> {
+    pub(super) fn look_at_target_of(
+        &mut self,
+        directory: Ino,
+        place: EntryPlace,
+        entry: &RawEntry<'_>,
+    ) -> Result<()> {
         let ino = entry.ino();
         let says_directory = Kind::from_d_type(entry.head.kind) == Some(Kind::Directory);
         let facts = match self.known(ino) {
@@ -226,7 +276,7 @@ impl Survey<'_> {
         self.report(finding.at(Place::Target(ino)));
     }
 
-    fn report_entry(&mut self, code: Code, directory: Ino, place: EntryPlace, name: &[u8]) {
+    pub(super) fn report_entry(&mut self, code: Code, directory: Ino, place: EntryPlace, name: &[u8]) {
         if code.asks() {
             // Its inode may seem to be without a name.
             self.complete.names = false;

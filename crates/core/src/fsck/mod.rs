@@ -17,6 +17,7 @@ mod finding;
 mod ground;
 mod inodes;
 mod map;
+mod misplaced;
 mod names;
 mod repair;
 mod saved;

@@ -2,8 +2,8 @@
 //! rest.
 
 mod damage;
-mod image;
+mod foreign;
 mod interrupted;
-mod random;
-mod sample;
 mod seeded;
+
+use lodefs_testkit::hostile::{image, sample};

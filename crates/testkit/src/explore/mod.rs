@@ -26,7 +26,7 @@ mod look;
 mod oracle;
 mod run;
 mod stage;
-mod view;
+pub(crate) mod view;
 mod workload;
 
 use std::collections::BTreeSet;

@@ -160,9 +160,10 @@ struct Crashes<'a> {
 impl Crashes<'_> {
     fn judge(&self, start: &Snapshot, log: &[Event], one_in: u64, seed: u64) -> Result<(), String> {
         // Whatever had returned must be there: where a power failure may take it, the process is killed.
-        let (failure, domain) = match self.domain.is_durable_on_fence() {
-            true => (Failure::Power, self.domain),
-            false => (Failure::Process, Domain::Volatile),
+        let (failure, domain) = if self.domain.is_durable_on_fence() {
+            (Failure::Power, self.domain)
+        } else {
+            (Failure::Process, Domain::Volatile)
         };
         let options = crash::Options {
             // What came before is not torn.

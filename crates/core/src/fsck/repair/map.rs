@@ -26,7 +26,7 @@ impl Repair {
         let found = self.found_chunks.as_ref().expect("just looked for");
         let here: Vec<(u64, u64)> =
             (first..first + count).filter_map(|index| Some((index, *found.get(&index)?))).collect();
-        let none_anywhere = found.is_empty();
+        let none_anywhere = !found.keys().any(|index| self.lost_chunks.contains(index));
         for (index, block) in &here {
             self.put_entry(Entry::new(*index, *block, self.fs.volume.seed), *index)?;
         }
@@ -105,21 +105,28 @@ impl Repair {
         self.lost_chunks.contains(&chunk) || self.missing_chunks.contains(&chunk)
     }
 
-    /// Finds chunks again that names lead to and of which even the entries at the end of the map are gone.
+    /// Finds chunks again that names lead to and that the map knows nothing of: the entries at its end are gone, or say that
+    /// they were given back. Entries between them that are not found are made to say that as well, so that the map has
+    /// no gap whenever there is a crash.
     pub(super) fn restore_missing(&mut self, chunks: u64) -> Result<bool> {
         if self.missing_chunks.is_empty() {
             return Ok(false);
         }
-        let found = self.look_for_chunks()?;
-        let mut count = 0;
-        while let Some(block) = found.get(&(chunks + count)) {
-            self.put_entry(Entry::new(chunks + count, *block, self.fs.volume.seed), chunks + count)?;
-            count += 1;
-        }
-        if count == 0 {
+        let mut found = self.look_for_chunks()?;
+        found.retain(|index, _| self.missing_chunks.contains(index));
+        let (Some(first), Some(last)) = (found.keys().copied().min(), found.keys().copied().max()) else {
             return Ok(false);
+        };
+        let seed = self.fs.volume.seed;
+        for index in first.min(chunks)..=last {
+            let entry = match found.get(&index) {
+                Some(block) => Entry::new(index, *block, seed),
+                None if index >= chunks => Entry::gone(index, seed),
+                None => continue,
+            };
+            self.put_entry(entry, index)?;
         }
-        let object = Object::MapEntries { first: chunks, count };
+        let object = Object::MapEntries { first, count: last + 1 - first };
         let mut finding = Finding::new(Code::MapGap, object, "names lead to their inodes");
         finding.outcome = Outcome::Repaired;
         self.note(finding);

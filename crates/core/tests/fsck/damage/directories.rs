@@ -127,3 +127,14 @@ fn a_tree_that_leads_to_itself_ends() {
     assert_eq!(report.unwrap().left().count(), 0);
     assert_eq!(repaired.check().unwrap().findings, []);
 }
+
+#[test]
+fn the_first_child_has_whatever_is_less_than_all() {
+    let mut image = SAMPLE.image.clone();
+    let (nodes, _) = image.tree(SAMPLE.ino("/big"));
+    image.edit_children(nodes[0], |children| {
+        children[0].hash = (children[1].hash.get() - 1).into();
+    });
+    assert_eq!(image.check().unwrap().findings, []);
+    assert!(contents(&image) == contents(&SAMPLE.image));
+}

@@ -74,9 +74,8 @@ fn entry_hash() {
         .verify();
 }
 
-#[test]
-fn entry_misplaced() {
-    let mut image = SAMPLE.image.clone();
+/// Puts an entry for `ino` with the name of one that is there into another leaf of the large directory.
+fn misplace(image: &mut Image, ino: u64) -> EntryAt {
     let at = image.entry(big(), NAME);
     let head: EntryHead = image.get(at.head);
     let room = |block: &u64| {
@@ -85,9 +84,40 @@ fn entry_misplaced() {
         *block != at.block && end.is_some_and(|end| end + 100 < (block + 1) * BLOCK_SIZE)
     };
     let other = image.tree(big()).1.into_iter().find(room).unwrap();
+    image.add_entry_to(other, big(), NAME.as_bytes(), head.hash.get(), ino, head.kind)
+}
+
+#[test]
+fn entry_misplaced() {
+    let mut image = SAMPLE.image.clone();
+    let at = image.entry(big(), NAME);
+    let new = misplace(&mut image, SAMPLE.ino(PATH));
     image.put(Image::tag_at(at.block, at.tag), &0_u32);
-    let new = image.add_entry_to(other, big(), NAME.as_bytes(), head.hash.get(), head.ino.get(), head.kind);
+    // Its position would not ascend, and looking it up would not find it.
+    let listed = image.open_and(|fs| {
+        let directory = fs.node_by_handle(Ino(big()), None).unwrap();
+        let refusal = fs.read_dir(&directory, 0, &mut |_| true).unwrap_err();
+        assert!(matches!(refusal, lodefs_core::Error::Corrupt { .. }), "{refusal}");
+    });
+    listed.unwrap();
     Seeded::of(image).finds(Code::EntryMisplaced, object(new, NAME)).verify();
+}
+
+#[test]
+fn entry_duplicate_in_another_leaf() {
+    let mut image = SAMPLE.image.clone();
+    let new = misplace(&mut image, SAMPLE.ino("/empty"));
+    image.edit_inode(big(), |slot| slot.size = (slot.size.get() + 1).into());
+    let found: Vec<_> = image.check().unwrap().findings.into_iter().map(|it| (it.code, it.object)).collect();
+    assert_eq!(found, [Code::EntryMisplaced, Code::EntryDuplicate].map(|code| (code, object(new, NAME))));
+    // Only whoever agrees to drop the second gets the directory built again.
+    let (report, _) = image.repair(&mut |_| false);
+    assert_eq!(report.unwrap().left().count(), 2);
+    let (report, repaired) = image.repair(&mut |_| true);
+    assert_eq!(report.unwrap().left().count(), 0);
+    assert_eq!(repaired.check().unwrap().findings, []);
+    let contents = crate::sample::contents;
+    assert!(contents(&repaired) == contents(&SAMPLE.image));
 }
 
 #[test]

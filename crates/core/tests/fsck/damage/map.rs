@@ -64,12 +64,43 @@ fn the_last_entry_is_found_again_by_the_names() {
     image.bytes_mut()[at..at + ENTRY_SIZE as usize].fill(0);
     let report = image.check().unwrap();
     assert!(report.findings.iter().any(|finding| finding.code == Code::EntryDangling));
+    assert_found_by_names(&image, &entries(last, 1));
+}
+
+/// The inodes are found again by the names that lead to them, and nothing is missing then.
+fn assert_found_by_names(image: &Image, expected: &Object) {
     let (report, repaired) = image.repair(&mut |_| true);
     let report = report.unwrap();
-    assert_eq!(report.left().count(), 0);
-    assert!(report.findings.iter().any(|f| f.code == Code::MapGap && f.object == entries(last, 1)));
+    assert_eq!(report.left().count(), 0, "{:#?}", report.findings);
+    assert!(report.findings.iter().any(|f| f.code == Code::MapGap && f.object == *expected));
     assert_eq!(repaired.check().unwrap().findings, []);
     assert!(crate::sample::contents(&repaired) == crate::sample::contents(&SAMPLE.image));
+}
+
+#[test]
+fn entries_behind_one_that_is_not_found_are_found_again() {
+    let mut image = SAMPLE.image.clone();
+    let last = image.chunks() - 1;
+    let start = (image.chunk(last - 1) * BLOCK_SIZE) as usize;
+    image.bytes_mut()[start..start + BLOCK_SIZE as usize].fill(0);
+    image.put(image.map_at(last - 1), &[0_u8; 2 * ENTRY_SIZE as usize]);
+    let (report, repaired) = image.repair(&mut |_| true);
+    let report = report.unwrap();
+    assert_eq!(report.left().count(), 0, "{:#?}", report.findings);
+    assert_eq!(repaired.check().unwrap().findings, []);
+    let mut before = crate::sample::contents(&SAMPLE.image);
+    before.retain(|_, content| content.ino / CHUNK_INODES != last - 1);
+    assert!(before == crate::sample::contents(&repaired));
+}
+
+#[test]
+fn inodes_with_names_are_found_again_though_the_map_says_they_were_given_back() {
+    let mut image = SAMPLE.image.clone();
+    let seed = image.seed();
+    image.put(image.map_at(3), &Entry::gone(3, seed));
+    // Another one is damaged, which must not wait for it for ever.
+    image.flip(image.map_at(5));
+    assert_found_by_names(&image, &entries(3, 1));
 }
 
 #[test]

@@ -1,33 +1,39 @@
 //! A volume with some of everything, made once, and what is on it.
 
+#![expect(
+    clippy::missing_panics_doc,
+    reason = "the volume is in order, or the test is wrong and has to fail"
+)]
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
 use lodefs_core::{Fallocate, Fs, Kind, NewInode, NewKind, Node, OpenOptions, SetAttr, XattrMode};
 use lodefs_pmem::{Access, Domain, Medium};
 
-use crate::image::Image;
+use super::image::Image;
 
 /// Bytes in the sample volume.
-pub(crate) const SIZE: u64 = 8 << 20;
+pub const SIZE: u64 = 8 << 20;
 /// Files in the directory `/big`: enough for several leaves below a node.
-pub(crate) const BIG: u32 = 300;
+pub const BIG: u32 = 300;
 
 /// A volume that was closed properly, and the inodes of its paths.
-pub(crate) struct Sample {
-    pub(crate) image: Image,
+pub struct Sample {
+    /// The volume.
+    pub image: Image,
     inodes: BTreeMap<String, u64>,
 }
 
 impl Sample {
     /// The inode that a path leads to.
-    pub(crate) fn ino(&self, path: &str) -> u64 {
+    pub fn ino(&self, path: &str) -> u64 {
         self.inodes[path]
     }
 }
 
 /// The sample volume.
-pub(crate) static SAMPLE: LazyLock<Sample> = LazyLock::new(|| {
+pub static SAMPLE: LazyLock<Sample> = LazyLock::new(|| {
     let image = Image::made_with(SIZE, fill);
     let inodes = contents(&image).into_iter().map(|(path, content)| (path, content.ino)).collect();
     Sample { image, inodes }
@@ -38,7 +44,7 @@ fn new(kind: NewKind<'_>) -> NewInode<'_> {
 }
 
 /// Makes some of everything.
-pub(crate) fn fill(fs: &Arc<Fs>) {
+pub fn fill(fs: &Arc<Fs>) {
     let root = fs.root().unwrap();
     let make =
         |dir: &Node, name: &str, kind: NewKind<'_>| fs.create(dir, name.as_bytes(), &new(kind)).unwrap();
@@ -110,15 +116,19 @@ fn acl() -> Vec<u8> {
 
 /// All that a user sees of an inode.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Content {
-    pub(crate) ino: u64,
-    pub(crate) attr: String,
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+pub struct Content {
+    /// Its number.
+    pub ino: u64,
+    /// Its attributes, as text.
+    pub attr: String,
+    /// Content of a file, or target of a symbolic link.
+    pub bytes: Vec<u8>,
+    /// Names and values of its extended attributes.
+    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 /// Everything on a volume that can be reached, by path.
-pub(crate) fn contents(image: &Image) -> BTreeMap<String, Content> {
+pub fn contents(image: &Image) -> BTreeMap<String, Content> {
     let medium = Medium::from_image(image.bytes(), Domain::Volatile, Access::ReadOnly).unwrap();
     let fs = Fs::open(medium, &OpenOptions { read_only: true, ..OpenOptions::default() }).unwrap();
     let mut found = BTreeMap::new();

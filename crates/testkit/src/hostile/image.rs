@@ -1,11 +1,17 @@
 //! The bytes of a volume, to look at and to damage: single structures are read, changed and, where the damage is to go
 //! unnoticed by a checksum, sealed again.
 
+#![expect(
+    clippy::missing_panics_doc,
+    reason = "what is asked for is there, or the test is wrong and has to fail"
+)]
+
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use lodefs_core::fsck::{self, Finding, Options, Report};
-use lodefs_core::{FormatOptions, Fs, OpenOptions, Result};
+use lodefs_core::{Clock, FormatOptions, Fs, OpenOptions, Result};
 use lodefs_layout::BLOCK_SIZE;
 use lodefs_layout::checksum::Seed;
 use lodefs_layout::directory::{
@@ -22,158 +28,173 @@ use lodefs_layout::superblock::Superblock;
 use lodefs_pmem::{Access, Domain, Medium};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-/// A file that holds a volume, in a directory that goes when it goes.
-struct Scratch {
-    directory: tempfile::TempDir,
+use crate::memory_file::MemoryFile;
+
+/// The boot of the host in which images are made and crash.
+pub const BOOT: [u8; 16] = [1; 16];
+
+/// When images are made, in nanoseconds since 1970: the same image comes out every time.
+const NOW_NS: u64 = 1_700_000_000_000_000_000;
+
+fn clock() -> Clock {
+    Clock::Manual(Arc::new(AtomicU64::new(NOW_NS)))
 }
 
-impl Scratch {
-    fn new(bytes: &[u8]) -> Self {
-        let scratch = Self { directory: tempfile::tempdir().unwrap() };
-        std::fs::write(scratch.path(), bytes).unwrap();
-        scratch
-    }
+/// How volumes are opened.
+pub(super) fn open_options() -> OpenOptions {
+    OpenOptions { clock: clock(), ..OpenOptions::default() }
+}
 
-    fn path(&self) -> std::path::PathBuf {
-        self.directory.path().join("volume")
-    }
-
-    fn open(&self) -> Medium {
-        self.open_as(Domain::Volatile)
-    }
-
-    fn open_as(&self, domain: Domain) -> Medium {
-        let options = lodefs_pmem::OpenOptions { access: Access::ReadWrite, force_domain: Some(domain) };
-        Medium::open(&self.path(), &options).unwrap()
-    }
-
-    fn image(&self) -> Image {
-        Image { bytes: std::fs::read(self.path()).unwrap() }
-    }
+/// A file in memory with these bytes.
+fn scratch(bytes: &[u8]) -> MemoryFile {
+    let file = MemoryFile::new(bytes.len() as u64).unwrap();
+    file.write(bytes).unwrap();
+    file
 }
 
 /// Where an entry of a directory is.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct EntryAt {
-    pub(crate) block: u64,
-    pub(crate) tag: usize,
+pub struct EntryAt {
+    /// The leaf.
+    pub block: u64,
+    /// Its tag.
+    pub tag: usize,
     /// Its head, in bytes from the start of the volume.
-    pub(crate) head: u64,
+    pub head: u64,
 }
 
 /// The bytes of a volume.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Image {
+pub struct Image {
     bytes: Vec<u8>,
 }
 
 impl Image {
     /// These bytes.
-    pub(crate) fn of(bytes: Vec<u8>) -> Self {
+    pub fn of(bytes: Vec<u8>) -> Self {
         Self { bytes }
     }
 
     /// A new volume that was filled and closed.
-    pub(crate) fn made_with(size: u64, fill: impl FnOnce(&Arc<Fs>)) -> Self {
-        let scratch = Scratch::new(&vec![0; size as usize]);
-        let options = FormatOptions { uuid: Some([7; 16]), ..FormatOptions::default() };
-        Fs::format(&scratch.open(), &options).unwrap();
-        let fs = Fs::open(scratch.open(), &OpenOptions::default()).unwrap();
+    pub fn made_with(size: u64, fill: impl FnOnce(&Arc<Fs>)) -> Self {
+        let scratch = MemoryFile::new(size).unwrap();
+        let options = FormatOptions { uuid: Some([7; 16]), clock: clock(), ..FormatOptions::default() };
+        Fs::format(&scratch.open(Domain::Volatile).unwrap(), &options).unwrap();
+        let fs = Fs::open(scratch.open(Domain::Volatile).unwrap(), &open_options()).unwrap();
         fill(&fs);
         fs.close().unwrap();
         drop(fs);
-        scratch.image()
+        Self { bytes: scratch.read().unwrap() }
     }
 
     /// The volume as it is while it is open, after `work`: as if the process had been killed then.
-    pub(crate) fn crashed_after(&self, work: impl FnOnce(&Arc<Fs>)) -> Self {
-        let scratch = Scratch::new(&self.bytes);
-        let fs = Fs::open(scratch.open(), &OpenOptions::default()).unwrap();
-        work(&fs);
-        scratch.image()
+    #[must_use]
+    pub fn crashed_after(&self, work: impl FnOnce(&Arc<Fs>)) -> Self {
+        self.crashed_as(Domain::Volatile, work)
     }
 
-    pub(crate) fn bytes(&self) -> &[u8] {
+    /// The same on a medium of this domain.
+    ///
+    /// What `work` returns is kept until then: files that are open, for example.
+    #[must_use]
+    pub fn crashed_as<T>(&self, domain: Domain, work: impl FnOnce(&Arc<Fs>) -> T) -> Self {
+        let file = scratch(&self.bytes);
+        let fs = Fs::open(file.open(domain).unwrap().with_boot_id(BOOT), &open_options()).unwrap();
+        let held = work(&fs);
+        let bytes = file.read().unwrap();
+        drop(held);
+        Self { bytes }
+    }
+
+    /// All bytes.
+    pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+    /// All bytes, to be changed.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.bytes
     }
 
-    pub(crate) fn check(&self) -> Result<Report> {
+    /// What fsck finds.
+    pub fn check(&self) -> Result<Report> {
         let medium = Medium::from_image(&self.bytes, Domain::Volatile, Access::ReadOnly).unwrap();
-        fsck::check(medium, &Options::default(), &mut |_| {})
+        fsck::check(medium.with_boot_id(BOOT), &Options::default(), &mut |_| {})
     }
 
     /// Repairs a copy.
-    pub(crate) fn repair(&self, decide: &mut dyn FnMut(&Finding) -> bool) -> (Result<Report>, Self) {
+    pub fn repair(&self, decide: &mut dyn FnMut(&Finding) -> bool) -> (Result<Report>, Self) {
         self.repair_as(Domain::Volatile, decide)
     }
 
     /// Repairs a copy on a medium of this domain.
-    pub(crate) fn repair_as(
+    pub fn repair_as(
         &self,
         domain: Domain,
         decide: &mut dyn FnMut(&Finding) -> bool,
     ) -> (Result<Report>, Self) {
-        let scratch = Scratch::new(&self.bytes);
-        let report = fsck::repair(scratch.open_as(domain), &Options::default(), decide, &mut |_| {});
-        (report, scratch.image())
+        let file = scratch(&self.bytes);
+        let medium = file.open(domain).unwrap().with_boot_id(BOOT);
+        let report = fsck::repair(medium, &Options::default(), decide, &mut |_| {});
+        (report, Self { bytes: file.read().unwrap() })
     }
 
     /// Opens a copy for writing, lets `work` use it, and closes it.
-    pub(crate) fn open_and(&self, work: impl FnOnce(&Arc<Fs>)) -> Result<Self> {
-        let scratch = Scratch::new(&self.bytes);
-        let fs = Fs::open(scratch.open(), &OpenOptions::default())?;
+    pub fn open_and(&self, work: impl FnOnce(&Arc<Fs>)) -> Result<Self> {
+        let file = scratch(&self.bytes);
+        let fs = Fs::open(file.open(Domain::Volatile).unwrap(), &open_options())?;
         work(&fs);
         fs.close()?;
         drop(fs);
-        Ok(scratch.image())
+        Ok(Self { bytes: file.read().unwrap() })
     }
 
-    pub(crate) fn get<T: FromBytes + IntoBytes + Immutable>(&self, at: u64) -> T {
+    /// The structure at byte `at`.
+    pub fn get<T: FromBytes + IntoBytes + Immutable>(&self, at: u64) -> T {
         T::read_from_bytes(&self.bytes[range(at, size_of::<T>())]).unwrap()
     }
 
-    pub(crate) fn put(&mut self, at: u64, value: &(impl IntoBytes + Immutable + ?Sized)) {
+    /// Replaces the bytes from `at` on.
+    pub fn put(&mut self, at: u64, value: &(impl IntoBytes + Immutable + ?Sized)) {
         let bytes = value.as_bytes();
         self.bytes[range(at, bytes.len())].copy_from_slice(bytes);
     }
 
     /// Turns one bit over.
-    pub(crate) fn flip(&mut self, at: u64) {
+    pub fn flip(&mut self, at: u64) {
         self.bytes[at as usize] ^= 0x10;
     }
 
-    pub(crate) fn superblock(&self) -> Superblock {
+    /// The superblock: the first copy, or else the second.
+    pub fn superblock(&self) -> Superblock {
         Superblock::parse(&self.bytes)
             .or_else(|_| Superblock::parse(&self.bytes[self.last_block() as usize..]))
             .unwrap()
     }
 
     /// Where the last block starts, in bytes.
-    pub(crate) fn last_block(&self) -> u64 {
+    pub fn last_block(&self) -> u64 {
         self.bytes.len() as u64 - BLOCK_SIZE
     }
 
-    pub(crate) fn seed(&self) -> Seed {
+    /// What seeds the checksums.
+    pub fn seed(&self) -> Seed {
         Seed::of_volume(&self.superblock().uuid)
     }
 
     /// Where a state slot is.
-    pub(crate) fn state_at(&self, slot: u64) -> u64 {
+    pub fn state_at(&self, slot: u64) -> u64 {
         (self.superblock().state.start.get() + slot) * BLOCK_SIZE
     }
 
     /// The newest state.
-    pub(crate) fn state(&self) -> State {
+    pub fn state(&self) -> State {
         let slots = [0, 1].map(|slot| State::parse(&self.bytes[self.state_at(slot) as usize..], self.seed()));
         slots.into_iter().flatten().max_by_key(|state| state.update.get()).unwrap()
     }
 
     /// Replaces the newest state, with a right checksum.
-    pub(crate) fn edit_state(&mut self, edit: impl FnOnce(&mut State)) {
+    pub fn edit_state(&mut self, edit: impl FnOnce(&mut State)) {
         let mut state = self.state();
         let slot = State::slot_of(state.update.get());
         edit(&mut state);
@@ -181,12 +202,12 @@ impl Image {
     }
 
     /// Where an entry of the inode map is.
-    pub(crate) fn map_at(&self, chunk: u64) -> u64 {
+    pub fn map_at(&self, chunk: u64) -> u64 {
         self.superblock().inode_map.start.get() * BLOCK_SIZE + chunk * ENTRY_SIZE
     }
 
     /// Number of chunks of inodes, with those that have been given back.
-    pub(crate) fn chunks(&self) -> u64 {
+    pub fn chunks(&self) -> u64 {
         let mut chunk = 0;
         while self.get::<Entry>(self.map_at(chunk)).interpret(chunk, self.seed()) != Found::Absent {
             chunk += 1;
@@ -195,7 +216,7 @@ impl Image {
     }
 
     /// The block of a chunk of inodes.
-    pub(crate) fn chunk(&self, chunk: u64) -> u64 {
+    pub fn chunk(&self, chunk: u64) -> u64 {
         match self.get::<Entry>(self.map_at(chunk)).interpret(chunk, self.seed()) {
             Found::At(block) => block,
             other => panic!("chunk {chunk}: {other:?}"),
@@ -203,29 +224,30 @@ impl Image {
     }
 
     /// Where the slot of an inode is.
-    pub(crate) fn inode_at(&self, ino: u64) -> u64 {
+    pub fn inode_at(&self, ino: u64) -> u64 {
         self.chunk(ino / CHUNK_INODES) * BLOCK_SIZE + ino % CHUNK_INODES * SLOT_SIZE as u64
     }
 
-    pub(crate) fn inode(&self, ino: u64) -> InodeSlot {
+    /// The slot of an inode.
+    pub fn inode(&self, ino: u64) -> InodeSlot {
         self.get(self.inode_at(ino))
     }
 
     /// Replaces an inode, with a right checksum.
-    pub(crate) fn edit_inode(&mut self, ino: u64, edit: impl FnOnce(&mut InodeSlot)) {
+    pub fn edit_inode(&mut self, ino: u64, edit: impl FnOnce(&mut InodeSlot)) {
         let mut slot = self.inode(ino);
         edit(&mut slot);
         self.put(self.inode_at(ino), &slot.sealed(ino, self.seed()));
     }
 
     /// The first extent in an inode, and its place there.
-    pub(crate) fn first_extent(&self, ino: u64) -> (usize, InlineExtent) {
+    pub fn first_extent(&self, ino: u64) -> (usize, InlineExtent) {
         let inline = self.inode(ino).inline_extents();
         inline.into_iter().enumerate().find(|(_, extent)| extent.blocks.get() > 0).unwrap()
     }
 
     /// Replaces the first extent in an inode.
-    pub(crate) fn edit_first_extent(&mut self, ino: u64, edit: impl FnOnce(&mut InlineExtent)) {
+    pub fn edit_first_extent(&mut self, ino: u64, edit: impl FnOnce(&mut InlineExtent)) {
         let (index, _) = self.first_extent(ino);
         self.edit_inode(ino, |slot| {
             let mut inline = slot.inline_extents();
@@ -235,7 +257,7 @@ impl Image {
     }
 
     /// The extent blocks of a file, in the order of the chain.
-    pub(crate) fn chain(&self, ino: u64) -> Vec<u64> {
+    pub fn chain(&self, ino: u64) -> Vec<u64> {
         let mut chain = Vec::new();
         let mut block = self.inode(ino).root.get();
         while block != 0 {
@@ -246,13 +268,13 @@ impl Image {
     }
 
     /// Where the first slots in use of an extent block are.
-    pub(crate) fn extent_slots(&self, block: u64) -> Vec<u64> {
+    pub fn extent_slots(&self, block: u64) -> Vec<u64> {
         let all = (0..SLOTS).map(|i| block * BLOCK_SIZE + (SLOTS_START + i * EXTENT_SLOT_SIZE) as u64);
         all.filter(|at| !self.get::<ExtentSlot>(*at).is_free()).collect()
     }
 
     /// The nodes and the leaves of a directory.
-    pub(crate) fn tree(&self, ino: u64) -> (Vec<u64>, Vec<u64>) {
+    pub fn tree(&self, ino: u64) -> (Vec<u64>, Vec<u64>) {
         let (mut nodes, mut leaves) = (Vec::new(), Vec::new());
         let mut left: Vec<u64> =
             Some(self.inode(ino).root.get()).into_iter().filter(|root| *root != 0).collect();
@@ -270,7 +292,7 @@ impl Image {
     }
 
     /// Replaces the children of a node, with a right checksum.
-    pub(crate) fn edit_children(&mut self, block: u64, edit: impl FnOnce(&mut Vec<Child>)) {
+    pub fn edit_children(&mut self, block: u64, edit: impl FnOnce(&mut Vec<Child>)) {
         let node: Node = self.get(block * BLOCK_SIZE);
         let mut children = node.children().to_vec();
         edit(&mut children);
@@ -279,7 +301,7 @@ impl Image {
     }
 
     /// The entries of a leaf.
-    pub(crate) fn entries(&self, block: u64) -> Vec<EntryAt> {
+    pub fn entries(&self, block: u64) -> Vec<EntryAt> {
         let leaf: Leaf = self.get(block * BLOCK_SIZE);
         let in_use = leaf.tags.iter().enumerate().filter(|(_, tag)| tag.get() != 0);
         let at = |(tag, value): (usize, &zerocopy::little_endian::U32)| {
@@ -289,25 +311,26 @@ impl Image {
         in_use.map(at).collect()
     }
 
-    pub(crate) fn name(&self, entry: EntryAt) -> Vec<u8> {
+    /// The name of an entry.
+    pub fn name(&self, entry: EntryAt) -> Vec<u8> {
         let size = self.get::<EntryHead>(entry.head).name_size as usize;
         self.bytes[range(entry.head + size_of::<EntryHead>() as u64, size)].to_vec()
     }
 
     /// The entry with this name in a directory.
-    pub(crate) fn entry(&self, directory: u64, name: &str) -> EntryAt {
+    pub fn entry(&self, directory: u64, name: &str) -> EntryAt {
         let leaves = self.tree(directory).1;
         let all = leaves.into_iter().flat_map(|block| self.entries(block));
         all.into_iter().find(|entry| self.name(*entry) == name.as_bytes()).unwrap()
     }
 
     /// Where a tag is.
-    pub(crate) fn tag_at(block: u64, tag: usize) -> u64 {
+    pub fn tag_at(block: u64, tag: usize) -> u64 {
         block * BLOCK_SIZE + (TAGS_START + tag * 4) as u64
     }
 
     /// Replaces the head of an entry, with a right checksum.
-    pub(crate) fn edit_entry(&mut self, entry: EntryAt, edit: impl FnOnce(&mut EntryHead)) {
+    pub fn edit_entry(&mut self, entry: EntryAt, edit: impl FnOnce(&mut EntryHead)) {
         let owner = self.get::<BlockHead>(entry.block * BLOCK_SIZE).owner.get();
         let name = self.name(entry);
         let mut head: EntryHead = self.get(entry.head);
@@ -317,14 +340,14 @@ impl Image {
     }
 
     /// Adds an entry to the leaf of a directory where its hash belongs, with everything right but what is asked for.
-    pub(crate) fn add_entry(&mut self, directory: u64, name: &[u8], ino: u64, kind: u8) -> EntryAt {
+    pub fn add_entry(&mut self, directory: u64, name: &[u8], ino: u64, kind: u8) -> EntryAt {
         let hash = self.seed().name_hash(name);
         let block = self.leaf_for(directory, hash);
         self.add_entry_to(block, directory, name, hash, ino, kind)
     }
 
     /// Adds an entry to a certain leaf.
-    pub(crate) fn add_entry_to(
+    pub fn add_entry_to(
         &mut self,
         block: u64,
         directory: u64,
@@ -350,7 +373,7 @@ impl Image {
     }
 
     /// The leaf into which a hash belongs.
-    pub(crate) fn leaf_for(&self, directory: u64, hash: u64) -> u64 {
+    pub fn leaf_for(&self, directory: u64, hash: u64) -> u64 {
         let mut block = self.inode(directory).root.get();
         while self.get::<BlockHead>(block * BLOCK_SIZE).claimed_level() > 0 {
             let node: Node = self.get(block * BLOCK_SIZE);
@@ -362,7 +385,7 @@ impl Image {
     }
 
     /// Turns over the bit of a block in the saved bitmap, with a right checksum.
-    pub(crate) fn flip_saved(&mut self, block: u64) {
+    pub fn flip_saved(&mut self, block: u64) {
         let index = block / COVERED_BLOCKS;
         let at = (self.superblock().saved_bitmap.start.get() + index) * BLOCK_SIZE;
         let old: BitmapBlock = self.get(at);

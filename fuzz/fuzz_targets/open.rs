@@ -1,0 +1,7 @@
+//! Opens hostile images, looks at them and uses them.
+
+#![no_main]
+
+use lodefs_testkit::hostile::Target;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| lodefs_fuzz::run(Target::Open, data));

@@ -1,0 +1,7 @@
+//! Recovers volumes with forged journal records.
+
+#![no_main]
+
+use lodefs_testkit::hostile::Target;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| lodefs_fuzz::run(Target::Recovery, data));
