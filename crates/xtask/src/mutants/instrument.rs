@@ -110,17 +110,16 @@ pub(crate) fn write(root: &Path, target: &Path, mutants: &[Mutant]) -> anyhow::R
         let here: Vec<&Mutant> =
             mutants.iter().filter(|mutant| mutant.file == file && mutant.site.kind != Kind::Lock).collect();
         let mut source =
-            if here.is_empty() { bytes } else { switched(String::from_utf8(bytes)?, &here)?.into_bytes() };
+            if here.is_empty() { bytes } else { switched(std::str::from_utf8(&bytes)?, &here)?.into_bytes() };
         source.extend_from_slice(appended(&file).as_bytes());
         Ok(source)
     })
 }
 
-fn copy(
-    from: &Path,
-    to: &Path,
-    change: &dyn Fn(&Path, Vec<u8>) -> anyhow::Result<Vec<u8>>,
-) -> anyhow::Result<()> {
+/// What becomes of a file.
+type Change<'c> = &'c dyn Fn(&Path, Vec<u8>) -> anyhow::Result<Vec<u8>>;
+
+fn copy(from: &Path, to: &Path, change: Change<'_>) -> anyhow::Result<()> {
     for entry in fs::read_dir(from)? {
         let entry = entry?;
         let (path, target) = (entry.path(), to.join(entry.file_name()));
@@ -176,7 +175,7 @@ impl Medium {
 }
 
 /// The source with a switch at each place. Places may lie within each other.
-fn switched(source: String, mutants: &[&Mutant]) -> anyhow::Result<String> {
+fn switched(source: &str, mutants: &[&Mutant]) -> anyhow::Result<String> {
     // Inserted before a byte: what closes an inner place comes before what closes an outer one.
     let mut insertions: Vec<(usize, bool, usize, String)> = Vec::new();
     for mutant in mutants {
@@ -226,7 +225,7 @@ mod tests {
         let sites = sites::find(&source, wanted).unwrap();
         let mutants: Vec<Mutant> =
             (1..).zip(sites).map(|(number, site)| Mutant { number, file: String::new(), site }).collect();
-        let switched = switched(source, &mutants.iter().collect::<Vec<_>>()).unwrap();
+        let switched = switched(&source, &mutants.iter().collect::<Vec<_>>()).unwrap();
         assert!(syn::parse_file(&switched).is_ok(), "{switched}");
         for number in 1..=3 {
             assert_eq!(switched.matches(&format!("crate::mutant_is({number})")).count(), 1, "{switched}");

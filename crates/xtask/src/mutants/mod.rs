@@ -68,7 +68,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let all = mutants.clone();
     mutants.retain(|mutant| is_chosen(mutant, arguments));
     if arguments.list {
-        mutants.iter().for_each(|mutant| println!("{}", described(mutant)));
+        for mutant in &mutants {
+            println!("{}", described(mutant));
+        }
         return Ok(ExitCode::SUCCESS);
     }
     harmless::check(&all)?;

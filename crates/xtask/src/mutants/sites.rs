@@ -175,7 +175,7 @@ impl<'a> Visit<'a> for Finder<'_> {
     fn visit_impl_item_fn(&mut self, item: &'a syn::ImplItemFn) {
         if item.sig.constness.is_none() && !is_test(&item.attrs) {
             self.within(item.sig.ident.to_string(), &item.attrs, |this| {
-                visit::visit_impl_item_fn(this, item)
+                visit::visit_impl_item_fn(this, item);
             });
         }
     }
