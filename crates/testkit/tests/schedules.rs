@@ -52,6 +52,11 @@ fn the_content_of_one_file() {
 }
 
 #[test]
+fn a_volume_that_is_closed() {
+    explore(Theme::Closing);
+}
+
+#[test]
 fn a_volume_that_is_nearly_full() {
     explore(Theme::Full);
 }

@@ -6,9 +6,9 @@
     reason = "what is asked for is there, or the test is wrong and has to fail"
 )]
 
+use lodefs_sync::AtomicU64;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use lodefs_core::fsck::{self, Finding, Options, Report};
 use lodefs_core::{Clock, FormatOptions, Fs, OpenOptions, Result};

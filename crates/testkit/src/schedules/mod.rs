@@ -10,9 +10,10 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64 as PlainU64, Ordering};
 
-use lodefs_core::Fs;
+use lodefs_core::{Fs, Ino};
 use lodefs_pmem::{Access, Domain, Event, Medium, Recording};
 use lodefs_sync::AtomicU64;
+use rustix::io::Errno;
 
 use self::order::{Done, explain};
 pub use self::plan::{Plan, Theme};
@@ -69,32 +70,28 @@ impl Meeting {
         let file = MemoryFile::new(SIZE).map_err(told)?;
         Fs::format(&file.open(domain).map_err(told)?, &lodefs_core::FormatOptions::default())
             .map_err(told)?;
+        let mut model = Model::new();
+        let mut target =
+            EngineTarget::new(Fs::open(file.open(domain).map_err(told)?, &options()).map_err(told)?);
+        plan.before.iter().try_for_each(|operation| step(&mut target, &mut model, operation))?;
+        target.close().map_err(told)?;
         let start = Snapshot::new(file.read().map_err(told)?, homes_start(SIZE)?);
+        // Opened again, nothing of it is in memory.
         let (medium, recording) =
             Medium::recording_from_image(start.bytes(), domain, Access::ReadWrite).map_err(told)?;
         let fs = Fs::open(medium, &options()).map_err(told)?;
-        Ok(Self { domain, plan, start, model: Model::new(), fs, recording, opening: Vec::new() })
+        Ok(Self { domain, plan, start, model, fs, recording, opening: Vec::new() })
     }
 
-    /// Does what comes before, and gives what each thread is to do.
+    /// Opens what the threads need, and gives what each is to do; and what bystanders are to do, who only look or wait.
     ///
     /// # Errors
     /// If an answer is wrong.
     pub fn begin(&mut self) -> Result<Vec<Work>, String> {
         let mut targets: Vec<EngineTarget> =
             self.plan.threads.iter().map(|_| EngineTarget::new(Arc::clone(&self.fs))).collect();
-        for operation in &self.plan.before {
-            // Each thread has its own open files.
-            let owner = match operation {
-                Operation::Open { slot, .. } | Operation::Write { slot, .. } | Operation::Close { slot } => {
-                    slot.0
-                }
-                _ => 0,
-            };
-            let reply = targets[usize::from(owner)].apply(operation);
-            self.model.judge(operation, &reply, Leniency::default()).map_err(|expected| {
-                format!("before: {operation:?}: expected {expected:?}, observed {reply:?}")
-            })?;
+        for (target, operation) in targets.iter_mut().zip(&self.plan.opening) {
+            step(target, &mut self.model, operation)?;
         }
         self.opening = self.recording.take();
         let clock = Arc::new(PlainU64::new(0));
@@ -113,7 +110,10 @@ impl Meeting {
             };
             Box::new(work) as Work
         });
-        Ok(work.collect())
+        let closers = if self.plan.theme == Theme::Closing { 2 } else { 0 };
+        let close = || bystander(&self.fs, |fs| assert_eq!(fs.close().map_err(told), Ok(()), "closing"));
+        let bystanders = (0..closers).map(|_| close()).chain([bystander(&self.fs, look_around)]);
+        Ok(work.chain(bystanders).collect())
     }
 
     /// Judges what the threads did: the answers and the volume, and what crashes leave, of which one in `one_in` is looked at.
@@ -126,7 +126,7 @@ impl Meeting {
         explain(&self.model, &all, leniency(self.plan.theme), &mut |model| {
             shows(&view, model, EPOCH_SECONDS)
         })
-        .map_err(|fault| format!("without a crash: {fault}\n{all:#?}"))?;
+        .map_err(|fault| format!("without a crash: {fault}"))?;
         let mut log = self.opening;
         let first = log.len();
         log.append(&mut self.recording.take());
@@ -137,6 +137,35 @@ impl Meeting {
     }
 }
 
+/// Does one operation on both.
+fn step(target: &mut EngineTarget, model: &mut Model, operation: &Operation) -> Result<(), String> {
+    let reply = target.apply(operation);
+    model.judge(operation, &reply, Leniency::default()).map_err(|expected| {
+        format!("before the threads: {operation:?}: expected {expected:?}, observed {reply:?}")
+    })
+}
+
+/// Work that no order has to explain.
+fn bystander(fs: &Arc<Fs>, work: impl FnOnce(&Arc<Fs>) + Send + 'static) -> Work {
+    let fs = Arc::clone(fs);
+    Box::new(move || {
+        work(&fs);
+        Vec::new()
+    })
+}
+
+/// Asks for everything that can be asked while others work.
+fn look_around(fs: &Arc<Fs>) {
+    for ino in 1..8 {
+        // Whether there is such an inode is up to the others.
+        drop(fs.node_by_handle(Ino(ino), None));
+        let space = fs.space();
+        assert!(space.blocks_free <= space.blocks && space.inodes_free <= space.inodes, "{space:?}");
+        assert!(fs.memory_use().inodes_count > 0, "the root directory is in memory");
+    }
+    assert_eq!(fs.sync().map_err(told), Ok(()), "nothing fails");
+}
+
 /// What is forgiven.
 fn leniency(theme: Theme) -> Leniency {
     Leniency { out_of_space: theme == Theme::Full, ..Leniency::default() }
@@ -144,7 +173,9 @@ fn leniency(theme: Theme) -> Leniency {
 
 /// What a thread had done after so many events since it started.
 fn dones(records: &[Record], events: usize) -> Vec<Done> {
-    let begun = records.iter().filter(|record| record.events.0 < events);
+    // What a closed volume refuses has not happened.
+    let refused = |record: &Record| record.done.reply == Err(Errno::ROFS);
+    let begun = records.iter().filter(|record| record.events.0 < events && !refused(record));
     begun.map(|record| Done { returned: record.events.1 <= events, ..record.done.clone() }).collect()
 }
 

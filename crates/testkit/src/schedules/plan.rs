@@ -16,11 +16,13 @@ pub enum Theme {
     Content,
     /// A volume with hardly any space left.
     Full,
+    /// Names, while the volume is closed, by two at once.
+    Closing,
 }
 
 impl Theme {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Names, Self::Content, Self::Full];
+    pub const ALL: [Self; 4] = [Self::Names, Self::Content, Self::Full, Self::Closing];
 }
 
 /// Operations for some threads.
@@ -28,8 +30,10 @@ impl Theme {
 pub struct Plan {
     /// What it is about.
     pub theme: Theme,
-    /// What is there before the threads start.
+    /// What makes the volume, before it is closed.
     pub(super) before: Vec<Operation>,
+    /// What the threads have open when they start.
+    pub(super) opening: Vec<Operation>,
     /// What each thread does.
     pub(super) threads: Vec<Vec<Operation>>,
 }
@@ -62,6 +66,11 @@ fn write(thread: u8, offset: u64, size: u64) -> Operation {
     Operation::Write { slot: slot(thread), offset, data: Pattern { seed, size: size as u32 } }
 }
 
+/// The file of a thread's own.
+fn own(thread: u8) -> String {
+    format!("own{thread}")
+}
+
 impl Plan {
     /// Operations that follow from `seed`.
     pub fn random(theme: Theme, seed: u64) -> Self {
@@ -69,32 +78,39 @@ impl Plan {
         let threads = (0..THREADS).map(|thread| {
             (0..OPERATIONS).map(|number| Self::operation(theme, thread, number, &mut rng)).collect()
         });
-        Self { theme, threads: threads.collect(), before: Self::before(theme, &mut rng) }
+        let threads = threads.collect();
+        Self { theme, before: Self::before(theme), opening: Self::opening(theme, &mut rng), threads }
     }
 
-    fn before(theme: Theme, rng: &mut Rng) -> Vec<Operation> {
+    fn before(theme: Theme) -> Vec<Operation> {
         let mut before = vec![Operation::Mkdir { path: "d".into(), mode: 0o755 }];
         match theme {
-            Theme::Names => {
-                before.extend(["p", "d/p"].map(|path| create(0, path)));
-                before.push(write(0, 0, 100));
-                before.extend((0..THREADS).map(|thread| open(thread, "p", false)));
+            Theme::Names | Theme::Closing => {
+                before.extend([create(0, "p"), create(0, "d/p"), write(0, 0, 100)]);
             }
-            Theme::Content => {
-                before.extend([create(0, "f"), write(0, 0, 9000)]);
-                before.extend((0..THREADS).map(|thread| open(thread, "f", rng.one_in(3))));
-            }
+            Theme::Content => before.extend([create(0, "f"), write(0, 0, 9000)]),
             Theme::Full => {
                 before.extend([create(0, "filling"), write(0, 0, FILLING)]);
-                before.extend((0..THREADS).map(|thread| create(thread, &format!("own{thread}"))));
+                before.extend((0..THREADS).map(|thread| create(0, &own(thread))));
             }
         }
+        before.push(Operation::Close { slot: slot(0) });
         before
+    }
+
+    fn opening(theme: Theme, rng: &mut Rng) -> Vec<Operation> {
+        let path = |thread| match theme {
+            Theme::Names | Theme::Closing => "p".to_owned(),
+            Theme::Content => "f".to_owned(),
+            Theme::Full => own(thread),
+        };
+        let appends = theme == Theme::Content && rng.one_in(3);
+        (0..THREADS).map(|thread| open(thread, &path(thread), appends && thread == 0)).collect()
     }
 
     fn operation(theme: Theme, thread: u8, number: usize, rng: &mut Rng) -> Operation {
         match theme {
-            Theme::Names => names(thread, rng),
+            Theme::Names | Theme::Closing => names(thread, rng),
             Theme::Content => content(thread, rng),
             Theme::Full => full(thread, number, rng),
         }

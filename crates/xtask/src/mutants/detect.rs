@@ -26,7 +26,7 @@ pub(crate) struct Detector {
 /// Packages, and what of their tests says something about persistence. The quickest come first.
 const TESTS: [(&str, &[&str]); 4] = [
     ("lodefs-layout", &["lodefs_layout"]),
-    ("lodefs-pmem", &["lodefs_pmem", "medium", "recording", "open"]),
+    ("lodefs-pmem", &["lodefs_pmem", "medium", "recording", "open", "losses"]),
     ("lodefs-core", &["lodefs_core", "engine", "committer", "fsck", "full", "threads"]),
     ("lodefs-testkit", &["lodefs_testkit", "engine", "explore"]),
 ];
@@ -111,11 +111,13 @@ struct Executable {
 /// Runs cargo, and gives the programs that it has built.
 fn executables(mut cargo: Command) -> anyhow::Result<Vec<Executable>> {
     let output = cargo.stderr(Stdio::inherit()).output()?;
-    ensure!(output.status.success(), "the build failed");
     let mut found = Vec::new();
+    let text = |value: &Value| value.as_str().map(str::to_owned);
     for line in output.stdout.lines() {
         let message: Value = serde_json::from_str(&line?)?;
-        let text = |value: &Value| value.as_str().map(str::to_owned);
+        if let Some(rendered) = text(&message["message"]["rendered"]) {
+            eprint!("{rendered}");
+        }
         if let (Some(program), Some(target), Some(manifest)) =
             (text(&message["executable"]), text(&message["target"]["name"]), text(&message["manifest_path"]))
         {
@@ -124,6 +126,7 @@ fn executables(mut cargo: Command) -> anyhow::Result<Vec<Executable>> {
             found.push(Executable { target, program: program.into(), package });
         }
     }
+    ensure!(output.status.success(), "the build failed");
     Ok(found)
 }
 
