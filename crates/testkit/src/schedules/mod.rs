@@ -111,8 +111,8 @@ impl Meeting {
             Box::new(work) as Work
         });
         let closers = if self.plan.theme == Theme::Closing { 2 } else { 0 };
-        let close = || bystander(&self.fs, |fs| assert_eq!(fs.close().map_err(told), Ok(()), "closing"));
-        let bystanders = (0..closers).map(|_| close()).chain([bystander(&self.fs, look_around)]);
+        let bystanders =
+            (0..closers).map(|_| bystander(&self.fs, close)).chain([bystander(&self.fs, look_around)]);
         Ok(work.chain(bystanders).collect())
     }
 
@@ -152,6 +152,10 @@ fn bystander(fs: &Arc<Fs>, work: impl FnOnce(&Arc<Fs>) + Send + 'static) -> Work
         work(&fs);
         Vec::new()
     })
+}
+
+fn close(fs: &Arc<Fs>) {
+    assert_eq!(fs.close().map_err(told), Ok(()), "nothing fails");
 }
 
 /// Asks for everything that can be asked while others work.
