@@ -1,8 +1,9 @@
-//! Long tests of lodefs, as commands: `cargo xtask crash`, `cargo xtask fuzz`, `cargo xtask mutants`.
+//! Long tests of lodefs, as commands: `cargo xtask crash`, `fuzz`, `mutants`, `schedules`.
 
 mod crash;
 mod fuzz;
 mod mutants;
+mod schedules;
 
 use std::process::ExitCode;
 
@@ -21,6 +22,8 @@ enum Command {
     Crash(crash::Arguments),
     /// Switch off each step of persistence, each check and each lock: tests must notice
     Mutants(mutants::Arguments),
+    /// Try schedules of threads in the engine
+    Schedules(schedules::Arguments),
     /// Look for hostile images that the engine does not stand
     Fuzz(fuzz::Arguments),
 }
@@ -29,6 +32,7 @@ fn main() -> anyhow::Result<ExitCode> {
     match Arguments::parse().command {
         Command::Crash(arguments) => crash::run(&arguments),
         Command::Mutants(arguments) => mutants::run(&arguments),
+        Command::Schedules(arguments) => schedules::run(&arguments),
         Command::Fuzz(arguments) => fuzz::run(&arguments),
     }
 }
