@@ -1,6 +1,6 @@
 //! A workload: operations on a volume of which everything done to the medium is recorded.
 
-use lodefs_sync::{AtomicU64, Ordering};
+use lodefs_sync::{AtomicU64, Ordering, set_thread_number};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -117,6 +117,7 @@ struct Actors {
     seconds: Vec<i64>,
     rng: Rng,
     threads: bool,
+    threads_started: usize,
 }
 
 impl Actors {
@@ -146,7 +147,13 @@ impl Actors {
 
     fn in_a_thread(&mut self, operation: &Operation) -> Reply {
         let target = &mut self.target;
-        std::thread::scope(|scope| scope.spawn(|| target.apply(operation)).join())
+        self.threads_started += 1;
+        let number = self.threads_started;
+        let apply = move || {
+            set_thread_number(number);
+            target.apply(operation)
+        };
+        std::thread::scope(|scope| scope.spawn(apply).join())
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 }
@@ -191,6 +198,7 @@ fn make_base(workload: &Workload) -> Result<Base, String> {
         seconds: vec![EPOCH_SECONDS],
         rng: Rng::new(0),
         threads: false,
+        threads_started: 0,
     };
     for operation in workload.stage.furnishing() {
         actors.step(&operation)?;
@@ -212,6 +220,8 @@ impl Workload {
     /// # Errors
     /// An answer of the engine that is wrong, with no crash at all.
     pub(super) fn record(&self, bases: &mut Bases) -> Result<Recorded, String> {
+        // What is shared out among threads goes to the same ones whenever this is done.
+        set_thread_number(0);
         let base = bases.get(self)?;
         let (medium, recording) =
             Medium::recording_from_image(base.start.bytes(), self.domain, Access::ReadWrite)
@@ -225,6 +235,7 @@ impl Workload {
             seconds: base.seconds,
             rng: Rng::new(self.ticks),
             threads: self.threads,
+            threads_started: 0,
         };
         let before = self.stage.opening().into_iter().chain((0..self.fillers).map(filler));
         for operation in before.chain([Operation::Syncfs]) {
