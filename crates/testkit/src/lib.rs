@@ -24,6 +24,8 @@ pub mod pattern;
 pub mod profile;
 pub mod rng;
 pub mod schedules;
+#[cfg(target_arch = "x86_64")]
+pub mod stepper;
 pub mod target;
 pub mod tree;
 

@@ -25,7 +25,7 @@ pub(crate) struct Detector {
 }
 
 /// Tests that say something about persistence, by package. The quickest come first.
-const TESTS: [(&str, &str); 13] = [
+const TESTS: [(&str, &str); 14] = [
     ("lodefs-layout", "lodefs_layout"),
     ("lodefs-pmem", "lodefs_pmem"),
     ("lodefs-pmem", "recording"),
@@ -38,11 +38,12 @@ const TESTS: [(&str, &str); 13] = [
     ("lodefs-core", "full"),
     ("lodefs-core", "lodefs_core"),
     ("lodefs-testkit", "engine"),
+    ("lodefs-testkit", "instructions"),
     ("lodefs-core", "fsck"),
 ];
 
 /// So many of them are quicker than an exploration of crashes.
-const QUICK: usize = 12;
+const QUICK: usize = 13;
 
 /// A quick exploration of crashes.
 const CRASH: [&str; 7] = ["crash", "--quick", "--as-found", "--random", "6", "--save", "/dev/null"];

@@ -4,15 +4,13 @@
 //! The program is this test itself, started again. `LODEFS_STEP_POINTS` sets at how many instructions each operation is
 //! stopped, in each domain (default 2); `LODEFS_STEP_SEED` chooses others.
 
-mod stepper;
-
 use std::fs;
 use std::path::Path;
 
 use lodefs::{Domain, File, OpenOptions, Volume};
 use lodefs_core::fsck;
 use lodefs_pmem::Medium;
-use stepper::{Stepped, Stop};
+use lodefs_testkit::stepper::{self, Stepped, Stop};
 
 const VOLUME_SIZE: u64 = 2 << 20;
 

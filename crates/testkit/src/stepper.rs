@@ -1,6 +1,8 @@
 //! Single steps: a thread of another process does one instruction after the other, and is ended between two of them.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::FileExt;
 use std::process::{Child, Command, Stdio};
 use std::ptr;
 
@@ -9,7 +11,7 @@ const RETURNED: i32 = libc::SIGUSR1;
 
 /// Why the stepping came to an end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stop {
+pub enum Stop {
     /// The operation had returned.
     Returned,
     /// The instructions had been done.
@@ -18,16 +20,24 @@ pub(crate) enum Stop {
 
 /// How far it came.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Stepped {
-    pub(crate) instructions: u64,
-    pub(crate) stop: Stop,
+pub struct Stepped {
+    /// Instructions that were done.
+    pub instructions: u64,
+    /// Why no more.
+    pub stop: Stop,
 }
 
+/// The first bytes of an instruction, and of those behind it.
+pub type Code = [u8; 8];
+
 /// In the program: tells who it is, waits, and runs `operation`.
-pub(crate) fn between_stops(operation: impl FnOnce()) {
+///
+/// # Panics
+/// If nobody steps.
+pub fn between_stops(operation: impl FnOnce()) {
     eprintln!("{}", rustix::thread::gettid().as_raw_nonzero());
     let mut start = [0];
-    std::io::stdin().lock().read_exact(&mut start).unwrap();
+    std::io::stdin().lock().read_exact(&mut start).expect("whoever steps says when");
     operation();
     // SAFETY: sends a signal to this thread; who steps it is told instead.
     unsafe { libc::raise(RETURNED) };
@@ -35,33 +45,64 @@ pub(crate) fn between_stops(operation: impl FnOnce()) {
 }
 
 /// Starts test `name` of this program, with `task` in `variable`, and ends it after so many instructions between its stops.
-pub(crate) fn step(name: &str, variable: &str, task: &str, instructions: u64) -> Stepped {
-    let mut program = Command::new(std::env::current_exe().unwrap())
+///
+/// # Panics
+/// If it cannot be stepped.
+pub fn step(name: &str, variable: &str, task: &str, instructions: u64) -> Stepped {
+    start(name, variable, task, |program, thread| step_thread(program, thread, instructions, None))
+}
+
+/// The same to the end of the operation. `see` is shown each instruction before it is done.
+///
+/// # Panics
+/// If it cannot be stepped.
+pub fn watch(name: &str, variable: &str, task: &str, see: &mut dyn FnMut(Code)) -> Stepped {
+    start(name, variable, task, |program, thread| step_thread(program, thread, u64::MAX, Some(see)))
+}
+
+fn start(
+    name: &str,
+    variable: &str,
+    task: &str,
+    step: impl FnOnce(&mut Child, libc::pid_t) -> Stepped,
+) -> Stepped {
+    let mut program = Command::new(std::env::current_exe().expect("this program has a file"))
         .args([name, "--exact", "--ignored", "--nocapture"])
         .env(variable, task)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
-        .unwrap();
+        .expect("this program can be started");
     let mut line = String::new();
-    BufReader::new(program.stderr.as_mut().unwrap()).read_line(&mut line).unwrap();
+    BufReader::new(program.stderr.as_mut().expect("piped")).read_line(&mut line).expect("it says who it is");
     let thread = line.trim_end().parse().unwrap_or_else(|_| panic!("the program said: {line}"));
-    let stepped = step_thread(&mut program, thread, instructions);
-    program.kill().unwrap();
+    let stepped = step(&mut program, thread);
+    program.kill().expect("it can be ended");
     // The process is not gone before whoever traces its thread has seen the end of that.
     wait(thread);
-    program.wait().unwrap();
+    program.wait().expect("it has ended");
     stepped
 }
 
-fn step_thread(program: &mut Child, thread: libc::pid_t, instructions: u64) -> Stepped {
+fn step_thread(
+    program: &mut Child,
+    thread: libc::pid_t,
+    instructions: u64,
+    mut see: Option<&mut dyn FnMut(Code)>,
+) -> Stepped {
     trace(libc::PTRACE_SEIZE, thread);
     trace(libc::PTRACE_INTERRUPT, thread);
     wait_for_stop(thread);
-    program.stdin.as_mut().unwrap().write_all(&[1]).unwrap();
+    let memory = File::open(format!("/proc/{}/mem", program.id())).expect("the memory of a traced program");
+    program.stdin.as_mut().expect("piped").write_all(&[1]).expect("it waits");
     let mut done = 0;
     while done < instructions {
+        if let Some(see) = &mut see {
+            let mut code = Code::default();
+            memory.read_exact_at(&mut code, instruction_pointer(thread)).expect("code can be read");
+            see(code);
+        }
         trace(libc::PTRACE_SINGLESTEP, thread);
         if wait_for_stop(thread) == RETURNED {
             return Stepped { instructions: done, stop: Stop::Returned };
@@ -69,6 +110,21 @@ fn step_thread(program: &mut Child, thread: libc::pid_t, instructions: u64) -> S
         done += 1;
     }
     Stepped { instructions: done, stop: Stop::Ended }
+}
+
+/// Where the thread goes on.
+fn instruction_pointer(thread: libc::pid_t) -> u64 {
+    let at = std::mem::offset_of!(libc::user_regs_struct, rip);
+    // SAFETY: the request takes no memory of this process; the third argument is an offset.
+    let word = unsafe {
+        libc::ptrace(
+            libc::PTRACE_PEEKUSER,
+            thread,
+            ptr::without_provenance_mut::<u8>(at),
+            ptr::null_mut::<u8>(),
+        )
+    };
+    word.cast_unsigned()
 }
 
 fn trace(request: libc::c_uint, thread: libc::pid_t) {
