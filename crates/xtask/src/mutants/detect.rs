@@ -7,11 +7,12 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 
-/// Whatever runs longer than this goes on for ever. Without a mutant, the slowest test takes a third of it.
-const PATIENCE: Duration = Duration::from_mins(5);
+/// What takes so many times as long as without a mutant, and longer than a moment, goes on for ever.
+const PATIENCE: u32 = 6;
+const MOMENT: Duration = Duration::from_secs(20);
 
 /// A program that fails if something is wrong.
 #[derive(Clone, Debug)]
@@ -22,6 +23,8 @@ pub(crate) struct Detector {
     arguments: Vec<String>,
     /// Where it is run: tests expect to be in the directory of their package.
     directory: PathBuf,
+    /// How long it may take.
+    patience: Duration,
 }
 
 /// Tests that say something about persistence, by package. The quickest come first.
@@ -71,6 +74,7 @@ pub(crate) fn build(source: &Path, built: &Path) -> anyhow::Result<Vec<Detector>
             program: test.program.clone(),
             arguments: vec!["--test-threads=1".into()],
             directory: test.package.clone(),
+            patience: Duration::MAX,
         });
     }
     detectors.insert(
@@ -80,6 +84,7 @@ pub(crate) fn build(source: &Path, built: &Path) -> anyhow::Result<Vec<Detector>
             program: explorer.program,
             arguments: CRASH.map(str::to_owned).to_vec(),
             directory: source.to_path_buf(),
+            patience: Duration::MAX,
         },
     );
     Ok(detectors)
@@ -105,6 +110,7 @@ pub(crate) fn build_schedules(root: &Path, built: &Path) -> anyhow::Result<Detec
         program: test.program,
         arguments: vec!["--test-threads=1".into()],
         directory: test.package,
+        patience: Duration::MAX,
     })
 }
 
@@ -147,6 +153,16 @@ fn executables(mut cargo: Command) -> anyhow::Result<Vec<Executable>> {
 }
 
 impl Detector {
+    /// Runs it without a mutant, to see that it is content, and how long it takes.
+    pub(crate) fn calibrate(&mut self) -> anyhow::Result<()> {
+        let start = Instant::now();
+        if let Some(failure) = self.run("LODEFS_MUTANT", "0")? {
+            bail!("without any mutant: {failure}");
+        }
+        self.patience = MOMENT.max(start.elapsed() * PATIENCE);
+        Ok(())
+    }
+
     /// Runs it with a variable set. Gives what failed, if something did.
     pub(crate) fn run(&self, variable: &str, value: &str) -> anyhow::Result<Option<String>> {
         let mut command = Command::new(&self.program);
@@ -154,7 +170,7 @@ impl Detector {
         command.env("RUST_BACKTRACE", "0").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().with_context(|| self.program.display().to_string())?;
         let (output, errors) = (drain(child.stdout.take()), drain(child.stderr.take()));
-        let status = wait(&mut child)?;
+        let status = wait(&mut child, self.patience)?;
         let (output, errors) = (joined(output)?, joined(errors)?);
         Ok(match status {
             Some(status) if status.success() => None,
@@ -182,13 +198,13 @@ fn joined(drained: Drained) -> anyhow::Result<String> {
 }
 
 /// Waits for a program to end; ends it when patience does, and gives `None`.
-fn wait(child: &mut Child) -> anyhow::Result<Option<ExitStatus>> {
+fn wait(child: &mut Child, patience: Duration) -> anyhow::Result<Option<ExitStatus>> {
     let start = Instant::now();
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(Some(status));
         }
-        if start.elapsed() > PATIENCE {
+        if start.elapsed() > patience {
             child.kill()?;
             child.wait()?;
             return Ok(None);

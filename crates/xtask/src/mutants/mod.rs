@@ -12,7 +12,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::{fs, thread};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::Args;
 
 use self::detect::Detector;
@@ -75,19 +75,15 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     }
     harmless::check(&all)?;
     instrument::write(&root, &target.join("source"), &all)?;
-    let detectors = match arguments.of {
+    let mut detectors = match arguments.of {
         Some(Of::Locks) => Vec::new(),
         _ => detect::build(&target.join("source"), &target.join("built"))?,
     };
-    let schedules = match arguments.of {
+    let mut schedules = match arguments.of {
         Some(Of::Code) => None,
         _ => Some(detect::build_schedules(&root, &root.join("target/shuttle"))?),
     };
-    for detector in detectors.iter().chain(&schedules) {
-        if let Some(failure) = detector.run("LODEFS_MUTANT", "0")? {
-            bail!("without any mutant: {failure}");
-        }
-    }
+    detectors.iter_mut().chain(&mut schedules).try_for_each(Detector::calibrate)?;
     let fates = judge_all(&mutants, &detectors, schedules.as_ref(), arguments.jobs)?;
     Ok(report(&mutants, &fates, &target))
 }
