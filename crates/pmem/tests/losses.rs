@@ -192,3 +192,43 @@ fn a_signal_that_was_sent() {
         std::thread::sleep(std::time::Duration::from_millis(1));
     }
 }
+
+/// A file system of a megabyte, in memory.
+struct SmallHost(TempDir);
+
+impl SmallHost {
+    /// `None` where nothing may be mounted.
+    fn mount() -> Option<Self> {
+        let directory = tempfile::tempdir().unwrap();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=1M", "tmpfs"])
+            .arg(directory.path())
+            .stderr(Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success());
+        assert!(mounted || std::env::var_os("CI").is_none(), "in CI, a tmpfs can be mounted");
+        mounted.then(|| Self(directory))
+    }
+}
+
+impl Drop for SmallHost {
+    fn drop(&mut self) {
+        let unmounted = Command::new("umount").arg(self.0.path()).status();
+        assert!(unmounted.is_ok_and(|status| status.success()), "nothing of it is in use");
+    }
+}
+
+#[test]
+fn a_host_without_room_is_told_from_a_file_that_was_cut() {
+    let Some(host) = SmallHost::mount() else {
+        eprintln!("left out: nothing can be mounted here");
+        return;
+    };
+    let path = host.0.path().join("medium");
+    File::create(&path).unwrap().set_len(SIZE).unwrap();
+    let options = MediumOptions { access: Access::ReadWrite, force_domain: Some(Domain::Page) };
+    let medium = Medium::open(&path, &options).unwrap();
+    let flushed = medium.write(0, &vec![1; SIZE as usize / 2]).unwrap();
+    let error = medium.fence(flushed).unwrap_err();
+    assert!(matches!(error, MediumError::HostFull { .. }), "{error}");
+}

@@ -27,6 +27,9 @@ pub(crate) struct Arguments {
     /// Random workloads, half of three operations and half long, on each domain [default: 2000, quick: 20]
     #[arg(long)]
     random: Option<u64>,
+    /// Only one in so many of the workloads
+    #[arg(long, default_value_t = 1)]
+    one_in: u64,
     /// What is chosen at random follows from this
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -90,6 +93,7 @@ struct Plan {
     /// One in so many pairs is taken.
     pairs_every: u64,
     random: u64,
+    one_in: u64,
     seed: u64,
 }
 
@@ -107,6 +111,7 @@ impl Plan {
             representatives: representatives(),
             pairs_every: if quick { 100 } else { 1 },
             random: arguments.random.unwrap_or(if quick { 20 } else { 2000 }),
+            one_in: arguments.one_in.max(1),
             seed: arguments.seed,
         }
     }
@@ -124,11 +129,13 @@ impl Plan {
     }
 
     fn len(&self) -> u64 {
-        (self.grid_points() + self.singles() + self.pairs() + self.random) * self.settings.len() as u64
+        let workloads = self.grid_points() + self.singles() + self.pairs() + self.random;
+        (workloads * self.settings.len() as u64).div_ceil(self.one_in)
     }
 
     /// Case number `number`, which is less than [`Plan::len`].
     fn case(&self, number: u64) -> CrashCase {
+        let number = number * self.one_in;
         let settings = self.settings.len() as u64;
         let (domain, failure) = self.settings[(number % settings) as usize];
         let seed = self.seed.wrapping_add(number / settings);

@@ -49,7 +49,8 @@ const TESTS: [(&str, &str); 14] = [
 const QUICK: usize = 13;
 
 /// A quick exploration of crashes.
-const CRASH: [&str; 7] = ["crash", "--quick", "--as-found", "--random", "6", "--save", "/dev/null"];
+const CRASH: [&str; 9] =
+    ["crash", "--quick", "--one-in", "6", "--as-found", "--random", "6", "--save", "/dev/null"];
 
 /// Builds the copy in `source`, and says what to run of it.
 pub(crate) fn build(source: &Path, built: &Path) -> anyhow::Result<Vec<Detector>> {
