@@ -14,6 +14,7 @@
 //! If something is declined or cannot be repaired, a volume that could be opened before can be opened afterwards: one that
 //! was closed is closed again, with every block kept in use that was in use before.
 
+mod chunks;
 mod directories;
 mod extents;
 mod inodes;
@@ -23,12 +24,13 @@ mod names;
 mod start;
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use lodefs_layout::inode::{InodeSlot, SLOT_SIZE};
 use lodefs_pmem::Medium;
 use rustix::io::Errno;
 
+use self::chunks::Candidates;
 use self::start::Started;
 use super::claims::BlockSet;
 use super::finding::{Code, Finding, Key, Object, Outcome, Stage};
@@ -80,8 +82,16 @@ struct Repair {
     used: BlockSet,
     /// Directories that were built again in this round.
     rebuilt: HashSet<Ino>,
-    /// Chunks of inodes that were looked for in this round, and where they are.
-    found_chunks: Option<HashMap<u64, u64>>,
+    /// Lost chunks of inodes that were looked for in this round, and where they are.
+    found_chunks: Option<BTreeMap<u64, u64>>,
+    /// Where chunks of inodes may be that the map does not know.
+    candidates: Candidates,
+    /// Entries that the inode map had when the repair began: what is behind them looks unused.
+    map_end: u64,
+    /// Chunks that count as given back because they were not found.
+    given_up: BTreeSet<u64>,
+    /// Damage may hide names, or did when the repair began.
+    hides_names: bool,
     /// Chunks of inodes that the map knows of, but not where they are.
     lost_chunks: BTreeSet<u64>,
     /// Chunks of inodes behind the end of the map to which names lead.
@@ -169,6 +179,10 @@ impl Repair {
         let used_inodes = survey.used_inodes();
         let has_lost_names = survey.findings.iter().any(|finding| finding.code == Code::DirBlock);
         self.nameless = if has_lost_names { survey.nameless()? } else { HashMap::new() };
+        // A name without an inode may be that of a directory whose own names are not seen any more.
+        let may_hide = |finding: &Finding| finding.code == Code::EntryDangling;
+        self.hides_names |=
+            !survey.complete.names || survey.omitted > 0 || survey.findings.iter().any(may_hide);
         self.missing_chunks = survey.missing_chunks;
         Ok(Surveyed {
             used_inodes,
