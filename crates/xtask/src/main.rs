@@ -1,7 +1,9 @@
-//! Long tests of lodefs, as commands: `cargo xtask crash`, `cargo xtask fuzz`, `cargo xtask mutants`.
+//! Long tests of lodefs, as commands: `cargo xtask crash`, `cargo xtask fuzz`, `cargo xtask mutants`; and
+//! the making of golden images: `cargo xtask golden`.
 
 mod crash;
 mod fuzz;
+mod golden;
 mod mutants;
 
 use std::process::ExitCode;
@@ -23,6 +25,8 @@ enum Command {
     Mutants(mutants::Arguments),
     /// Look for hostile images that the engine does not stand
     Fuzz(fuzz::Arguments),
+    /// Make a golden image, once and for ever
+    Golden(golden::Arguments),
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -30,5 +34,6 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Crash(arguments) => crash::run(&arguments),
         Command::Mutants(arguments) => mutants::run(&arguments),
         Command::Fuzz(arguments) => fuzz::run(&arguments),
+        Command::Golden(arguments) => golden::run(&arguments),
     }
 }
