@@ -1,4 +1,4 @@
-//! Remedies for the inode map: chunks of inodes are found again by what is in them (`chunks`).
+//! Remedies for the inode map: chunks of inodes are found again by what is in them (`unowned`).
 //!
 //! Entries that are zero at the end of the map look as if they had never been used. Names may lead to the inodes behind
 //! them; but where names may be hidden by damage, all chunks with inodes in use are found again. That comes before
@@ -10,7 +10,7 @@ use lodefs_layout::BLOCK_SIZE;
 use lodefs_layout::inode_map::{ENTRY_SIZE, Entry, Found};
 use zerocopy::IntoBytes;
 
-use super::chunks::holds_used;
+use super::unowned::holds_used;
 use super::{Applied, Repair};
 use crate::alloc::{Purpose, Request};
 use crate::error::Result;
@@ -79,10 +79,10 @@ impl Repair {
     /// Looks for chunks of inodes. Returns the place of each that is found.
     fn look_for(&mut self, chunks: impl IntoIterator<Item = u64>) -> Result<BTreeMap<u64, u64>> {
         let volume = &self.fs.volume;
-        self.candidates.look(volume, &self.used)?;
+        self.unowned.look(volume, &self.used)?;
         let mut found = BTreeMap::new();
         for chunk in chunks {
-            if let Some(block) = self.candidates.place_of(volume, &self.used, chunk)? {
+            if let Some(block) = self.unowned.place_of(volume, &self.used, chunk)? {
                 found.insert(chunk, block);
             }
         }
@@ -92,14 +92,14 @@ impl Repair {
     /// The chunks with inodes in use that the map had no entry for when the repair began, and has none for now.
     fn look_for_forgotten(&mut self) -> Result<BTreeMap<u64, u64>> {
         let (volume, used) = (&self.fs.volume, &self.used);
-        self.candidates.look(volume, used)?;
+        self.unowned.look(volume, used)?;
         let mut found = BTreeMap::new();
-        for chunk in self.candidates.chunks() {
+        for chunk in self.unowned.chunks() {
             let was_unknown = chunk >= self.map_end || self.given_up.contains(&chunk);
             if !was_unknown || !matches!(table::find_chunk(volume, chunk)?, Found::Absent | Found::Gone) {
                 continue;
             }
-            if let Some(block) = self.candidates.place_of(volume, used, chunk)?
+            if let Some(block) = self.unowned.place_of(volume, used, chunk)?
                 && holds_used(volume, block)?
             {
                 found.insert(chunk, block);

@@ -14,7 +14,6 @@
 //! If something is declined or cannot be repaired, a volume that could be opened before can be opened afterwards: one that
 //! was closed is closed again, with every block kept in use that was in use before.
 
-mod chunks;
 mod directories;
 mod extents;
 mod inodes;
@@ -22,6 +21,7 @@ mod lost_found;
 mod map;
 mod names;
 mod start;
+mod unowned;
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -30,8 +30,8 @@ use lodefs_layout::inode::{InodeSlot, SLOT_SIZE};
 use lodefs_pmem::Medium;
 use rustix::io::Errno;
 
-use self::chunks::Candidates;
 use self::start::Started;
+use self::unowned::Unowned;
 use super::claims::BlockSet;
 use super::finding::{Code, Finding, Key, Object, Outcome, Stage};
 use super::survey::Survey;
@@ -84,8 +84,8 @@ struct Repair {
     rebuilt: HashSet<Ino>,
     /// Lost chunks of inodes that were looked for in this round, and where they are.
     found_chunks: Option<BTreeMap<u64, u64>>,
-    /// Where chunks of inodes may be that the map does not know.
-    candidates: Candidates,
+    /// What looks like metadata in the blocks without an owner.
+    unowned: Unowned,
     /// Entries that the inode map had when the repair began: what is behind them looks unused.
     map_end: u64,
     /// Chunks that count as given back because they were not found.
@@ -96,6 +96,9 @@ struct Repair {
     lost_chunks: BTreeSet<u64>,
     /// Chunks of inodes behind the end of the map to which names lead.
     missing_chunks: BTreeSet<u64>,
+    /// While directories are damaged, nothing is written where a leaf may be that hangs below the damage. That takes room,
+    /// so it ends if there is none.
+    spares_leaves: bool,
     /// Inodes to which names are missing, with their kind and how many; only if directories are damaged.
     nameless: HashMap<Ino, (Kind, u32)>,
     /// Where lost inodes go, once it is known in this round.
@@ -204,6 +207,10 @@ impl Repair {
             // What had an owner when the volume was closed may have one that cannot be seen.
             in_use.add_words(words);
         }
+        if self.spares_leaves && surveyed.findings.iter().any(|finding| finding.code == Code::DirBlock) {
+            self.unowned.look(&self.fs.volume, &self.used)?;
+            in_use.add_words(self.unowned.leaves().words());
+        }
         let table = InodeTable::open(&self.fs.volume, surveyed.used_inodes, 0)?;
         let fs = Arc::get_mut(&mut self.fs).ok_or(Errno::BUSY)?;
         fs.blocks = in_use.builder().finish(0);
@@ -257,6 +264,10 @@ impl Repair {
             Ok(Applied::Done) => Ok(Treated::Settled(Outcome::Repaired)),
             Ok(Applied::Partly) => Ok(Treated::Partly),
             Ok(Applied::Later) => Ok(Treated::Waiting),
+            Err(Error::Refused(Errno::NOSPC)) if self.spares_leaves => {
+                self.spares_leaves = false;
+                Ok(Treated::Partly)
+            }
             Err(error @ (Error::Refused(_) | Error::Corrupt { .. })) => {
                 Ok(Treated::Settled(Outcome::Failed(error.to_string())))
             }

@@ -12,7 +12,7 @@ use lodefs_pmem::Medium;
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::U64;
 
-use super::chunks::Candidates;
+use super::unowned::Unowned;
 use super::{Decide, Repair};
 use crate::error::Result;
 use crate::fs::{Fs, OpenOptions, RecoveryReport};
@@ -82,7 +82,7 @@ pub(super) fn start(
     }
     let (state, last_seq) = fresh_counts(&ground.volume, &replayed)?;
     let volume = ground.volume;
-    let candidates = Candidates::new(volume.shape.total_blocks);
+    let unowned = Unowned::new(volume.shape.total_blocks);
     let journal = Journal::start(&volume, &state, last_seq, &replayed.ready)?;
     let table = InodeTable::open(&volume, 0, 0)?;
     let blocks = used.builder().finish(0);
@@ -94,10 +94,11 @@ pub(super) fn start(
         used,
         rebuilt: HashSet::new(),
         found_chunks: None,
-        candidates,
+        unowned,
         map_end,
         given_up: BTreeSet::new(),
         hides_names: false,
+        spares_leaves: true,
         lost_chunks: BTreeSet::new(),
         missing_chunks: BTreeSet::new(),
         nameless: HashMap::new(),
