@@ -13,6 +13,7 @@ pub mod crash;
 pub mod engine;
 pub mod explore;
 pub mod generate;
+pub mod golden;
 pub mod host;
 pub mod hostile;
 pub mod memory_file;

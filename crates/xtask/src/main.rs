@@ -1,7 +1,9 @@
-//! Long tests of lodefs, as commands: `cargo xtask crash`, `fuzz`, `mutants`, `schedules`.
+//! Long tests of lodefs, as commands: `cargo xtask crash`, `fuzz`, `mutants`, `schedules`; and the making of golden images:
+//! `cargo xtask golden`.
 
 mod crash;
 mod fuzz;
+mod golden;
 mod mutants;
 mod schedules;
 
@@ -26,6 +28,8 @@ enum Command {
     Schedules(schedules::Arguments),
     /// Look for hostile images that the engine does not stand
     Fuzz(fuzz::Arguments),
+    /// Make a golden image, once and for ever
+    Golden(golden::Arguments),
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -34,5 +38,6 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Mutants(arguments) => mutants::run(&arguments),
         Command::Schedules(arguments) => schedules::run(&arguments),
         Command::Fuzz(arguments) => fuzz::run(&arguments),
+        Command::Golden(arguments) => golden::run(&arguments),
     }
 }

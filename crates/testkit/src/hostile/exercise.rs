@@ -20,7 +20,7 @@ const NAMES_MAX: usize = 256;
 
 /// What there is on a volume, as far as it can be seen.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
+pub struct Seen {
     inodes: BTreeSet<u64>,
     /// Directory and name.
     names: Vec<(u64, Vec<u8>)>,
@@ -43,7 +43,7 @@ impl Seen {
 }
 
 /// Looks at everything that names lead to, each inode once.
-pub(super) fn look(fs: &Arc<Fs>) -> Seen {
+pub fn look(fs: &Arc<Fs>) -> Seen {
     let mut seen = Seen::default();
     let mut left: Vec<Ino> = vec![Ino::ROOT];
     while let Some(ino) = left.pop() {
@@ -116,7 +116,7 @@ fn list(fs: &Fs, directory: &Node, seen: &mut Seen) -> Vec<Ino> {
 }
 
 /// Uses a volume: changes some of what was seen, and above all the `favoured` inodes, in ways that follow from `salt`.
-pub(super) fn use_it(fs: &Arc<Fs>, seen: &Seen, favoured: &[u64], salt: u64) {
+pub fn use_it(fs: &Arc<Fs>, seen: &Seen, favoured: &[u64], salt: u64) {
     let mut rng = Rng::new(salt);
     let inodes: Vec<u64> = seen.inodes.iter().copied().collect();
     for number in 0..USES {
@@ -181,7 +181,7 @@ fn use_name(
 }
 
 /// Makes a file, writes it, reads it and removes it, on a volume in order. Fails unless there is no room.
-pub(super) fn demand_use(fs: &Arc<Fs>) -> Result<(), String> {
+pub fn demand_use(fs: &Arc<Fs>) -> Result<(), String> {
     let name = b"made afterwards";
     let told = |error: Error| error.to_string();
     let root = fs.root().map_err(told)?;

@@ -41,7 +41,7 @@ fn clock() -> Clock {
 }
 
 /// How volumes are opened.
-pub(super) fn open_options() -> OpenOptions {
+pub(crate) fn open_options() -> OpenOptions {
     OpenOptions { clock: clock(), ..OpenOptions::default() }
 }
 
@@ -77,9 +77,18 @@ impl Image {
 
     /// A new volume that was filled and closed.
     pub fn made_with(size: u64, fill: impl FnOnce(&Arc<Fs>)) -> Self {
+        Self::made_as(size, &Self::format(), fill)
+    }
+
+    /// How volumes are made, the same each time.
+    pub(crate) fn format() -> FormatOptions {
+        FormatOptions { uuid: Some([7; 16]), clock: clock(), ..FormatOptions::default() }
+    }
+
+    /// A new volume made in this way, filled and closed.
+    pub(crate) fn made_as(size: u64, options: &FormatOptions, fill: impl FnOnce(&Arc<Fs>)) -> Self {
         let scratch = MemoryFile::new(size).unwrap();
-        let options = FormatOptions { uuid: Some([7; 16]), clock: clock(), ..FormatOptions::default() };
-        Fs::format(&scratch.open(Domain::Volatile).unwrap(), &options).unwrap();
+        Fs::format(&scratch.open(Domain::Volatile).unwrap(), options).unwrap();
         let fs = Fs::open(scratch.open(Domain::Volatile).unwrap(), &open_options()).unwrap();
         fill(&fs);
         fs.close().unwrap();

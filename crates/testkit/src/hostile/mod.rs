@@ -15,7 +15,7 @@ pub mod bases;
 mod choices;
 mod decode;
 mod edit;
-mod exercise;
+pub mod exercise;
 mod forge;
 pub mod image;
 pub mod memory;

@@ -102,7 +102,7 @@ pub fn fill(fs: &Arc<Fs>) {
 }
 
 /// An access control list with a named user.
-fn acl() -> Vec<u8> {
+pub(crate) fn acl() -> Vec<u8> {
     let mut bytes = 2_u32.to_le_bytes().to_vec();
     for (tag, perm, id) in
         [(1_u16, 7_u16, u32::MAX), (2, 6, 1234), (4, 5, u32::MAX), (16, 5, u32::MAX), (32, 4, u32::MAX)]

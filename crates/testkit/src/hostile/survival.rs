@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock};
 
 use lodefs_core::Fs;
-use lodefs_layout::inode_map::CHUNK_INODES;
 use lodefs_pmem::{Access, Domain, Medium};
 
 use super::atlas::{Kind, Structure};
@@ -71,8 +70,6 @@ pub(super) struct Affected {
     inodes: BTreeSet<u64>,
     /// Directories in which names may be missing.
     directories: BTreeSet<u64>,
-    /// Chunks of inodes whose map entry looks as if it had never been used: only names lead to them.
-    unmapped: BTreeSet<u64>,
 }
 
 /// Damages some structures of a volume that was closed. `None` if the input chooses another.
@@ -94,9 +91,6 @@ pub(super) fn damage(data: &[u8]) -> Option<(Case, Affected)> {
         affected.add(&structure);
         let bytes = &mut case.bytes[structure.at as usize..structure.end() as usize];
         spoil(bytes, how, field, value);
-        if kind == Kind::MapEntry && bytes.iter().all(|byte| *byte == 0) {
-            affected.unmapped.insert(structure.salt);
-        }
     }
     case.base.is_closed.then_some((case, affected))
 }
@@ -134,10 +128,7 @@ impl Affected {
     pub(super) fn verify(&self, base: &Base, after: &Contents) -> Result<(), String> {
         let before = Contents::of_base(base);
         for (ino, (seen, links)) in &before.inodes {
-            // Before a damaged directory is built again, nobody knows that there are such inodes.
-            let may_be_forgotten =
-                !self.directories.is_empty() && self.unmapped.contains(&(ino / CHUNK_INODES));
-            if self.inodes.contains(ino) || may_be_forgotten {
+            if self.inodes.contains(ino) {
                 continue;
             }
             let Some((seen_after, links_after)) = after.inodes.get(ino) else {

@@ -209,7 +209,8 @@ fn judge(site: &Site, agrees: bool, report: &Report) -> bool {
     fs.close().expect("what was repaired can be closed");
     drop(fs);
     let used = site.check().expect("what was used is a volume");
-    // Counts that were forged to be the highest possible, which is not wrong yet, are counted on from there.
+    // Counts that were forged to be the highest possible, which is not wrong yet, are counted on from there. Wherever the
+    // limit is, some count is the last before it.
     let is_beyond = |it: &Finding| matches!(it.code, Code::StateCount | Code::StateLost);
     let was_at_limit = report.findings.is_empty() && used.findings.iter().all(is_beyond);
     assert!(was_at_limit || used.findings.is_empty(), "after using it: {:#?}", used.findings);

@@ -56,15 +56,14 @@ impl Repair {
             // Another remedy was quicker.
             return Ok(());
         }
-        let result = if with_metadata {
-            Err(Errno::NOSPC.into())
-        } else {
-            self.replace(ino, offset, &old, shared, true)
-        };
-        match result {
-            Err(Error::Refused(Errno::NOSPC)) => self.replace(ino, offset, &old, shared, false),
-            other => other,
+        if !with_metadata {
+            match self.replace(ino, offset, &old, shared, true) {
+                // Otherwise there may yet be room.
+                Err(Error::Refused(Errno::NOSPC)) if !self.spares_leaves => {}
+                copied => return copied,
+            }
         }
+        self.replace(ino, offset, &old, shared, false)
     }
 
     fn replace(&self, ino: Ino, offset: u64, old: &InodeSlot, shared: Extent, copy: bool) -> Result<()> {

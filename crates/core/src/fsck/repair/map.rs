@@ -1,18 +1,21 @@
-//! Remedies for the inode map: chunks of inodes are found again by what is in them, for each inode carries its number and
-//! a checksum over it.
+//! Remedies for the inode map: chunks of inodes are found again by what is in them (`unowned`).
+//!
+//! Entries that are zero at the end of the map look as if they had never been used. Names may lead to the inodes behind
+//! them; but where names may be hidden by damage, all chunks with inodes in use are found again. That comes before
+//! anything else, because as long as the map does not know an inode, all that it owns looks free.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use lodefs_layout::BLOCK_SIZE;
-use lodefs_layout::inode::{InodeSlot, SLOT_SIZE};
-use lodefs_layout::inode_map::{CHUNK_INODES, ENTRY_SIZE, Entry};
-use zerocopy::{FromBytes, IntoBytes};
+use lodefs_layout::inode_map::{ENTRY_SIZE, Entry, Found};
+use zerocopy::IntoBytes;
 
+use super::unowned::holds_used;
 use super::{Applied, Repair};
 use crate::alloc::{Purpose, Request};
 use crate::error::Result;
-use crate::fsck::directories::read_block;
 use crate::fsck::finding::{Code, Finding, Object, Outcome};
+use crate::inode::table;
 use crate::tx::{Tx, offset_of};
 
 impl Repair {
@@ -21,12 +24,12 @@ impl Repair {
     /// to be found look free.
     pub(super) fn find_chunks_again(&mut self, first: u64, count: u64) -> Result<Applied> {
         if self.found_chunks.is_none() {
-            self.found_chunks = Some(self.look_for_chunks()?);
+            self.found_chunks = Some(self.look_for(self.lost_chunks.clone())?);
         }
         let found = self.found_chunks.as_ref().expect("just looked for");
         let here: Vec<(u64, u64)> =
             (first..first + count).filter_map(|index| Some((index, *found.get(&index)?))).collect();
-        let none_anywhere = !found.keys().any(|index| self.lost_chunks.contains(index));
+        let none_anywhere = found.is_empty();
         for (index, block) in &here {
             self.put_entry(Entry::new(*index, *block, self.fs.volume.seed), *index)?;
         }
@@ -44,6 +47,7 @@ impl Repair {
                 0 => self.add_first_chunk()?,
                 _ => self.put_entry(Entry::gone(index, self.fs.volume.seed), index)?,
             }
+            self.given_up.insert(index);
         }
         Ok(Applied::Done)
     }
@@ -72,49 +76,51 @@ impl Repair {
         Ok(())
     }
 
-    /// Looks through all blocks that nobody owns for inodes of chunks that the map does not know, and returns the place
-    /// of each chunk where most of them are.
-    fn look_for_chunks(&self) -> Result<HashMap<u64, u64>> {
+    /// Looks for chunks of inodes. Returns the place of each that is found.
+    fn look_for(&mut self, chunks: impl IntoIterator<Item = u64>) -> Result<BTreeMap<u64, u64>> {
         let volume = &self.fs.volume;
-        let mut votes: HashMap<(u64, u64), u32> = HashMap::new();
-        for block in volume.shape.data_start..volume.shape.data_end {
-            if self.used.contains(block) {
+        self.unowned.look(volume, &self.used)?;
+        let mut found = BTreeMap::new();
+        for chunk in chunks {
+            if let Some(block) = self.unowned.place_of(volume, &self.used, chunk)? {
+                found.insert(chunk, block);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The chunks with inodes in use that the map had no entry for when the repair began, and has none for now.
+    fn look_for_forgotten(&mut self) -> Result<BTreeMap<u64, u64>> {
+        let (volume, used) = (&self.fs.volume, &self.used);
+        self.unowned.look(volume, used)?;
+        let mut found = BTreeMap::new();
+        for chunk in self.unowned.chunks() {
+            let was_unknown = chunk >= self.map_end || self.given_up.contains(&chunk);
+            if !was_unknown || !matches!(table::find_chunk(volume, chunk)?, Found::Absent | Found::Gone) {
                 continue;
             }
-            let bytes = read_block(volume, block)?;
-            for (i, raw) in (0..).zip(bytes.chunks_exact(SLOT_SIZE)) {
-                let slot = InodeSlot::read_from_bytes(raw).expect("chunks have the size of a slot");
-                let ino = slot.ino.get();
-                let (chunk, index) = (ino / CHUNK_INODES, ino % CHUNK_INODES);
-                if index == i && self.is_wanted(chunk) && slot.is_valid(ino, volume.seed) {
-                    *votes.entry((chunk, block)).or_default() += 1;
-                }
+            if let Some(block) = self.unowned.place_of(volume, used, chunk)?
+                && holds_used(volume, block)?
+            {
+                found.insert(chunk, block);
             }
         }
-        let mut best: HashMap<u64, (u32, u64)> = HashMap::new();
-        for ((chunk, start), votes) in votes {
-            // The lower place wins a draw, so that the result is always the same.
-            let candidate = (votes, u64::MAX - start);
-            let known = best.entry(chunk).or_insert(candidate);
-            *known = (*known).max(candidate);
-        }
-        Ok(best.into_iter().map(|(chunk, (_, place))| (chunk, u64::MAX - place)).collect())
+        Ok(found)
     }
 
-    fn is_wanted(&self, chunk: u64) -> bool {
-        self.lost_chunks.contains(&chunk) || self.missing_chunks.contains(&chunk)
-    }
-
-    /// Finds chunks again that names lead to and that the map knows nothing of: the entries at its end are gone, or say that
-    /// they were given back. Entries between them that are not found are made to say that as well, so that the map has
-    /// no gap whenever there is a crash.
+    /// Finds chunks again that the map knows nothing of, because the entries at its end are gone or say that they were
+    /// given back: those to which names lead, and where names may be hidden, those with inodes in use. Entries between
+    /// them that are not found are made to say that they were given back, so that the map has no gap whenever there is a
+    /// crash.
     pub(super) fn restore_missing(&mut self, chunks: u64) -> Result<bool> {
-        if self.missing_chunks.is_empty() {
-            return Ok(false);
+        let mut found = BTreeMap::new();
+        if !self.missing_chunks.is_empty() {
+            found = self.look_for(self.missing_chunks.clone())?;
         }
-        let mut found = self.look_for_chunks()?;
-        found.retain(|index, _| self.missing_chunks.contains(index));
-        let (Some(first), Some(last)) = (found.keys().copied().min(), found.keys().copied().max()) else {
+        if self.hides_names {
+            found.extend(self.look_for_forgotten()?);
+        }
+        let (Some((&first, _)), Some((&last, _))) = (found.first_key_value(), found.last_key_value()) else {
             return Ok(false);
         };
         let seed = self.fs.volume.seed;
@@ -127,7 +133,7 @@ impl Repair {
             self.put_entry(entry, index)?;
         }
         let object = Object::MapEntries { first, count: last + 1 - first };
-        let mut finding = Finding::new(Code::MapGap, object, "names lead to their inodes");
+        let mut finding = Finding::new(Code::MapGap, object, "their inodes were found");
         finding.outcome = Outcome::Repaired;
         self.note(finding);
         Ok(true)

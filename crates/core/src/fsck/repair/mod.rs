@@ -21,15 +21,17 @@ mod lost_found;
 mod map;
 mod names;
 mod start;
+mod unowned;
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use lodefs_layout::inode::{InodeSlot, SLOT_SIZE};
 use lodefs_pmem::Medium;
 use rustix::io::Errno;
 
 use self::start::Started;
+use self::unowned::Unowned;
 use super::claims::BlockSet;
 use super::finding::{Code, Finding, Key, Object, Outcome, Stage};
 use super::survey::Survey;
@@ -80,12 +82,23 @@ struct Repair {
     used: BlockSet,
     /// Directories that were built again in this round.
     rebuilt: HashSet<Ino>,
-    /// Chunks of inodes that were looked for in this round, and where they are.
-    found_chunks: Option<HashMap<u64, u64>>,
+    /// Lost chunks of inodes that were looked for in this round, and where they are.
+    found_chunks: Option<BTreeMap<u64, u64>>,
+    /// What looks like metadata in the blocks without an owner.
+    unowned: Unowned,
+    /// Entries that the inode map had when the repair began: what is behind them looks unused.
+    map_end: u64,
+    /// Chunks that count as given back because they were not found.
+    given_up: BTreeSet<u64>,
+    /// Damage may hide names, or did when the repair began.
+    hides_names: bool,
     /// Chunks of inodes that the map knows of, but not where they are.
     lost_chunks: BTreeSet<u64>,
     /// Chunks of inodes behind the end of the map to which names lead.
     missing_chunks: BTreeSet<u64>,
+    /// While directories are damaged, nothing is written where a leaf may be that hangs below the damage. That takes room,
+    /// so it ends if there is none.
+    spares_leaves: bool,
     /// Inodes to which names are missing, with their kind and how many; only if directories are damaged.
     nameless: HashMap<Ino, (Kind, u32)>,
     /// Where lost inodes go, once it is known in this round.
@@ -169,6 +182,10 @@ impl Repair {
         let used_inodes = survey.used_inodes();
         let has_lost_names = survey.findings.iter().any(|finding| finding.code == Code::DirBlock);
         self.nameless = if has_lost_names { survey.nameless()? } else { HashMap::new() };
+        // A name without an inode may be that of a directory whose own names are not seen any more.
+        let may_hide = |finding: &Finding| finding.code == Code::EntryDangling;
+        self.hides_names |=
+            !survey.complete.names || survey.omitted > 0 || survey.findings.iter().any(may_hide);
         self.missing_chunks = survey.missing_chunks;
         Ok(Surveyed {
             used_inodes,
@@ -189,6 +206,10 @@ impl Repair {
         if let Some(words) = self.saved_words.as_ref().filter(|_| surveyed.is_anything_left()) {
             // What had an owner when the volume was closed may have one that cannot be seen.
             in_use.add_words(words);
+        }
+        if self.spares_leaves && surveyed.findings.iter().any(|finding| finding.code == Code::DirBlock) {
+            self.unowned.look(&self.fs.volume, &self.used)?;
+            in_use.add_words(self.unowned.leaves().words());
         }
         let table = InodeTable::open(&self.fs.volume, surveyed.used_inodes, 0)?;
         let fs = Arc::get_mut(&mut self.fs).ok_or(Errno::BUSY)?;
@@ -243,6 +264,10 @@ impl Repair {
             Ok(Applied::Done) => Ok(Treated::Settled(Outcome::Repaired)),
             Ok(Applied::Partly) => Ok(Treated::Partly),
             Ok(Applied::Later) => Ok(Treated::Waiting),
+            Err(Error::Refused(Errno::NOSPC)) if self.spares_leaves => {
+                self.spares_leaves = false;
+                Ok(Treated::Partly)
+            }
             Err(error @ (Error::Refused(_) | Error::Corrupt { .. })) => {
                 Ok(Treated::Settled(Outcome::Failed(error.to_string())))
             }

@@ -12,6 +12,7 @@ use lodefs_pmem::Medium;
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::U64;
 
+use super::unowned::Unowned;
 use super::{Decide, Repair};
 use crate::error::Result;
 use crate::fs::{Fs, OpenOptions, RecoveryReport};
@@ -74,13 +75,14 @@ pub(super) fn start(
     }
     // The rounds begin with a survey of their own. What was saved is saved again at the end.
     let saved = survey.findings.into_iter().filter(is_about_saved);
-    let used = survey.claims.used;
+    let (used, map_end) = (survey.claims.used, survey.chunks.len() as u64);
     for mut finding in basics.into_iter().chain(saved) {
         finding.outcome = Outcome::Repaired;
         report.findings.push(finding);
     }
     let (state, last_seq) = fresh_counts(&ground.volume, &replayed)?;
     let volume = ground.volume;
+    let unowned = Unowned::new(volume.shape.total_blocks);
     let journal = Journal::start(&volume, &state, last_seq, &replayed.ready)?;
     let table = InodeTable::open(&volume, 0, 0)?;
     let blocks = used.builder().finish(0);
@@ -92,6 +94,11 @@ pub(super) fn start(
         used,
         rebuilt: HashSet::new(),
         found_chunks: None,
+        unowned,
+        map_end,
+        given_up: BTreeSet::new(),
+        hides_names: false,
+        spares_leaves: true,
         lost_chunks: BTreeSet::new(),
         missing_chunks: BTreeSet::new(),
         nameless: HashMap::new(),

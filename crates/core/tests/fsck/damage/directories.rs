@@ -1,9 +1,11 @@
 //! The blocks of directories.
 
-use lodefs_core::Ino;
 use lodefs_core::fsck::{Code, Object};
+use lodefs_core::{Ino, NewInode, NewKind};
 use lodefs_layout::BLOCK_SIZE;
+use lodefs_layout::state::State;
 
+use crate::image::Image;
 use crate::sample::{BIG, SAMPLE, contents};
 use crate::seeded::Seeded;
 
@@ -137,4 +139,35 @@ fn the_first_child_has_whatever_is_less_than_all() {
     });
     assert_eq!(image.check().unwrap().findings, []);
     assert!(contents(&image) == contents(&SAMPLE.image));
+}
+
+/// The leaves below a damaged node look free until its directory is built again; that of another must not be built there.
+#[test]
+fn directories_that_are_built_again_leave_each_other_their_leaves() {
+    const FILES: u32 = 150;
+    let mut image = Image::made_with(8 << 20, |fs| {
+        let root = fs.root().unwrap();
+        let new = |kind| NewInode { kind, perm: 0o700, umask: 0, uid: 0, gid: 0 };
+        for name in ["one", "two", "three"] {
+            let dir = fs.create(&root, name.as_bytes(), &new(NewKind::Directory)).unwrap();
+            for i in 0..FILES {
+                let file = format!("{name} {i} {}", "x".repeat(60));
+                fs.create(&dir, file.as_bytes(), &new(NewKind::File)).unwrap();
+            }
+        }
+    });
+    let before = contents(&image);
+    // So that the saved bitmap is not believed.
+    image.flip(image.state_at(1 - State::slot_of(image.state().update.get())) + 20);
+    for name in ["/one", "/two", "/three"] {
+        let (nodes, leaves) = image.tree(before[name].ino);
+        assert!(leaves.len() > 3);
+        image.bytes_mut()[(nodes[0] * BLOCK_SIZE) as usize..][..BLOCK_SIZE as usize].fill(0xee);
+    }
+    let (report, repaired) = image.repair(&mut |_| true);
+    assert_eq!(report.unwrap().left().count(), 0);
+    assert_eq!(repaired.check().unwrap().findings, []);
+    let after = contents(&repaired);
+    let missing: Vec<&String> = before.keys().filter(|path| !after.contains_key(*path)).collect();
+    assert_eq!(missing, Vec::<&String>::new());
 }

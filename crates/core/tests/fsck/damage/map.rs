@@ -3,9 +3,11 @@
 use lodefs_core::fsck::{Code, Object};
 use lodefs_layout::BLOCK_SIZE;
 use lodefs_layout::inode_map::{CHUNK_INODES, ENTRY_SIZE, Entry};
+use lodefs_layout::state::State;
+use std::collections::BTreeMap;
 
 use crate::image::Image;
-use crate::sample::SAMPLE;
+use crate::sample::{Content, SAMPLE, contents};
 use crate::seeded::Seeded;
 
 fn entries(first: u64, count: u64) -> Object {
@@ -91,6 +93,33 @@ fn entries_behind_one_that_is_not_found_are_found_again() {
     let mut before = crate::sample::contents(&SAMPLE.image);
     before.retain(|_, content| content.ino / CHUNK_INODES != last - 1);
     assert!(before == crate::sample::contents(&repaired));
+}
+
+/// Nobody can tell from the map that there are such inodes, nor from the bitmap, and the names that lead to them are below
+/// the damage. What they own must not be taken for free.
+#[test]
+fn inodes_behind_the_end_of_the_map_survive_the_rebuilding_of_a_directory() {
+    let sample = &SAMPLE.image;
+    let (nodes, leaves) = sample.tree(SAMPLE.ino("/big"));
+    for block in [nodes[0], leaves[0]] {
+        let mut image = sample.clone();
+        image.flip(image.state_at(1 - State::slot_of(image.state().update.get())) + 20);
+        let chunks = image.chunks();
+        let at = image.map_at(chunks / 2) as usize..image.map_at(chunks) as usize;
+        image.bytes_mut()[at].fill(0);
+        image.bytes_mut()[(block * BLOCK_SIZE) as usize..][..BLOCK_SIZE as usize].fill(0xee);
+        let (report, repaired) = image.repair(&mut |_| true);
+        let report = report.unwrap();
+        assert_eq!(report.left().count(), 0, "{:#?}", report.findings);
+        assert_eq!(repaired.check().unwrap().findings, []);
+        let by_number = |image| -> BTreeMap<u64, Content> {
+            contents(image).into_values().map(|content| (content.ino, content)).collect()
+        };
+        let after = by_number(&repaired);
+        for (ino, content) in by_number(sample) {
+            assert!(after.get(&ino) == Some(&content), "inode {ino}");
+        }
+    }
 }
 
 #[test]
