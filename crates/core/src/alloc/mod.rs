@@ -249,7 +249,9 @@ impl BlockAllocator {
         if !run.lies_within(self.total_blocks) {
             return Err(FreeError::OutOfRange(run));
         }
-        if !state.chunks.all_used(run) || state.deferred.overlaps(run) {
+        // An empty run overlaps with nothing, wherever it is.
+        let is_used = run.blocks == 0 || (state.chunks.all_used(run) && !state.deferred.overlaps(run));
+        if !is_used {
             return Err(FreeError::NotInUse(run));
         }
         Ok(())

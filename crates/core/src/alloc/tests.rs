@@ -262,6 +262,18 @@ fn a_volume_that_is_all_used_gains_what_is_freed() {
 }
 
 #[test]
+fn nothing_can_be_freed_anywhere() {
+    let allocator = Builder::new(4096).finish(0);
+    let taken = allocator.allocate(&data(81)).unwrap();
+    allocator.defer_free(taken, 0).unwrap();
+    for start in [taken.start, taken.start + 1, taken.end(), 4096] {
+        assert_eq!(allocator.free(run(start, 0)), Ok(()), "at {start}");
+        assert_eq!(allocator.defer_free(run(start, 0), 0), Ok(()), "at {start}");
+    }
+    assert_eq!(allocator.counts().free, 4096);
+}
+
+#[test]
 fn the_builder_reports_what_contradicts_itself() {
     let mut builder = Builder::new(2000);
     builder.mark_used(run(500, 600)).unwrap();

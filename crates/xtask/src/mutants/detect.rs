@@ -164,11 +164,22 @@ impl Detector {
         Ok(())
     }
 
+    /// Runs it as a mutant. Gives what failed, if something did that does not fail without the mutant.
+    pub(crate) fn notices(&self, variable: &str, value: &str) -> anyhow::Result<Option<String>> {
+        let Some(failure) = self.run(variable, value)? else { return Ok(None) };
+        if let Some(without) = self.run(variable, "0")? {
+            bail!("without any mutant, too: {without}");
+        }
+        Ok(Some(failure))
+    }
+
     /// Runs it with a variable set. Gives what failed, if something did.
-    pub(crate) fn run(&self, variable: &str, value: &str) -> anyhow::Result<Option<String>> {
+    fn run(&self, variable: &str, value: &str) -> anyhow::Result<Option<String>> {
         let mut command = Command::new(&self.program);
         command.args(&self.arguments).current_dir(&self.directory).env(variable, value);
-        command.env("RUST_BACKTRACE", "0").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // What fails at random must not fail again and again.
+        command.env("RUST_BACKTRACE", "0").env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "1");
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().with_context(|| self.program.display().to_string())?;
         let (output, errors) = (drain(child.stdout.take()), drain(child.stderr.take()));
         let status = wait(&mut child, self.patience)?;

@@ -144,7 +144,7 @@ fn judge(mutant: &Mutant, detectors: &[Detector], schedules: Option<&Detector>) 
     let site = &mutant.site;
     let caught = if site.kind == Kind::Lock {
         let place = format!("{}:{}:{}", mutant.file, site.line, site.column);
-        schedules.context("the tests of schedules were built")?.run("LODEFS_IGNORED_LOCK", &place)?
+        schedules.context("the tests of schedules were built")?.notices("LODEFS_IGNORED_LOCK", &place)?
     } else {
         first_failure(detectors, &mutant.number.to_string())?
     };
@@ -158,7 +158,7 @@ fn judge(mutant: &Mutant, detectors: &[Detector], schedules: Option<&Detector>) 
 
 fn first_failure(detectors: &[Detector], number: &str) -> anyhow::Result<Option<String>> {
     for detector in detectors {
-        if let Some(failure) = detector.run("LODEFS_MUTANT", number)? {
+        if let Some(failure) = detector.notices("LODEFS_MUTANT", number)? {
             return Ok(Some(failure));
         }
     }
