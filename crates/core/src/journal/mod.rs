@@ -144,7 +144,8 @@ impl Journal {
     fn take_lane(&self) -> MutexGuard<'_, Lane> {
         // Each thread mostly finds its own lane free and in its cache.
         let first = thread_number();
-        let count = self.lanes.len();
+        // Tests of schedules have few threads, which must meet in a lane.
+        let count = if cfg!(lodefs_shuttle) { 2 } else { self.lanes.len() };
         (0..count)
             .find_map(|i| self.lanes[(first + i) % count].try_lock())
             .unwrap_or_else(|| self.lanes[first % count].lock())

@@ -58,15 +58,21 @@ impl Fs {
         loop {
             let source = self.lookup(old_dir, old_name)?;
             let target = self.resolve(new_dir, new_name)?;
-            match (mode, &target) {
+            let known = match (mode, &target) {
                 (RenameMode::NoReplace | RenameMode::NoReplaceWhiteout, Some(_)) => {
-                    return Err(Errno::EXIST.into());
+                    Some(Err(Errno::EXIST.into()))
                 }
-                (RenameMode::Exchange, None) => return Err(Errno::NOENT.into()),
-                (_, Some(target)) if target.ino() == source.ino() => return Ok(()),
-                _ => {}
-            }
-            if rename.commit_if_still(&Resolved { source, target })? {
+                (RenameMode::Exchange, None) => Some(Err(Errno::NOENT.into())),
+                (_, Some(target)) if target.ino() == source.ino() => Some(Ok(())),
+                _ => None,
+            };
+            let resolved = Resolved { source, target };
+            if let Some(answer) = known {
+                // One name was looked up after the other: only if both led there at the same time is it the answer.
+                if rename.is_still(&resolved)? {
+                    return answer;
+                }
+            } else if rename.commit_if_still(&resolved)? {
                 return Ok(());
             }
         }
@@ -74,6 +80,19 @@ impl Fs {
 }
 
 impl Rename<'_> {
+    /// Whether both names lead, at one moment, where they led when they were looked up.
+    fn is_still(&self, resolved: &Resolved) -> Result<bool> {
+        let tx = Tx::begin(self.fs)?;
+        let mut locked = Locked::lock(&[self.from.dir.inode(), self.to.dir.inode()])?;
+        self.leads_there(&tx, &mut locked, resolved)
+    }
+
+    fn leads_there(&self, tx: &Tx<'_>, locked: &mut Locked<'_>, resolved: &Resolved) -> Result<bool> {
+        let Resolved { source, target } = resolved;
+        Ok(leads_to(self.fs, tx, locked, self.from, Some(source.ino()))?
+            && leads_to(self.fs, tx, locked, self.to, target.as_ref().map(Node::ino))?)
+    }
+
     /// Renames if both names still lead where they led when they were looked up.
     fn commit_if_still(&self, resolved: &Resolved) -> Result<bool> {
         let (from, to) = (self.from, self.to);
@@ -83,9 +102,7 @@ impl Rename<'_> {
         inodes.extend([from.dir.inode(), to.dir.inode(), resolved.source.inode()]);
         inodes.extend(resolved.target.as_ref().map(Node::inode));
         let mut locked = Locked::lock(&inodes)?;
-        let still_there = leads_to(self.fs, &tx, &mut locked, from, Some(resolved.source.ino()))?
-            && leads_to(self.fs, &tx, &mut locked, to, resolved.target.as_ref().map(Node::ino))?;
-        if !still_there {
+        if !self.leads_there(&tx, &mut locked, resolved)? {
             return Ok(false);
         }
         self.check(&mut locked, resolved)?;

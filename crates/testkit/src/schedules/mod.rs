@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64 as PlainU64, Ordering};
 
-use lodefs_core::{Fs, Ino};
+use lodefs_core::{Fs, Ino, Kind};
 use lodefs_pmem::{Access, Domain, Event, Medium, Recording};
 use lodefs_sync::AtomicU64;
 use rustix::io::Errno;
@@ -90,8 +90,10 @@ impl Meeting {
     pub fn begin(&mut self) -> Result<Vec<Work>, String> {
         let mut targets: Vec<EngineTarget> =
             self.plan.threads.iter().map(|_| EngineTarget::new(Arc::clone(&self.fs))).collect();
-        for (target, operation) in targets.iter_mut().zip(&self.plan.opening) {
-            step(target, &mut self.model, operation)?;
+        for operation in &self.plan.opening {
+            // Each thread has its own open file.
+            let owner = if let Operation::Open { slot, .. } = operation { usize::from(slot.0) } else { 0 };
+            step(&mut targets[owner], &mut self.model, operation)?;
         }
         self.opening = self.recording.take();
         let clock = Arc::new(PlainU64::new(0));
@@ -168,6 +170,13 @@ fn look_around(fs: &Arc<Fs>) {
         assert!(fs.memory_use().inodes_count > 0, "the root directory is in memory");
     }
     assert_eq!(fs.sync().map_err(told), Ok(()), "nothing fails");
+    if let Ok(file) = fs.root().and_then(|root| fs.lookup(&root, b"p"))
+        && file.kind() == Kind::File
+    {
+        // Behind the end of a file there is nothing to be copied.
+        let copied = fs.copy_range(&file, 1 << 40, &file, 1 << 41, 100);
+        assert!(copied.is_err() || matches!(copied, Ok(0)), "{copied:?}");
+    }
 }
 
 /// What is forgiven.

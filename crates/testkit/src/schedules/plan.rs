@@ -42,8 +42,14 @@ pub struct Plan {
 const THREADS: u8 = 3;
 const OPERATIONS: usize = 3;
 
+/// Records that one lane of the journal holds, about.
+const FILLERS_MAX: u64 = 60;
+
 /// Bytes that are taken before the threads start, where space is to be scarce. What is left is less than they want.
 const FILLING: u64 = 620 << 10;
+
+/// Inodes that fill the first chunk, with the others there are.
+const CHUNK_REST: u8 = 11;
 
 /// The file that each thread has open: its own slots, so that one model can stand for all.
 fn slot(thread: u8) -> Slot {
@@ -58,6 +64,10 @@ fn open(thread: u8, path: &str, append: bool) -> Operation {
 fn create(thread: u8, path: &str) -> Operation {
     let how = OpenHow { creation: Creation::Exclusive(0o644), ..OpenHow::existing(Access::ReadWrite) };
     Operation::Open { slot: slot(thread), path: path.into(), how }
+}
+
+fn mknod(path: TreePath) -> Operation {
+    Operation::Mknod { path, mode: 0o600, node: Node::File }
 }
 
 fn write(thread: u8, offset: u64, size: u64) -> Operation {
@@ -79,14 +89,26 @@ impl Plan {
             (0..OPERATIONS).map(|number| Self::operation(theme, thread, number, &mut rng)).collect()
         });
         let threads = threads.collect();
-        Self { theme, before: Self::before(theme), opening: Self::opening(theme, &mut rng), threads }
+        Self {
+            theme,
+            before: Self::before(theme, &mut rng),
+            opening: Self::opening(theme, &mut rng),
+            threads,
+        }
     }
 
-    fn before(theme: Theme) -> Vec<Operation> {
-        let mut before = vec![Operation::Mkdir { path: "d".into(), mode: 0o755 }];
+    fn before(theme: Theme, rng: &mut Rng) -> Vec<Operation> {
+        let mkdir = |path: &str| Operation::Mkdir { path: path.into(), mode: 0o755 };
+        let mut before = vec![mkdir("d")];
         match theme {
             Theme::Names | Theme::Closing => {
                 before.extend([create(0, "p"), create(0, "d/p"), write(0, 0, 100)]);
+                if rng.one_in(2) {
+                    before.extend([mkdir("q"), mkdir("d/q")]);
+                }
+                // What the threads make then lies in a chunk of inodes that comes and goes.
+                let nodes = (0..CHUNK_REST).map(|number| format!("n{number}"));
+                before.extend(nodes.map(|name| mknod(name.as_str().into())));
             }
             Theme::Content => before.extend([create(0, "f"), write(0, 0, 9000)]),
             Theme::Full => {
@@ -105,12 +127,17 @@ impl Plan {
             Theme::Full => own(thread),
         };
         let appends = theme == Theme::Content && rng.one_in(3);
-        (0..THREADS).map(|thread| open(thread, &path(thread), appends && thread == 0)).collect()
+        let fillers = rng.below(FILLERS_MAX) as u32;
+        let opened = (0..THREADS).map(|thread| open(thread, &path(thread), appends && thread == 0));
+        // The journal is more or less full when they start.
+        let filler =
+            |number| Operation::Chmod { object: Object::Path(TreePath::ROOT), mode: 0o700 | (number & 7) };
+        opened.chain((0..fillers).map(filler)).collect()
     }
 
     fn operation(theme: Theme, thread: u8, number: usize, rng: &mut Rng) -> Operation {
         match theme {
-            Theme::Names | Theme::Closing => names(thread, rng),
+            Theme::Names | Theme::Closing => names(theme, thread, rng),
             Theme::Content => content(thread, rng),
             Theme::Full => full(thread, number, rng),
         }
@@ -122,11 +149,15 @@ fn path(rng: &mut Rng) -> TreePath {
 }
 
 /// Only what is one step of the engine: a name that is looked up first may lead elsewhere by the time it is used.
-fn names(thread: u8, rng: &mut Rng) -> Operation {
+fn names(theme: Theme, thread: u8, rng: &mut Rng) -> Operation {
     use RenameMode::{Exchange, Replace, Whiteout};
     let (path, other) = (path(rng), path(rng));
     match rng.below(20) {
-        0 => Operation::Mknod { path, mode: 0o600, node: Node::File },
+        0 | 15 => mknod(path),
+        // Whoever is refused a file has lost the one that was open there.
+        16 if theme == Theme::Names => {
+            Operation::Tmpfile { slot: slot(thread), directory: "d".into(), mode: 0o600 }
+        }
         1 => Operation::Mkdir { path, mode: 0o700 },
         2 => Operation::Symlink { path, target: "somewhere".into() },
         3 => Operation::Link { source: Object::Open(slot(thread)), path },
