@@ -83,3 +83,19 @@ impl Losses {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_that_failed_is_told_from_the_rest() {
+        let losses = Losses::new(1 << 20).unwrap();
+        losses.note(8192, 4096, false);
+        assert_eq!(losses.fault(|| Fault::NoRoom), Fault::NoRoom);
+        let losses = Losses::new(1 << 20).unwrap();
+        losses.note(8192, 4096, true);
+        assert_eq!(losses.fault(|| Fault::NoRoom), Fault::Memory);
+        assert!(losses.any() && losses.meets(9000, 1) && !losses.meets(0, 8192));
+    }
+}

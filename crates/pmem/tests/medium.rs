@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use lodefs_pmem::{Access, DirtyRanges, Domain, Flushed, Medium, MediumError, OpenOptions};
+use lodefs_pmem::{Access, DirtyRanges, Domain, Event, Flushed, Medium, MediumError, OpenOptions, What};
 use proptest::prelude::*;
 
 const SIZE: u64 = 16 << 10;
@@ -215,6 +215,31 @@ fn a_read_only_medium_changes_metadata_in_memory_and_nothing_else() {
         is_read_only(medium.settle(medium.stage(dirty), &durable).map(drop));
         drop(medium);
         assert_eq!(fs::read(file.path()).unwrap(), before);
+    }
+}
+
+#[test]
+fn the_host_zeroes_nothing_behind_the_end() {
+    let file = volume(&vec![5; 4 << 20]);
+    let medium = open(file.path(), Access::ReadWrite, Domain::Page).unwrap();
+    for (at, size) in [(4 << 20, 2 << 20), (3 << 20, (1 << 20) + 1), (u64::MAX - 100, 2 << 20), (1, u64::MAX)]
+    {
+        let refused = medium.zero(at, size);
+        assert!(matches!(refused, Err(MediumError::OutOfRange { .. })), "{size} bytes at {at}: {refused:?}");
+    }
+    drop(medium);
+    assert!(fs::read(file.path()).unwrap() == vec![5; 4 << 20]);
+}
+
+/// Elsewhere the host's own metadata, which says that a range is zero, would be no more durable than it likes.
+#[test]
+fn the_host_zeroes_only_behind_its_page_cache() {
+    for domain in Domain::ALL {
+        let file = volume(&vec![5; 4 << 20]);
+        let (medium, recording) = open(file.path(), Access::ReadWrite, domain).unwrap().watched();
+        let _ordered = medium.fence(medium.zero(0, 2 << 20).unwrap()).unwrap();
+        let is_store = |event: &Event| matches!(event.what, What::Store { .. });
+        assert_eq!(recording.take().iter().any(is_store), domain != Domain::Page, "{domain}");
     }
 }
 

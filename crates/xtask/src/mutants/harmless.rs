@@ -14,7 +14,7 @@ struct Harmless {
     why: &'static str,
 }
 
-const HARMLESS: [Harmless; 5] = [
+const HARMLESS: [Harmless; 10] = [
     Harmless {
         file: "pmem/src/medium.rs",
         function: "zero",
@@ -42,6 +42,41 @@ const HARMLESS: [Harmless; 5] = [
         kind: Kind::False,
         text: "self.report.kind != MediumKind::File",
         why: "the size of other media is then asked for as well, and is as it was",
+    },
+    Harmless {
+        file: "pmem/src/store.rs",
+        function: "zero_by_host",
+        kind: Kind::False,
+        text: "self.report.kind == MediumKind::File && self.report.domain == Domain::Page",
+        why: "zeroes are then stored, which is slower and leaves the same bytes",
+    },
+    Harmless {
+        file: "pmem/src/store.rs",
+        function: "zero_by_host",
+        kind: Kind::True,
+        text: "!is_cached_file",
+        why: "zeroes are then stored, which is slower and leaves the same bytes",
+    },
+    Harmless {
+        file: "pmem/src/overlay.rs",
+        function: "without",
+        kind: Kind::False,
+        text: "hole + hole_size <= start",
+        why: "holes before the run are then looked at one by one, and take nothing from it",
+    },
+    Harmless {
+        file: "pmem/src/evidence.rs",
+        function: "and",
+        kind: Kind::True,
+        text: "self.pending || other.pending",
+        why: "a fence more",
+    },
+    Harmless {
+        file: "pmem/src/losses.rs",
+        function: "any",
+        kind: Kind::Statement,
+        text: "fence(Ordering::Acquire);",
+        why: "this processor keeps the order of loads by itself, and the compiler has no reason to move these",
     },
     Harmless {
         file: "core/src/fs.rs",
