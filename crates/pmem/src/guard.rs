@@ -209,6 +209,11 @@ extern "C" fn handle(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_
     }
 }
 
+/// A handler of signals, as registered with SA_SIGINFO,
+type HandlerWithInfo = extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void);
+/// and without.
+type Handler = extern "C" fn(c_int);
+
 /// Does what would have been done without this handler.
 fn pass_on(signal: c_int, code: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
     let previous = PREVIOUS.get().map_or(libc::SIG_DFL, |previous| previous.sa_sigaction);
@@ -218,14 +223,13 @@ fn pass_on(signal: c_int, code: c_int, info: *mut libc::siginfo_t, context: *mut
         libc::SIG_IGN if was_sent => {}
         libc::SIG_DFL | libc::SIG_IGN => end_by(signal, was_sent),
         _ if takes_info => {
-            // SAFETY: with SA_SIGINFO, this is what was registered.
-            let handler: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) =
-                unsafe { std::mem::transmute(previous) };
+            // SAFETY: what was registered with SA_SIGINFO is a function of this type.
+            let handler = unsafe { std::mem::transmute::<usize, HandlerWithInfo>(previous) };
             handler(signal, info, context);
         }
         _ => {
-            // SAFETY: without SA_SIGINFO, this is what was registered.
-            let handler: extern "C" fn(c_int) = unsafe { std::mem::transmute(previous) };
+            // SAFETY: what was registered without SA_SIGINFO is a function of this type.
+            let handler = unsafe { std::mem::transmute::<usize, Handler>(previous) };
             handler(signal);
         }
     }
