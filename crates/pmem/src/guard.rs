@@ -209,7 +209,7 @@ extern "C" fn handle(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_
     }
 }
 
-/// A handler of signals, as registered with SA_SIGINFO,
+/// A handler of signals, as registered with `SA_SIGINFO`,
 type HandlerWithInfo = extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void);
 /// and without.
 type Handler = extern "C" fn(c_int);

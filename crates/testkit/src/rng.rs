@@ -39,6 +39,16 @@ impl Rng {
     pub fn pick<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
         &choices[self.below(choices.len() as u64) as usize]
     }
+
+    /// One of `choices`, if there are any.
+    pub fn one_of<'a, T>(&mut self, choices: &'a [T]) -> Option<&'a T> {
+        if choices.is_empty() { None } else { Some(self.pick(choices)) }
+    }
+
+    /// Bytes of which no two stretches are alike.
+    pub fn bytes(&mut self, size: u64) -> Vec<u8> {
+        (0..size.div_ceil(8)).flat_map(|_| self.next_u64().to_le_bytes()).take(size as usize).collect()
+    }
 }
 
 #[cfg(test)]

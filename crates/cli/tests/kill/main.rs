@@ -11,7 +11,6 @@ mod common;
 mod mapped;
 mod model;
 mod operation;
-mod random;
 mod worker;
 
 use std::path::Path;
@@ -19,9 +18,9 @@ use std::process::Child;
 use std::time::Duration;
 
 use common::{Mounted, can_mount, lodefs, succeed, wait_for_end};
+use lodefs_testkit::rng::Rng;
 use model::Model;
 use operation::Operation;
-use random::Random;
 use rustix::process::{Signal, kill_process};
 use tempfile::TempDir;
 use worker::{Task, WORKERS};
@@ -36,7 +35,7 @@ fn work() {
 struct Killing<'p> {
     place: &'p Path,
     domain: Option<&'p str>,
-    random: Random,
+    random: Rng,
     /// What the parts of the processes hold.
     models: Vec<Model>,
     operations: usize,
@@ -55,7 +54,7 @@ impl Killing<'_> {
 
     /// Kills the server of `mounted` at some moment, and looks at what the next one finds.
     fn round(&mut self, mounted: Mounted) -> Mounted {
-        let seed = self.random.number();
+        let seed = self.random.next_u64();
         let server = mounted.server();
         let tasks: Vec<Task> = (0..WORKERS)
             .map(|worker| Task { worker, seed, directory: mounted.directory.clone(), log: self.log(worker) })
@@ -104,7 +103,7 @@ fn kill_again_and_again(place: &TempDir, domain: Option<&str>) {
     let mut killing = Killing {
         place: place.path(),
         domain,
-        random: Random::new(0x10de + rounds),
+        random: Rng::new(0x10de + rounds),
         models: vec![Model::default(); WORKERS as usize],
         operations: 0,
     };

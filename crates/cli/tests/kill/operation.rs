@@ -11,7 +11,7 @@ use rustix::fs::{
 
 use crate::mapped;
 use crate::model::{COMMON, Content, Model, Thing};
-use crate::random::Random;
+use lodefs_testkit::rng::Rng;
 
 /// Files and symbolic links of a process, about.
 const NAMES_MAX: usize = 16;
@@ -86,7 +86,7 @@ pub(crate) enum Operation {
 }
 
 impl Operation {
-    pub(crate) fn choose(model: &Model, worker: u64, random: &mut Random) -> Self {
+    pub(crate) fn choose(model: &Model, worker: u64, random: &mut Rng) -> Self {
         let files = model.names_of(|thing| matches!(thing, Thing::File(_)));
         let others = model.names_of(|thing| *thing != Thing::Directory);
         let new = new_name(model, worker, random);
@@ -230,7 +230,7 @@ fn same_thing(model: &Model, one: &str, other: &str) -> bool {
 }
 
 /// A name that is not taken: in the directory of the process, in one of its directories, or in the common one.
-fn new_name(model: &Model, worker: u64, random: &mut Random) -> String {
+fn new_name(model: &Model, worker: u64, random: &mut Rng) -> String {
     let directories = model.names_of(|thing| *thing == Thing::Directory);
     loop {
         let number = random.below(1000);
@@ -246,7 +246,7 @@ fn new_name(model: &Model, worker: u64, random: &mut Random) -> String {
 }
 
 /// Makes, moves or removes a directory; none is below another.
-fn directory_operation(model: &Model, worker: u64, random: &mut Random) -> Operation {
+fn directory_operation(model: &Model, worker: u64, random: &mut Rng) -> Operation {
     let directories = model.names_of(|thing| *thing == Thing::Directory);
     let is_empty = |name: &&&String| !model.names.keys().any(|other| other.starts_with(&format!("{name}/")));
     let (number, place, kind) = (random.below(1000), random.below(2), random.below(3));
@@ -255,7 +255,7 @@ fn directory_operation(model: &Model, worker: u64, random: &mut Random) -> Opera
     match (random.one_of(&directories), directories.iter().find(is_empty)) {
         (_, Some(empty)) if kind == 0 || model.names.contains_key(&new) => Operation::Rmdir((*empty).clone()),
         (Some(directory), _) if model.names.contains_key(&new) => {
-            Operation::Rename { from: (*directory).clone(), to: format!("w{worker}/e{}", random.number()) }
+            Operation::Rename { from: (*directory).clone(), to: format!("w{worker}/e{}", random.next_u64()) }
         }
         (Some(directory), _) if directories.len() > 3 || kind == 1 => {
             Operation::Rename { from: (*directory).clone(), to: new }
@@ -265,7 +265,7 @@ fn directory_operation(model: &Model, worker: u64, random: &mut Random) -> Opera
 }
 
 /// Changes the content or the attributes of a file.
-fn file_operation(model: &Model, name: String, random: &mut Random) -> Operation {
+fn file_operation(model: &Model, name: String, random: &mut Rng) -> Operation {
     let size = model.content(&name).bytes.len() as u64;
     let offset = random.below(size + 5000).min(OFFSET_MAX);
     let amount = random.below(SIZE_MAX) + 1;

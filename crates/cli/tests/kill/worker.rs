@@ -11,7 +11,7 @@ use rustix::process::Signal;
 
 use crate::model::{COMMON, Model};
 use crate::operation::Operation;
-use crate::random::Random;
+use lodefs_testkit::rng::Rng;
 
 pub(crate) const WORKERS: u64 = 4;
 
@@ -55,8 +55,8 @@ impl Task {
     }
 
     /// What chance has in store for it.
-    pub(crate) fn random(&self) -> Random {
-        Random::new(self.seed ^ (self.worker + 1) << 56)
+    pub(crate) fn random(&self) -> Rng {
+        Rng::new(self.seed ^ (self.worker + 1) << 56)
     }
 
     /// How many operations had returned.

@@ -8,7 +8,6 @@
 
 mod model;
 mod operation;
-mod random;
 mod round;
 mod worker;
 
@@ -16,8 +15,8 @@ use std::path::PathBuf;
 
 use lodefs::{Domain, Volume};
 
-use crate::random::Random;
 use crate::round::Killing;
+use lodefs_testkit::rng::Rng;
 
 /// Environment variable that makes this test the program that is killed: what it is to do.
 const CHILD: &str = "LODEFS_KILL_CHILD";
@@ -46,7 +45,7 @@ fn kill_repeatedly(domain: Domain, directory: PathBuf) {
     volume.close().unwrap();
     let seed = seed();
     println!("LODEFS_KILL_SEED={seed}");
-    let mut killing = Killing::new(path, domain, Random::new(seed));
+    let mut killing = Killing::new(path, domain, Rng::new(seed));
     for round in 0..rounds() {
         killing.round().unwrap_or_else(|fault| panic!("seed {seed}, round {round} on {domain}: {fault}"));
     }

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use lodefs::{File, OpenOptions, RenameMode, Volume};
 
 use crate::model::{COMMON, Model, Thing, XATTR};
-use crate::random::Random;
+use lodefs_testkit::rng::Rng;
 
 /// Files do not grow larger.
 const SIZE_MAX: u64 = 200_000;
@@ -42,10 +42,10 @@ pub(crate) enum Operation {
 
 impl Operation {
     /// What a thread does next to its part.
-    pub(crate) fn choose(model: &Model, thread: u64, random: &mut Random) -> Self {
+    pub(crate) fn choose(model: &Model, thread: u64, random: &mut Rng) -> Self {
         let files = model.names_of(|thing| matches!(thing, Thing::File { .. }));
         let unlinkable = model.names_of(|thing| *thing != Thing::Directory);
-        let new_name = |random: &mut Random| new_name(model, thread, random);
+        let new_name = |random: &mut Rng| new_name(model, thread, random);
         let kind = random.below(22);
         if files.is_empty() || model.names.len() < 4 {
             return Self::Create(new_name(random));
@@ -199,7 +199,7 @@ fn hold(held: &mut Vec<File>, file: File) {
 }
 
 /// A name that is not taken: in the thread's directory, in one of its directories, or in the common one.
-fn new_name(model: &Model, thread: u64, random: &mut Random) -> String {
+fn new_name(model: &Model, thread: u64, random: &mut Rng) -> String {
     let dirs = model.names_of(|thing| *thing == Thing::Directory);
     loop {
         let number = random.below(1000);
@@ -215,7 +215,7 @@ fn new_name(model: &Model, thread: u64, random: &mut Random) -> String {
 }
 
 /// Makes, moves or removes a directory; none is below another.
-fn directory_operation(model: &Model, thread: u64, random: &mut Random) -> Operation {
+fn directory_operation(model: &Model, thread: u64, random: &mut Rng) -> Operation {
     let dirs = model.names_of(|thing| *thing == Thing::Directory);
     let number = random.below(1000);
     let new = match random.below(2) {

@@ -13,8 +13,8 @@ use lodefs_pmem::Medium;
 use crate::CHILD;
 use crate::model::{Model, Thing};
 use crate::operation::Operation;
-use crate::random::Random;
 use crate::worker::{THREADS, Task, random_of};
+use lodefs_testkit::rng::Rng;
 
 /// Most operations that are acknowledged before the program is killed.
 const OPERATIONS_MAX: u64 = 600;
@@ -25,7 +25,7 @@ type Result<T, E = String> = std::result::Result<T, E>;
 pub(crate) struct Killing {
     path: PathBuf,
     domain: Domain,
-    random: Random,
+    random: Rng,
     /// What the parts of the threads hold.
     models: Vec<Model>,
     /// Operations acknowledged so far.
@@ -35,13 +35,13 @@ pub(crate) struct Killing {
 }
 
 impl Killing {
-    pub(crate) fn new(path: PathBuf, domain: Domain, random: Random) -> Self {
+    pub(crate) fn new(path: PathBuf, domain: Domain, random: Rng) -> Self {
         let models = (0..THREADS).map(|_| Model::default()).collect();
         Self { path, domain, random, models, operations: 0, recoveries: 0 }
     }
 
     pub(crate) fn round(&mut self) -> Result<()> {
-        let seed = self.random.number();
+        let seed = self.random.next_u64();
         let acknowledged = self.run_and_kill(seed)?;
         self.operations += acknowledged.iter().sum::<u64>();
         self.check()?;

@@ -9,7 +9,7 @@ use lodefs::{Domain, Volume};
 
 use crate::model::{COMMON, Model};
 use crate::operation::Operation;
-use crate::random::Random;
+use lodefs_testkit::rng::Rng;
 
 pub(crate) const THREADS: u64 = 3;
 
@@ -38,8 +38,8 @@ impl std::fmt::Display for Task {
 }
 
 /// What chance has in store for a thread.
-pub(crate) fn random_of(seed: u64, thread: u64) -> Random {
-    Random::new(seed ^ (thread + 1) << 56)
+pub(crate) fn random_of(seed: u64, thread: u64) -> Rng {
+    Rng::new(seed ^ (thread + 1) << 56)
 }
 
 /// Makes the directories that the threads work in.
