@@ -205,6 +205,14 @@ mod tests {
     }
 
     #[test]
+    fn a_copy_leaves_the_original() {
+        let (mut ranges, more) = (dirty(&[(128, 64)]), dirty(&[(8192, 8)]));
+        ranges.extend_from(&more);
+        assert_eq!(ranges.runs(LINE_SIZE), [(128, 64), (8192, 64)]);
+        assert_eq!(more.runs(LINE_SIZE), [(8192, 64)]);
+    }
+
+    #[test]
     fn an_empty_change_dirties_nothing() {
         assert_eq!(dirty(&[(64, 0)]).runs(LINE_SIZE), []);
     }

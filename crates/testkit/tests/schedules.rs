@@ -60,3 +60,8 @@ fn a_volume_that_is_closed() {
 fn a_volume_that_is_nearly_full() {
     explore(Theme::Full);
 }
+
+#[test]
+fn names_in_a_directory_of_several_leaves() {
+    explore(Theme::Tree);
+}

@@ -68,3 +68,22 @@ pub(crate) fn lane_start(volume: &Volume, index: u64) -> u64 {
 pub(crate) fn half_start(start: u64, half_size: u64, generation: u64) -> u64 {
     start + generation % 2 * half_size
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_half_holds_what_fits_and_nothing_more() {
+        let (start, half_size) = (64 * BLOCK_SIZE, 4 * BLOCK_SIZE);
+        let mut lane = Lane { start, half_size, generation: 6, used: 0, dirty: DirtyRanges::default() };
+        let most = usize::try_from(half_size).unwrap() - RECORD_ALIGN;
+        assert_eq!(lane.reserve(most), Some(start));
+        assert_eq!(lane.reserve(RECORD_ALIGN + 1), None, "it would reach into the other half");
+        assert_eq!(lane.reserve(1), Some(start + half_size - RECORD_ALIGN as u64));
+        assert_eq!(lane.reserve(1), None, "there is no byte left");
+        let dirty = lane.turn_over(7);
+        assert!(dirty.is_empty());
+        assert_eq!(lane.reserve(1), Some(start + half_size));
+    }
+}

@@ -221,7 +221,6 @@ impl Journal {
             still_dirty.extend_from(&lane.dirty);
         }
         volume.medium.release(settled, &still_dirty);
-        drop(lanes);
         self.live_generation.store(next_generation, Ordering::Release);
         Ok(())
     }

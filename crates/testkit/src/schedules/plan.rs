@@ -18,11 +18,8 @@ pub enum Theme {
     Full,
     /// Names, while the volume is closed, by two at once.
     Closing,
-}
-
-impl Theme {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Names, Self::Content, Self::Full, Self::Closing];
+    /// Names in a directory whose leaves are nearly full.
+    Tree,
 }
 
 /// Operations for some threads.
@@ -51,6 +48,10 @@ const FILLING: u64 = 620 << 10;
 /// Inodes that fill the first chunk, with the others there are.
 const CHUNK_REST: u8 = 11;
 
+/// Names in the directory that has a node above its leaves, and bytes of each: one leaf holds about 16.
+const TREE_NAMES: u8 = 28;
+const TREE_NAME_SIZE: usize = 240;
+
 /// The file that each thread has open: its own slots, so that one model can stand for all.
 fn slot(thread: u8) -> Slot {
     Slot(thread)
@@ -74,6 +75,11 @@ fn write(thread: u8, offset: u64, size: u64) -> Operation {
     // Content tells who wrote it where.
     let seed = (1 + u32::from(thread)) << 24 | (offset as u32) << 4 | (size as u32 & 0xf);
     Operation::Write { slot: slot(thread), offset, data: Pattern { seed, size: size as u32 } }
+}
+
+/// A name that takes much room in the large directory.
+fn long(stem: &str) -> String {
+    format!("d/{stem:x<TREE_NAME_SIZE$}")
 }
 
 /// The file of a thread's own.
@@ -110,6 +116,11 @@ impl Plan {
                 let nodes = (0..CHUNK_REST).map(|number| format!("n{number}"));
                 before.extend(nodes.map(|name| mknod(name.as_str().into())));
             }
+            Theme::Tree => {
+                before.extend([create(0, "p"), create(0, &long("p"))]);
+                before
+                    .extend((0..TREE_NAMES).map(|number| mknod(long(&format!("n{number}")).as_str().into())));
+            }
             Theme::Content => before.extend([create(0, "f"), write(0, 0, 9000)]),
             Theme::Full => {
                 before.extend([create(0, "filling"), write(0, 0, FILLING)]);
@@ -122,7 +133,7 @@ impl Plan {
 
     fn opening(theme: Theme, rng: &mut Rng) -> Vec<Operation> {
         let path = |thread| match theme {
-            Theme::Names | Theme::Closing => "p".to_owned(),
+            Theme::Names | Theme::Closing | Theme::Tree => "p".to_owned(),
             Theme::Content => "f".to_owned(),
             Theme::Full => own(thread),
         };
@@ -138,6 +149,7 @@ impl Plan {
     fn operation(theme: Theme, thread: u8, number: usize, rng: &mut Rng) -> Operation {
         match theme {
             Theme::Names | Theme::Closing => names(theme, thread, rng),
+            Theme::Tree => tree(thread, rng),
             Theme::Content => content(thread, rng),
             Theme::Full => full(thread, number, rng),
         }
@@ -179,6 +191,19 @@ fn names(theme: Theme, thread: u8, rng: &mut Rng) -> Operation {
             let mode = *rng.pick(&[Replace, Replace, Exchange, Whiteout]);
             Operation::Rename { from: path, to: other, mode }
         }
+    }
+}
+
+fn tree(thread: u8, rng: &mut Rng) -> Operation {
+    let stems: [&str; 7] = ["p", "q", "r", "s", "n1", "n2", "n17"];
+    let path = |rng: &mut Rng| TreePath::from(long(stems[rng.below(7) as usize]).as_str());
+    let (path, other) = (path(rng), path(rng));
+    match rng.below(10) {
+        0..=3 => mknod(path),
+        4 => Operation::Link { source: Object::Open(slot(thread)), path },
+        5 | 6 => Operation::Unlink { path },
+        7 => Operation::Rename { from: path, to: other, mode: RenameMode::Replace },
+        _ => Operation::Readdir { path: "d".into() },
     }
 }
 

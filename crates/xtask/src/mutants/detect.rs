@@ -27,73 +27,107 @@ pub(crate) struct Detector {
     patience: Duration,
 }
 
-/// Tests that say something about persistence, by package. The quickest come first.
-const TESTS: [(&str, &str); 14] = [
-    ("lodefs-layout", "lodefs_layout"),
-    ("lodefs-pmem", "lodefs_pmem"),
-    ("lodefs-pmem", "recording"),
-    ("lodefs-pmem", "open"),
-    ("lodefs-pmem", "medium"),
-    ("lodefs-pmem", "losses"),
-    ("lodefs-core", "committer"),
-    ("lodefs-core", "engine"),
-    ("lodefs-core", "threads"),
-    ("lodefs-core", "full"),
-    ("lodefs-core", "lodefs_core"),
-    ("lodefs-testkit", "engine"),
-    ("lodefs-testkit", "instructions"),
-    ("lodefs-core", "fsck"),
+/// What is run, the quickest first: most mutants get no further than the first few.
+const DETECTORS: [Program; 22] = [
+    Program::Test("lodefs-layout", "lodefs_layout"),
+    Program::Test("lodefs-pmem", "lodefs_pmem"),
+    Program::Test("lodefs-pmem", "recording"),
+    Program::Test("lodefs-pmem", "open"),
+    Program::Test("lodefs-pmem", "medium"),
+    Program::Test("lodefs-pmem", "losses"),
+    Program::Test("lodefs-core", "committer"),
+    Program::Test("lodefs-core", "engine"),
+    Program::Test("lodefs-core", "threads"),
+    Program::Test("lodefs-core", "full"),
+    Program::Test("lodefs-core", "glimpse"),
+    Program::Test("lodefs-core", "reopened"),
+    Program::Test("lodefs-core", "lodefs_core"),
+    Program::Test("lodefs-testkit", "engine"),
+    Program::Test("lodefs-testkit", "instructions"),
+    Program::Test("lodefs-testkit", "golden"),
+    Program::Test("lodefs-testkit", "checker"),
+    Program::Test("lodefs-fuse", "failing_host"),
+    Program::Explorer("a few crashes", &["--one-in", "6", "--random", "6"]),
+    Program::Test("lodefs-core", "fsck"),
+    Program::Test("lodefs-testkit", "hostile"),
+    Program::Explorer("crashes", &[]),
 ];
 
-/// So many of them are quicker than an exploration of crashes.
-const QUICK: usize = 13;
+/// Flags for sources with switches in them, which are no beauty.
+const AS_THEY_ARE: &str = "--cap-lints allow";
 
-/// A quick exploration of crashes.
-const CRASH: [&str; 9] =
-    ["crash", "--quick", "--one-in", "6", "--as-found", "--random", "6", "--save", "/dev/null"];
+/// Something to run.
+#[derive(Clone, Copy, Debug)]
+enum Program {
+    /// A test, by package and name.
+    Test(&'static str, &'static str),
+    /// `cargo xtask crash --quick`, called so here, with more arguments.
+    Explorer(&'static str, &'static [&'static str]),
+}
 
-/// Builds the copy in `source`, and says what to run of it.
-pub(crate) fn build(source: &Path, built: &Path) -> anyhow::Result<Vec<Detector>> {
-    let mut cargo = cargo(source, built, "--cap-lints allow -C debug-assertions=on");
+/// What every exploration of crashes is run with: a case is neither made smaller nor kept.
+const CRASH: [&str; 5] = ["crash", "--quick", "--as-found", "--save", "/dev/null"];
+
+/// Builds the copy in `source`, below `target`, and says what to run of it.
+pub(crate) fn build(source: &Path, target: &Path) -> anyhow::Result<Vec<Detector>> {
+    let built = &target.join("built");
+    let mut cargo = cargo(source, built, &format!("{AS_THEY_ARE} -C debug-assertions=on"));
     cargo.args(["test", "--no-run", "--release", "--message-format=json"]);
-    let packages: BTreeSet<&str> = TESTS.into_iter().map(|(package, _)| package).collect();
+    let packages: BTreeSet<&str> = DETECTORS.iter().filter_map(Program::package).collect();
     for package in packages {
         cargo.args(["--package", package]);
     }
     let tests = executables(cargo)?;
-    let mut cargo = self::cargo(source, built, "--cap-lints allow -C debug-assertions=on");
+    let mut cargo = self::cargo(source, built, &format!("{AS_THEY_ARE} -C debug-assertions=on"));
     cargo.args(["build", "--release", "--message-format=json", "--package", "lodefs-xtask"]);
     let explorer = executables(cargo)?.into_iter().find(|built| built.target == "lodefs-xtask");
     let explorer = explorer.context("cargo has built no explorer")?;
-    let mut detectors = Vec::new();
-    for (package, target) in TESTS {
-        let is_it =
-            |test: &&Executable| test.target == target && test.package.ends_with(package_directory(package));
-        let test = tests.iter().find(is_it).with_context(|| format!("{package} has no test {target}"))?;
-        detectors.push(Detector {
-            name: format!("{package} {target}"),
-            program: test.program.clone(),
-            arguments: vec!["--test-threads=1".into()],
-            directory: test.package.clone(),
-            patience: Duration::MAX,
-        });
-    }
-    detectors.insert(
-        QUICK,
-        Detector {
-            name: "xtask crash --quick".into(),
-            program: explorer.program,
-            arguments: CRASH.map(str::to_owned).to_vec(),
-            directory: source.to_path_buf(),
-            patience: Duration::MAX,
-        },
-    );
+    let mut detectors = DETECTORS
+        .iter()
+        .map(|&program| match program {
+            Program::Test(package, target) => test(&tests, package, target),
+            Program::Explorer(name, arguments) => Ok(Detector {
+                name: format!("xtask crash --quick, {name}"),
+                program: explorer.program.clone(),
+                arguments: CRASH.iter().chain(arguments).map(ToString::to_string).collect(),
+                directory: source.to_path_buf(),
+                patience: Duration::MAX,
+            }),
+        })
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    // What is left may show only where threads meet.
+    detectors.push(build_schedules(source, &target.join("shuttle"), AS_THEY_ARE)?);
     Ok(detectors)
 }
 
-/// Builds the tests in which a scheduler decides about the locks of the sources in `root`.
-pub(crate) fn build_schedules(root: &Path, built: &Path) -> anyhow::Result<Detector> {
-    let mut cargo = cargo(root, built, "--cfg lodefs_shuttle");
+impl Program {
+    fn package(&self) -> Option<&'static str> {
+        match self {
+            Self::Test(package, _) => Some(package),
+            Self::Explorer(..) => None,
+        }
+    }
+}
+
+/// The test `target` of `package`, among what was built.
+fn test(built: &[Executable], package: &str, target: &str) -> anyhow::Result<Detector> {
+    let is_it =
+        |test: &&Executable| test.target == target && test.package.ends_with(package_directory(package));
+    let test = built.iter().find(is_it).with_context(|| format!("{package} has no test {target}"))?;
+    Ok(Detector {
+        name: format!("{package} {target}"),
+        program: test.program.clone(),
+        arguments: vec!["--test-threads=1".into()],
+        directory: test.package.clone(),
+        patience: Duration::MAX,
+    })
+}
+
+/// Builds the tests in which a scheduler decides about the locks of the sources in `root`, with more `flags` for the
+/// compiler.
+pub(crate) fn build_schedules(root: &Path, built: &Path, flags: &str) -> anyhow::Result<Detector> {
+    let flags = format!("--cfg lodefs_shuttle {flags}");
+    let mut cargo = cargo(root, built, flags.trim_end());
     cargo.args([
         "test",
         "--no-run",

@@ -74,14 +74,16 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     harmless::check(&all)?;
-    instrument::write(&root, &target.join("source"), &all)?;
     let mut detectors = match arguments.of {
         Some(Of::Locks) => Vec::new(),
-        _ => detect::build(&target.join("source"), &target.join("built"))?,
+        _ => {
+            instrument::write(&root, &target.join("source"), &all)?;
+            detect::build(&target.join("source"), &target)?
+        }
     };
     let mut schedules = match arguments.of {
         Some(Of::Code) => None,
-        _ => Some(detect::build_schedules(&root, &root.join("target/shuttle"))?),
+        _ => Some(detect::build_schedules(&root, &root.join("target/shuttle"), "")?),
     };
     detectors.iter_mut().chain(&mut schedules).try_for_each(Detector::calibrate)?;
     let fates = judge_all(&mutants, &detectors, schedules.as_ref(), arguments.jobs)?;
