@@ -61,7 +61,11 @@ fn from_clean_state(volume: &Volume, state: &State) -> Result<Option<(BlockAlloc
     if blocks.counts().free != state.free_blocks.get() {
         return Ok(None);
     }
-    let table = InodeTable::open(volume, state.used_inodes.get(), state.inode_chunk_hint.get())?;
+    let used_inodes = state.used_inodes.get();
+    if used_inodes > table::chunk_count(volume)? * CHUNK_INODES {
+        return Ok(None);
+    }
+    let table = InodeTable::open(volume, used_inodes, state.inode_chunk_hint.get())?;
     Ok(Some((blocks, table)))
 }
 

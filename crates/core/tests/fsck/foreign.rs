@@ -1,7 +1,7 @@
 //! Bytes that are no volume, or only the beginning of one. (What else the bytes of an image may be is tried by
 //! `lodefs_testkit::hostile`.)
 
-use lodefs_core::{Error, Fs, OpenOptions};
+use lodefs_core::{Error, Fs, NewInode, NewKind, OpenOptions};
 use lodefs_layout::superblock::Superblock;
 use lodefs_pmem::{Access, Domain, Medium};
 use lodefs_testkit::rng::Rng;
@@ -57,4 +57,18 @@ fn regions_are_those_of_a_volume_of_this_size() {
         let refusal = refusal(&image);
         assert!(matches!(refusal, Error::Corrupt { .. } | Error::Truncated { .. }), "{refusal}");
     }
+}
+
+#[test]
+fn a_forged_number_of_inodes_is_counted_again() {
+    let mut image = SAMPLE.image.clone();
+    image.edit_state(|state| state.used_inodes = u64::MAX.into());
+    let open = |image: &Image| {
+        let medium = Medium::from_image(image.bytes(), Domain::Volatile, Access::ReadWrite).unwrap();
+        Fs::open(medium, &OpenOptions::default()).unwrap()
+    };
+    let fs = open(&image);
+    assert_eq!(fs.space().inodes_free, open(&SAMPLE.image).space().inodes_free);
+    let new = NewInode { kind: NewKind::File, perm: 0o644, umask: 0, uid: 0, gid: 0 };
+    fs.create(&fs.root().unwrap(), b"one more", &new).unwrap();
 }

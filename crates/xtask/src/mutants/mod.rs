@@ -74,12 +74,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     harmless::check(&all)?;
-    let mut detectors = match arguments.of {
-        Some(Of::Locks) => Vec::new(),
-        _ => {
-            instrument::write(&root, &target.join("source"), &all)?;
-            detect::build(&target.join("source"), &target)?
-        }
+    let mut detectors = if arguments.of == Some(Of::Locks) {
+        Vec::new()
+    } else {
+        instrument::write(&root, &target.join("source"), &all)?;
+        detect::build(&target.join("source"), &target)?
     };
     let mut schedules = match arguments.of {
         Some(Of::Code) => None,
