@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueHint};
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use uuid::Uuid;
 
@@ -29,6 +29,11 @@ pub(crate) enum Command {
     Umount(UmountArguments),
     /// Show what a volume is and how it is used
     Info(InfoArguments),
+    /// Make files of a mounted volume direct or buffered, or show what they are
+    ///
+    /// A direct file is reached without a cache in between. The flag is stored with the file, and new files take it over from
+    /// their directory. It takes effect once nobody holds the file open or mapped in the other way.
+    Dax(DaxArguments),
     /// Check a volume, and repair it if asked to
     ///
     /// The volume must not be mounted for writing. Without --repair nothing is changed, whatever is found.
@@ -105,8 +110,8 @@ pub(crate) struct MountArguments {
 const OPTIONS_HELP: &str = "\
 Mount options, separated by commas:
   ro, rw               forbid or allow changes
-  dax=inode            files whose DAX flag is set are direct (default; has no effect yet)
-  dax=always|never     all files are, or none (has no effect yet)
+  dax=inode            files whose DAX flag is set are direct (default)
+  dax=always|never     all files are, or none
   writeback            let the kernel hold back written data: faster, but lost if the server dies
   commit=SECONDS       on `page` volumes, what is done is durable after this time (0: the default, 5)
   attach=WHO           who may map the volume's memory: owner (default), group, none (no effect yet)
@@ -139,6 +144,39 @@ pub(crate) struct InfoArguments {
 
 const FSCK_STATUS: &str = "\
 Exit status: 0 nothing was wrong, 1 everything was repaired, 4 something is wrong, 8 the check failed, 16 wrong usage";
+
+#[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own on the command line")]
+pub(crate) struct DaxArguments {
+    /// What to do
+    pub(crate) action: DaxAction,
+    /// Files and directories
+    #[arg(required = true, value_name = "PATH", value_hint = ValueHint::AnyPath)]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Fail, and change nothing, where it cannot take effect at once
+    #[arg(long, conflicts_with = "wait")]
+    pub(crate) now: bool,
+    /// Wait until it has taken effect
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// All files and directories below, too
+    #[arg(long, short)]
+    pub(crate) recursive: bool,
+    /// As JSON: a list with an object for each file
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What to do about direct access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DaxAction {
+    /// Set the flag
+    On,
+    /// Clear it
+    Off,
+    /// Show flag, effect and holders
+    Status,
+}
 
 #[derive(Debug, Args)]
 pub(crate) struct FsckArguments {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use lodefs_pmem::{Domain, DomainReport, Medium};
 use rustix::io::Errno;
 
+use crate::access::{DaxPolicy, Holders, Rules};
 use crate::alloc::{BlockAllocator, FreeError, Run};
 use crate::clock::{Clock, Timekeeper};
 use crate::committer::Committer;
@@ -31,6 +32,8 @@ pub struct OpenOptions {
     pub commit_interval: Option<Duration>,
     /// Do not update access times when files are read.
     pub no_atime: bool,
+    /// Which files are direct.
+    pub dax: DaxPolicy,
 }
 
 /// What opening the volume found and did.
@@ -68,6 +71,8 @@ pub struct Fs {
     pub(crate) cache: InodeCache,
     pub(crate) clock: Timekeeper,
     pub(crate) keeps_atime: bool,
+    pub(crate) dax_rules: Rules,
+    pub(crate) holders: Holders,
     /// Held while a directory moves to another parent, so that the ancestors of directories stand still.
     pub(crate) moving_directories: Mutex<()>,
     read_only: bool,
@@ -127,6 +132,8 @@ impl Fs {
     /// An open volume with what opening it yielded. Orphans are left to the caller.
     pub(crate) fn assemble(volume: Volume, opened: recovery::Opened, options: &OpenOptions) -> Self {
         Self {
+            dax_rules: Rules::new(options.dax, volume.medium.domain()),
+            holders: Holders::default(),
             volume,
             journal: opened.journal,
             blocks: opened.blocks,

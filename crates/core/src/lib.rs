@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+mod access;
 mod acl;
 mod alloc;
 mod bitmap;
@@ -29,6 +30,7 @@ mod types;
 mod volume;
 mod xattr_set;
 
+pub use access::{DaxPolicy, DaxReason, DaxStatus, Effect, Hold, Holder, HolderKind, Switch};
 pub use clock::Clock;
 pub use error::{Error, Result};
 pub use format::FormatOptions;

@@ -1,8 +1,8 @@
 //! Which engine call answers which request.
 //!
 //! Every method has the same shape: a body that calls the engine, run by [`Answers::run`], and a reply; bodies of more
-//! than a call are in [`Served`]. There are no
-//! open-file handles: an open file is its inode, and what the open was for has been checked when it was opened.
+//! than a call are in [`Served`]. What
+//! a file was opened for has been checked when it was opened; a handle says how its data are reached.
 
 use std::cell::RefCell;
 use std::ffi::OsStr;
@@ -23,16 +23,13 @@ use rustix::io::Errno as HostErrno;
 
 use crate::answer::Answers;
 use crate::negotiate::CACHE_TTL;
-use crate::served::{Found, New, Served};
+use crate::served::{Found, New, Opened, Served};
 use crate::{caller, convert, negotiate};
 
 /// Most bytes that one request copies, so that a large copy cannot keep a thread for long.
 const COPY_SIZE_MAX: u64 = 64 << 20;
 
-/// Cached pages stay valid from one open to the next: nobody changes them but this kernel.
-const OPENED: FopenFlags = FopenFlags::FOPEN_KEEP_CACHE;
-
-/// Files have no handles.
+/// Directories have no handles.
 const NO_HANDLE: FileHandle = FileHandle(0);
 
 thread_local! {
@@ -104,6 +101,7 @@ impl Filesystem for Adapter {
     }
 
     fn destroy(&mut self) {
+        self.served.handles.clear();
         self.served.nodes.clear();
     }
 
@@ -221,8 +219,10 @@ impl Filesystem for Adapter {
         reply: ReplyCreate,
     ) {
         let new = New { kind: NewKind::File, mode, umask };
-        match self.run("create", |served| served.create_inode(request, parent, name, new)) {
-            Ok(found) => reply.created(&CACHE_TTL, &found.attr, found.generation, NO_HANDLE, OPENED),
+        match self.run("create", |served| served.create_file(request, parent, name, new)) {
+            Ok((Found { attr, generation }, Opened { handle, flags })) => {
+                reply.created(&CACHE_TTL, &attr, generation, handle, flags);
+            }
             Err(errno) => reply.error(errno),
         }
     }
@@ -265,18 +265,36 @@ impl Filesystem for Adapter {
         reply_empty(reply, outcome);
     }
 
-    fn open(&self, _: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        match self.run("open", |served| served.open_file(ino, flags)) {
-            Ok(()) => reply.opened(NO_HANDLE, OPENED),
+    fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        match self.run("open", |served| served.open_file(request, ino, flags)) {
+            Ok(Opened { handle, flags }) => reply.opened(handle, flags),
             Err(errno) => reply.error(errno),
         }
+    }
+
+    fn release(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        handle: FileHandle,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        _: bool,
+        reply: ReplyEmpty,
+    ) {
+        // Letting go of the last reference may have to free an inode, and that may fail.
+        let outcome = self.run("release", |served| {
+            served.handles.remove(handle.0);
+            Ok(())
+        });
+        reply_empty(reply, outcome);
     }
 
     fn read(
         &self,
         _: &Request,
         ino: INodeNo,
-        _: FileHandle,
+        handle: FileHandle,
         offset: u64,
         size: u32,
         _: OpenFlags,
@@ -288,7 +306,7 @@ impl Filesystem for Adapter {
                 buffer.resize(size as usize, 0);
             }
             let room = &mut buffer[..size as usize];
-            match self.run("read", |served| served.fs.read(&served.node(ino)?, offset, room)) {
+            match self.run("read", |served| served.fs.read(&served.opened_node(ino, handle)?, offset, room)) {
                 Ok(read) => reply.data(&buffer[..read]),
                 Err(errno) => reply.error(errno),
             }
@@ -299,7 +317,7 @@ impl Filesystem for Adapter {
         &self,
         _: &Request,
         ino: INodeNo,
-        _: FileHandle,
+        handle: FileHandle,
         offset: u64,
         data: &[u8],
         flags: WriteFlags,
@@ -308,7 +326,9 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let drops = flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-        match self.run("write", |served| served.fs.write(&served.node(ino)?, offset, data, drops)) {
+        let outcome = self
+            .run("write", |served| served.fs.write(&served.opened_node(ino, handle)?, offset, data, drops));
+        match outcome {
             Ok(written) => reply.written(written as u32),
             Err(errno) => reply.error(errno),
         }
@@ -409,16 +429,16 @@ impl Filesystem for Adapter {
 
     fn ioctl(
         &self,
-        _: &Request,
+        request: &Request,
         ino: INodeNo,
-        _: FileHandle,
+        handle: FileHandle,
         _: IoctlFlags,
         command: u32,
         argument: &[u8],
         room: u32,
         reply: ReplyIoctl,
     ) {
-        match self.run("ioctl", |served| served.flags(ino, command, argument)) {
+        match self.run("ioctl", |served| served.flags(request, ino, handle, command, argument)) {
             Ok(answer) => reply.ioctl(0, &answer[..answer.len().min(room as usize)]),
             Err(errno) => reply.error(errno),
         }

@@ -21,6 +21,12 @@ pub(crate) fn is_in_group(request: &Request, group: u32) -> bool {
             .is_ok_and(|status| supplementary_groups(&status).any(|one| one == group))
 }
 
+/// The process that a thread belongs to; 0 if the thread is gone, or cannot be seen from here. (Requests name the thread.)
+pub(crate) fn process_of(thread: u32) -> u32 {
+    let status = fs::read_to_string(format!("/proc/{thread}/status")).unwrap_or_default();
+    status.lines().find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok()).unwrap_or(0)
+}
+
 /// The groups in the text of `/proc/PID/status`.
 fn supplementary_groups(status: &str) -> impl Iterator<Item = u32> {
     status
@@ -34,6 +40,15 @@ fn supplementary_groups(status: &str) -> impl Iterator<Item = u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn threads_belong_to_a_process() {
+        let thread = std::thread::spawn(|| {
+            process_of(rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned())
+        });
+        assert_eq!(thread.join().unwrap(), std::process::id());
+        assert_eq!(process_of(0), 0);
+    }
 
     #[test]
     fn groups_are_read_from_the_status() {

@@ -3,9 +3,12 @@
 //! The kernel has checked the caller (owner or `CAP_FOWNER`, `CAP_LINUX_IMMUTABLE`) and passes on regular files and
 //! directories only. Arguments are in the byte order of the machine, as `linux/fs.h` has them.
 
-use lodefs_core::{Attr, Flags, Kind, Result};
+use lodefs_core::{Attr, DaxReason, DaxStatus, Effect, Flags, HolderKind, Kind, Result};
+use lodefs_proto::dax::{self, DAX_IOCTL};
 use rustix::io::Errno;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::caller;
 
 /// `_IOR('f', 1, long)`: read the flags in the form of chattr(1).
 const GET_FLAGS: u32 = 0x8008_6601;
@@ -59,6 +62,8 @@ pub(crate) enum Request {
         /// The project identifier, if the form has one.
         project: Option<u32>,
     },
+    /// To be told about direct access, or to set it, and to be told then.
+    Dax(dax::Request),
 }
 
 /// The two forms of flags.
@@ -84,6 +89,7 @@ impl Request {
                 let (wanted, _) = ExtendedFlags::read_from_prefix(argument).map_err(|_| Errno::INVAL)?;
                 Ok(Self::Set { flags: from_extended(&wanted)?, project: Some(wanted.project) })
             }
+            DAX_IOCTL => Ok(Self::Dax(dax::Request::parse(argument).map_err(|_| Errno::INVAL)?)),
             _ => Err(Errno::NOTTY.into()),
         }
     }
@@ -104,6 +110,36 @@ pub(crate) fn answer(form: Form, attr: &Attr) -> Vec<u8> {
         .as_bytes()
         .to_vec(),
     }
+}
+
+/// The answer to [`Request::Dax`].
+pub(crate) fn dax_answer(status: &DaxStatus) -> Vec<u8> {
+    let holders = status.holders.iter().take(dax::HOLDERS_MAX).map(|holder| dax::Holder {
+        pid: caller::process_of(holder.pid),
+        kind: match holder.kind {
+            HolderKind::OpenFile => dax::HolderKind::OpenFile,
+            HolderKind::Mapping { sync: false } => dax::HolderKind::Mapping,
+            HolderKind::Mapping { sync: true } => dax::HolderKind::SyncMapping,
+            HolderKind::Io => dax::HolderKind::Io,
+        },
+    });
+    let answer = dax::Answer {
+        flag: status.flag,
+        effect: match status.effect {
+            None => dax::Effect::None,
+            Some(Effect::Direct) => dax::Effect::Direct,
+            Some(Effect::Buffered) => dax::Effect::Buffered,
+        },
+        reason: match status.reason {
+            DaxReason::Flag => dax::Reason::Flag,
+            DaxReason::Policy => dax::Reason::Option,
+            DaxReason::Medium => dax::Reason::Medium,
+            DaxReason::Holders => dax::Reason::Holders,
+        },
+        holders_count: status.holders.len() as u32,
+        holders: holders.collect(),
+    };
+    answer.message().as_bytes().to_vec()
 }
 
 /// Refuses inodes that have no flags.

@@ -11,6 +11,7 @@
 //! | `convert`, `ioctl` | how do the kernel's words map to the engine's? |
 //! | `caller` | what may the process behind a request do? |
 //! | `table` | which inodes does the kernel hold? |
+//! | `handles` | which files are open, and does that keep them direct or buffered? |
 //! | `negotiate` | which of the kernel's features are used, and why? |
 //! | `attach`, `fusermount` | how does the file system get into the tree of names? |
 //! | `mountinfo` | what is mounted where? |
@@ -38,6 +39,7 @@ mod attach;
 mod caller;
 mod convert;
 mod fusermount;
+mod handles;
 mod ioctl;
 pub mod mountinfo;
 pub mod negotiate;

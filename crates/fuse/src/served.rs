@@ -5,11 +5,17 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, OnceLock};
 
 use fuser::{
-    FileAttr, Generation, INodeNo, Notifier, OpenFlags, ReplyDirectory, ReplyDirectoryPlus, Request,
+    FileAttr, FileHandle, FopenFlags, Generation, INodeNo, Notifier, OpenFlags, ReplyDirectory,
+    ReplyDirectoryPlus, Request,
 };
-use lodefs_core::{Attr, DirEntry, Fs, Ino, NewInode, NewKind, Node, Result, S_ISGID, S_PERM, SetAttr};
+use lodefs_core::{
+    Attr, DirEntry, Effect, Fs, Hold, HolderKind, Ino, NewInode, NewKind, Node, Result, S_ISGID, S_PERM,
+    SetAttr, Switch,
+};
+use lodefs_proto::dax;
 use rustix::io::Errno;
 
+use crate::handles::Handles;
 use crate::negotiate::CACHE_TTL;
 use crate::options::Report;
 use crate::table::NodeTable;
@@ -25,9 +31,16 @@ const LISTING_BATCH: usize = 64;
 pub(crate) struct Served {
     pub(crate) fs: Arc<Fs>,
     pub(crate) nodes: Arc<NodeTable<Node>>,
+    pub(crate) handles: Arc<Handles>,
     report: Option<Report>,
     /// The way to the kernel's caches; there once the session is.
     notifier: Arc<OnceLock<Notifier>>,
+}
+
+/// What a reply says about an open file.
+pub(crate) struct Opened {
+    pub(crate) handle: FileHandle,
+    pub(crate) flags: FopenFlags,
 }
 
 /// What a reply says about an inode.
@@ -47,10 +60,11 @@ impl Served {
     pub(crate) fn new(
         fs: Arc<Fs>,
         nodes: Arc<NodeTable<Node>>,
+        handles: Arc<Handles>,
         report: Option<Report>,
         notifier: Arc<OnceLock<Notifier>>,
     ) -> Self {
-        Self { fs, nodes, report, notifier }
+        Self { fs, nodes, handles, report, notifier }
     }
 
     pub(crate) fn node(&self, ino: INodeNo) -> Result<Node> {
@@ -85,7 +99,24 @@ impl Served {
         name: &OsStr,
         new: New<'_>,
     ) -> Result<Found> {
-        let node = self.fs.create(
+        self.found(self.create_node(request, parent, name, new)?)
+    }
+
+    /// Makes a file and opens it.
+    pub(crate) fn create_file(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        new: New<'_>,
+    ) -> Result<(Found, Opened)> {
+        let node = self.create_node(request, parent, name, new)?;
+        let hold = self.fs.hold(&node, HolderKind::OpenFile, request.pid())?;
+        Ok((self.found(node)?, self.opened(hold)))
+    }
+
+    fn create_node(&self, request: &Request, parent: INodeNo, name: &OsStr, new: New<'_>) -> Result<Node> {
+        self.fs.create(
             &self.node(parent)?,
             name.as_bytes(),
             &NewInode {
@@ -95,13 +126,35 @@ impl Served {
                 uid: request.uid(),
                 gid: request.gid(),
             },
-        )?;
-        self.found(node)
+        )
     }
 
     /// The kernel truncates with a request of its own.
-    pub(crate) fn open_file(&self, ino: INodeNo, flags: OpenFlags) -> Result<()> {
-        self.fs.check_open(&self.node(ino)?, convert::open_intent(flags))
+    pub(crate) fn open_file(&self, request: &Request, ino: INodeNo, flags: OpenFlags) -> Result<Opened> {
+        let node = self.node(ino)?;
+        self.fs.check_open(&node, convert::open_intent(flags))?;
+        Ok(self.opened(self.fs.hold(&node, HolderKind::OpenFile, request.pid())?))
+    }
+
+    /// Tells how an open file is held, which the kernel knows by now.
+    fn opened(&self, hold: Hold) -> Opened {
+        let is_direct = hold.effect() == Effect::Direct;
+        let was_direct = self.nodes.was_direct(hold.node().ino().0, is_direct);
+        let flags = match (is_direct, was_direct) {
+            (true, _) => FopenFlags::FOPEN_DIRECT_IO,
+            // What is in the kernel's cache nobody else has changed since.
+            (false, false) => FopenFlags::FOPEN_KEEP_CACHE,
+            (false, true) => FopenFlags::empty(),
+        };
+        Opened { handle: FileHandle(self.handles.add(hold)), flags }
+    }
+
+    /// The node that data is read from or written to by an open file.
+    pub(crate) fn opened_node(&self, ino: INodeNo, handle: FileHandle) -> Result<Node> {
+        if !self.handles.is_usable(handle.0) {
+            return Err(Errno::STALE.into());
+        }
+        self.node(ino)
     }
 
     /// Adds entries from `from` on until the reply is full.
@@ -169,7 +222,14 @@ impl Served {
     }
 
     /// Reads or sets the flags of an inode; the answer is what goes back to the caller.
-    pub(crate) fn flags(&self, ino: INodeNo, command: u32, argument: &[u8]) -> Result<Vec<u8>> {
+    pub(crate) fn flags(
+        &self,
+        caller: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        command: u32,
+        argument: &[u8],
+    ) -> Result<Vec<u8>> {
         let request = ioctl::Request::parse(command, argument)?;
         let node = self.node(ino)?;
         let attr = self.fs.attr(&node)?;
@@ -181,7 +241,23 @@ impl Served {
                 self.expire_attributes(ino);
                 Ok(Vec::new())
             }
+            ioctl::Request::Dax(dax::Request::Ask) => self.dax_status(&node, handle),
+            ioctl::Request::Dax(dax::Request::Set { on, now }) => {
+                // The kernel knows nothing of this one, and has checked nothing.
+                ensure_owner(caller, &attr)?;
+                let switch = if now { Switch::Now } else { Switch::Pending };
+                // The open file by which it is asked for does not stand in the way of a switch, but no data can be reached by
+                // it after one.
+                self.handles.with(handle.0, |asker| self.fs.set_dax(&node, on, switch, asker))?;
+                self.expire_attributes(ino);
+                self.dax_status(&node, handle)
+            }
         }
+    }
+
+    fn dax_status(&self, node: &Node, handle: FileHandle) -> Result<Vec<u8>> {
+        let status = self.handles.with(handle.0, |asker| self.fs.dax_status(node, asker.as_ref()))?;
+        Ok(ioctl::dax_answer(&status))
     }
 
     /// Tells the kernel that the attributes of `ino` are not what it was told before (its data are).
@@ -217,6 +293,11 @@ impl Served {
             _ => self.fs.get_xattr(&self.node(ino)?, name),
         }
     }
+}
+
+/// Refuses whoever is neither the owner nor root (strictly: lacks `CAP_FOWNER`, which is not told).
+fn ensure_owner(caller: &Request, attr: &Attr) -> Result<()> {
+    if caller.uid() == attr.uid || caller.uid() == 0 { Ok(()) } else { Err(Errno::PERM.into()) }
 }
 
 fn describe(attr: &Attr) -> Found {

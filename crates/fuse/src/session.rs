@@ -13,6 +13,7 @@ use lodefs_core::{Fs, Node};
 
 use crate::adapter::Adapter;
 use crate::attach::{self, MountError};
+use crate::handles::Handles;
 use crate::mountinfo;
 use crate::options::{Allow, MountOptions};
 use crate::served::Served;
@@ -30,9 +31,15 @@ pub fn mount(fs: Arc<Fs>, target: &Path, options: &MountOptions) -> Result<Sessi
     let nodes = Arc::new(NodeTable::new(fs.root().map_err(MountError::Root)?));
     let device = attach::attach(&target, options)?;
     // From here on there is a mount to take back.
-    let unmounter = Unmounter { device: device_of(&target), target, nodes: Arc::clone(&nodes) };
+    let handles = Arc::new(Handles::new());
+    let unmounter = Unmounter {
+        device: device_of(&target),
+        target,
+        nodes: Arc::clone(&nodes),
+        handles: Arc::clone(&handles),
+    };
     let notifier = Arc::new(OnceLock::new());
-    let served = Served::new(fs, nodes, options.report.clone(), Arc::clone(&notifier));
+    let served = Served::new(fs, nodes, handles, options.report.clone(), Arc::clone(&notifier));
     let adapter = Adapter::new(served, options.writeback);
     let acl = match options.allow {
         Allow::OwnerAndRoot => SessionACL::RootAndOwner,
@@ -82,6 +89,7 @@ pub struct Unmounter {
     /// Tells it from another mount that has come to lie on the same directory.
     device: Option<(u32, u32)>,
     nodes: Arc<NodeTable<Node>>,
+    handles: Arc<Handles>,
 }
 
 impl Unmounter {
@@ -105,6 +113,7 @@ impl Unmounter {
     /// gone: files that are open but have no name any more are deleted. Whoever uses the mount gets errors from now
     /// on.
     pub fn abandon(&self) {
+        self.handles.clear();
         self.nodes.clear();
     }
 }

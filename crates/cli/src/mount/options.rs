@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use anyhow::bail;
+use lodefs_core::DaxPolicy;
 use lodefs_fuse::Allow;
 use rustix::mount::MountFlags;
 
@@ -12,28 +13,6 @@ use crate::Usage;
 
 /// How long work on a `page` volume may stay undurable, unless it is said otherwise.
 const COMMIT_INTERVAL: Duration = Duration::from_secs(5);
-
-/// Which files are direct.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Dax {
-    /// Those whose flag says so.
-    #[default]
-    Inode,
-    /// All.
-    Always,
-    /// None.
-    Never,
-}
-
-impl fmt::Display for Dax {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Inode => "inode",
-            Self::Always => "always",
-            Self::Never => "never",
-        })
-    }
-}
 
 /// Who may map the memory of the volume.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,7 +45,7 @@ pub(crate) struct Options {
     pub(crate) cleared: MountFlags,
     /// Change the flags of an existing mount.
     pub(crate) remount: bool,
-    pub(crate) dax: Dax,
+    pub(crate) dax: DaxPolicy,
     pub(crate) attach: Attach,
     pub(crate) writeback: bool,
     pub(crate) commit: Duration,
@@ -82,7 +61,7 @@ impl Default for Options {
             set: MountFlags::empty(),
             cleared: MountFlags::empty(),
             remount: false,
-            dax: Dax::default(),
+            dax: DaxPolicy::default(),
             attach: Attach::default(),
             writeback: false,
             commit: COMMIT_INTERVAL,
@@ -180,9 +159,9 @@ impl Options {
             ("writeback", None) => self.writeback = true,
             ("allow_other", None) => self.allow = Some(Allow::Everybody),
             ("allow_root", None) => self.allow = Some(Allow::OwnerAndRoot),
-            ("dax", None | Some("always")) => self.dax = Dax::Always,
-            ("dax", Some("inode")) => self.dax = Dax::Inode,
-            ("dax", Some("never")) => self.dax = Dax::Never,
+            ("dax", None | Some("always")) => self.dax = DaxPolicy::Always,
+            ("dax", Some("inode")) => self.dax = DaxPolicy::Inode,
+            ("dax", Some("never")) => self.dax = DaxPolicy::Never,
             ("dax", Some(_)) => bail!(Usage(format!("-o {option}: dax is inode, always or never"))),
             ("attach", Some("owner")) => self.attach = Attach::Owner,
             ("attach", Some("group")) => self.attach = Attach::Group,
@@ -236,13 +215,13 @@ mod tests {
         assert_eq!(options.set, MountFlags::NOSUID | MountFlags::NOEXEC);
         assert_eq!(options.cleared, MountFlags::RDONLY);
         let lists = Options::parse(["dax=always", "dax=never,rw", "ro"], false).unwrap();
-        assert_eq!((lists.dax, lists.read_only()), (Dax::Never, true));
+        assert_eq!((lists.dax, lists.read_only()), (DaxPolicy::Never, true));
     }
 
     #[test]
     fn own_options_are_understood() {
         let options = parse("dax,attach=none,commit=30,writeback,allow_root,fsname=a=b,remount");
-        assert_eq!(options.dax, Dax::Always);
+        assert_eq!(options.dax, DaxPolicy::Always);
         assert_eq!(options.attach, Attach::Nobody);
         assert_eq!(options.commit, Duration::from_secs(30));
         assert_eq!(options.allow, Some(Allow::OwnerAndRoot));

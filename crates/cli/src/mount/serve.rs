@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use lodefs_core::{Fs, OpenOptions};
+use lodefs_core::{DaxPolicy, Fs, OpenOptions};
 use lodefs_fuse::{Allow, MountOptions, Report as ReportSource, Session};
 use lodefs_pmem::{Access, Domain, Medium, Reserve};
 use rustix::mount::MountFlags;
@@ -14,7 +14,6 @@ use rustix::process::geteuid;
 use super::Request;
 use super::ending::Ending;
 use super::memory;
-use super::options::Dax;
 use crate::report::{MountReport, Report, State};
 use crate::volume::{self, NewVolume, Occupant};
 
@@ -39,6 +38,7 @@ fn open(request: &Request) -> anyhow::Result<Arc<Fs>> {
         read_only: request.options.read_only(),
         commit_interval: Some(request.options.commit),
         no_atime: request.options.set.contains(MountFlags::NOATIME),
+        dax: request.options.dax,
         ..OpenOptions::default()
     };
     let fs = Fs::open(medium, &options).map_err(|error| volume::explain(path, error))?;
@@ -90,9 +90,9 @@ fn open_medium(request: &Request) -> anyhow::Result<Medium> {
 }
 
 /// A mount that asks for direct access to everything is refused where the medium cannot give it.
-fn check_dax(dax: Dax, path: &Path, medium: &Medium) -> anyhow::Result<()> {
+fn check_dax(dax: DaxPolicy, path: &Path, medium: &Medium) -> anyhow::Result<()> {
     let report = medium.report();
-    if dax == Dax::Always && report.domain == Domain::Page {
+    if dax == DaxPolicy::Always && report.domain == Domain::Page {
         bail!(
             "{}: dax=always is impossible, because its medium has a page cache in between ({}); mount it with \
              dax=inode, or put the volume on persistent memory or tmpfs",

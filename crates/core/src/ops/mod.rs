@@ -3,7 +3,7 @@
 mod attr;
 mod copy;
 mod create;
-mod flags;
+pub(crate) mod flags;
 mod locked;
 mod lookup;
 mod read;
