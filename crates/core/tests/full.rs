@@ -171,3 +171,35 @@ fn a_large_write_takes_scattered_free_blocks() {
         assert_eq!(fs.attr(&file).unwrap().size, SIZE as u64 + (1 << 20));
     }
 }
+
+/// On a `page` volume a power failure can take back that a file was made shorter. An operation that was refused must not have
+/// changed what is there then.
+#[test]
+fn a_write_that_finds_no_room_has_zeroed_nothing() {
+    const SEVENS: usize = 4000;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("volume");
+    lodefs_pmem::create_file(&path, 4 << 20, lodefs_pmem::Reserve::Full).unwrap();
+    let options =
+        lodefs_pmem::OpenOptions { access: lodefs_pmem::Access::ReadWrite, force_domain: Some(Domain::Page) };
+    let open = || Medium::open(&path, &options).unwrap();
+    Fs::format(&open(), &FormatOptions::default()).unwrap();
+    let fs = Fs::open(open(), &OpenOptions::default()).unwrap();
+    let root = fs.root().unwrap();
+    let file = fs.create(&root, b"f", &FILE).unwrap();
+    fs.write(&file, 0, &[7; SEVENS], false).unwrap();
+    fill(&fs, &root, 100_000);
+    fs.sync().unwrap();
+    fs.set_attr(&file, &SetAttr { size: Some(100), ..SetAttr::default() }).unwrap();
+    let sevens =
+        || std::fs::read(&path).unwrap().windows(SEVENS).filter(|bytes| **bytes == [7; SEVENS]).count();
+    assert_eq!(sevens(), 1, "they are there until the file grows");
+    let refused = |outcome: lodefs_core::Result<()>| {
+        assert_eq!(outcome.unwrap_err().errno(), Errno::NOSPC);
+        assert_eq!(sevens(), 1);
+    };
+    refused(fs.write(&file, 1 << 20, &[1; 10], false).map(|_| ()));
+    refused(fs.fallocate(&file, Fallocate::Allocate { keep_size: false }, 8192, 8 << 20));
+    fs.write(&file, 200, &[1], false).unwrap();
+    assert_eq!(sevens(), 0, "now it has grown");
+}

@@ -2,24 +2,28 @@
 //!
 //! A handler for the whole process is installed when the first medium is mapped. For a fault in a watched mapping it
 //! notes the page ([`Losses`]), puts an empty page of memory in its place, and returns: the access is made again, and
-//! goes through. For any other it does what would have happened without it: it calls the handler that was there before
+//! goes through. If the file has become shorter, everything behind its end is replaced at once: the kernel does not let a
+//! process have as many mappings as a file has pages. For any other it does what would have happened without it: it calls the handler that was there before
 //! (Rust's own, or that of the program), or lets the process end.
 //!
 //! Mappings are found in a list of entries that only ever grows; those of mappings that are gone are used again. The
 //! handler reads it without a lock. An entry that changes meanwhile is not the one it looks for: the mapping in which
 //! the fault happened is in use.
 //!
-//! Everything in the handler may be done in one: loads and stores of atomic numbers, and the system calls mmap and
+//! Everything in the handler may be done in one: loads and stores of atomic numbers, and the system calls mmap, fstat and
 //! sigaction, which take no locks in user space.
 
 use std::ffi::{c_int, c_void};
 use std::io;
 use std::mem::MaybeUninit;
+use std::ops::Range;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
+use rustix::fs::{FileType, fstat};
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 
 use crate::losses::Losses;
@@ -33,6 +37,8 @@ struct Entry {
     end: AtomicUsize,
     /// Unit in which the host maps, a power of two.
     unit: AtomicUsize,
+    /// The descriptor of the file that is mapped, from its beginning on.
+    file: AtomicI32,
     losses: AtomicPtr<Losses>,
     next: Option<&'static Entry>,
 }
@@ -49,8 +55,9 @@ static PREVIOUS: OnceLock<libc::sigaction> = OnceLock::new();
 /// As long as this lives, faults in a mapping are noted.
 pub(crate) struct Watch {
     entry: &'static Entry,
-    /// Named by the entry.
+    /// Named by the entry, like the file.
     _losses: Arc<Losses>,
+    _file: OwnedFd,
 }
 
 impl std::fmt::Debug for Watch {
@@ -60,7 +67,7 @@ impl std::fmt::Debug for Watch {
 }
 
 impl Watch {
-    /// Watches the `size` bytes mapped at `start`.
+    /// Watches the `size` bytes mapped at `start`, which are the first of `file`.
     ///
     /// # Safety
     /// They are a mapping of the caller's, made of whole units of `unit` bytes, and stay so for as long as the watch lives.
@@ -69,6 +76,7 @@ impl Watch {
         start: usize,
         size: usize,
         unit: usize,
+        file: OwnedFd,
         losses: Arc<Losses>,
     ) -> io::Result<Self> {
         let _held = CHANGING.lock();
@@ -80,9 +88,10 @@ impl Watch {
             entry.start.store(start, Ordering::Relaxed);
             entry.end.store(start + size, Ordering::Relaxed);
             entry.unit.store(unit, Ordering::Relaxed);
+            entry.file.store(file.as_raw_fd(), Ordering::Relaxed);
             entry.losses.store(Arc::as_ptr(&losses).cast_mut(), Ordering::Relaxed);
         });
-        Ok(Self { entry, _losses: losses })
+        Ok(Self { entry, _losses: losses, _file: file })
     }
 }
 
@@ -103,20 +112,20 @@ impl Entry {
         self.version.store(version + 2, Ordering::Release);
     }
 
-    /// The unit of the mapping that `address` is in, if it is in this one.
-    fn unit_at(&self, address: usize) -> Option<Lost> {
+    /// What is lost if the access to `address` failed, if that is in this mapping.
+    fn lost_at(&self, address: usize) -> Option<Lost> {
         let version = self.version.load(Ordering::Acquire);
         let start = self.start.load(Ordering::Relaxed);
         let end = self.end.load(Ordering::Relaxed);
-        let size = self.unit.load(Ordering::Relaxed);
+        let unit = self.unit.load(Ordering::Relaxed);
+        let file = self.file.load(Ordering::Relaxed);
         let losses = self.losses.load(Ordering::Relaxed);
         fence(Ordering::Acquire);
         let is_stable = version.is_multiple_of(2) && self.version.load(Ordering::Relaxed) == version;
         if !is_stable || !(start..end).contains(&address) {
             return None;
         }
-        let at = (address - start) & !(size - 1);
-        Some(Lost { at, address: start + at, size, losses })
+        Some(Lost { at: (address - start) & !(unit - 1), start, size: end - start, unit, file, losses })
     }
 }
 
@@ -132,6 +141,7 @@ fn add_entry() -> &'static Entry {
         start: AtomicUsize::new(0),
         end: AtomicUsize::new(0),
         unit: AtomicUsize::new(0),
+        file: AtomicI32::new(-1),
         losses: AtomicPtr::new(ptr::null_mut()),
         next: entries().next(),
     }));
@@ -143,10 +153,18 @@ fn add_entry() -> &'static Entry {
 struct Lost {
     /// Its place in the mapping.
     at: usize,
-    address: usize,
+    /// Where the mapping is, and its bytes.
+    start: usize,
     size: usize,
+    /// Bytes of the unit.
+    unit: usize,
+    file: RawFd,
     losses: *const Losses,
 }
+
+/// Where so many mappings are in use that one more is refused, so much is replaced at a time, which joins what was replaced
+/// before. At last, everything is.
+const WIDER: usize = 2 << 20;
 
 impl Lost {
     /// Notes it and puts empty memory in its place; whether that could be done.
@@ -156,18 +174,37 @@ impl Lost {
     unsafe fn replace(&self, memory_failed: bool) -> bool {
         // SAFETY: the mapping is in use by this thread, so its watch lives, and with it what the entry names.
         let losses = unsafe { &*self.losses };
-        losses.note(self.at as u64, self.size as u64, memory_failed);
-        // SAFETY: whoever watches the mapping lets its units be replaced. Its memory is accessed through raw pointers only, as
-        // memory that others may change at any time anyway.
-        let replaced = unsafe {
-            mmap_anonymous(
-                ptr::without_provenance_mut(self.address),
-                self.size,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE,
-            )
-        };
-        replaced.is_ok()
+        let wider = WIDER.max(self.unit);
+        let around = self.at & !(wider - 1);
+        let ranges = [self.missing(), around..(around + wider).min(self.size), 0..self.size];
+        ranges.into_iter().any(|range| {
+            losses.note(range.start as u64, range.len() as u64, memory_failed);
+            // SAFETY: whoever watches the mapping lets its units be replaced, of which this are whole ones. Its memory is accessed
+            // through raw pointers only, as memory that others may change at any time anyway.
+            let replaced = unsafe {
+                mmap_anonymous(
+                    ptr::without_provenance_mut(self.start + range.start),
+                    range.len(),
+                    ProtFlags::READ | ProtFlags::WRITE,
+                    MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE,
+                )
+            };
+            replaced.is_ok()
+        })
+    }
+
+    /// The unit; or, if the file ends before it, everything behind its end.
+    fn missing(&self) -> Range<usize> {
+        // SAFETY: the watch has the file open, and lives, because the mapping is in use.
+        let file = unsafe { BorrowedFd::borrow_raw(self.file) };
+        let end_of_file = fstat(file)
+            .ok()
+            .filter(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
+            .and_then(|stat| usize::try_from(stat.st_size).ok());
+        match end_of_file.map(|end| end.next_multiple_of(self.unit)) {
+            Some(end) if end <= self.at => end..self.size,
+            _ => self.at..self.at + self.unit,
+        }
     }
 }
 
@@ -194,7 +231,7 @@ fn check(result: c_int) -> io::Result<()> {
 extern "C" fn handle(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
     // SAFETY: the kernel passes a valid `siginfo_t`; where the signal is a fault, it has an address.
     let (code, address) = unsafe { ((*info).si_code, (*info).si_addr().addr()) };
-    let lost = || entries().find_map(|entry| entry.unit_at(address));
+    let lost = || entries().find_map(|entry| entry.lost_at(address));
     let is_settled = match code {
         // SAFETY: this thread made the access.
         libc::BUS_ADRERR | libc::BUS_OBJERR => lost().is_some_and(|lost| unsafe { lost.replace(false) }),
@@ -206,6 +243,21 @@ extern "C" fn handle(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_
     };
     if !is_settled {
         pass_on(signal, code, info, context);
+        if (code <= 0 || code == libc::BUS_MCEERR_AO) && is_default(signal) {
+            // Whoever was called has made the signal deadly, as Rust's own handler does, and expects the access to fail again. But
+            // no access has failed: the process would go on without this handler.
+            end_by(signal, true);
+        }
+    }
+}
+
+/// Whether the default action is what the signal does now: to end the process.
+fn is_default(signal: c_int) -> bool {
+    let mut now = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: asks only; the answer has room, and all zero is a valid one.
+    unsafe {
+        libc::sigaction(signal, ptr::null(), now.as_mut_ptr()) == 0
+            && now.assume_init().sa_sigaction == libc::SIG_DFL
     }
 }
 

@@ -90,12 +90,14 @@ impl Mapping {
         Ok(Self { base, size, writable_size: if writable { size } else { 0 }, mapped, unit, watch: None })
     }
 
-    /// The same mapping, in which an access to what the host cannot provide ends, and is noted in `losses`.
-    pub(crate) fn watched(mut self, losses: &Arc<Losses>) -> io::Result<Self> {
+    /// The same mapping, of `file`, in which an access to what the host cannot provide ends, and is noted in `losses`.
+    pub(crate) fn watched(mut self, file: BorrowedFd<'_>, losses: &Arc<Losses>) -> io::Result<Self> {
         let start = self.base.addr().get();
+        let file = file.try_clone_to_owned()?;
         // SAFETY: the mapping, which is made of whole units, lives as long as the watch, which is dropped before it. Mapped
         // memory is none of Rust's, so it may change.
-        self.watch = Some(unsafe { Watch::new(start, self.mapped, self.unit, Arc::clone(losses))? });
+        let watch = unsafe { Watch::new(start, self.mapped, self.unit, file, Arc::clone(losses))? };
+        self.watch = Some(watch);
         Ok(self)
     }
 

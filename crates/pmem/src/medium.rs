@@ -201,6 +201,7 @@ impl Medium {
     /// Where a fence does that, whatever was fenced before is durable already, by whichever thread.
     #[track_caller]
     pub fn sync(&self, flushed: Flushed) -> Result<Durable, MediumError> {
+        self.check_still_whole()?;
         let _in_order = self.fence(flushed)?;
         if self.domain() == Domain::Page && !self.read_only {
             self.sync_pages()?;
@@ -289,8 +290,7 @@ impl Medium {
     }
 
     fn find_fault(&self) -> Fault {
-        let is_file = !matches!(self.report.kind, MediumKind::DeviceDax | MediumKind::BlockDevice);
-        match (is_file, self.file.metadata(), rustix::fs::fstatvfs(&*self.file)) {
+        match (self.is_file(), self.file.metadata(), rustix::fs::fstatvfs(&*self.file)) {
             (true, Ok(metadata), _) if metadata.len() < self.size() => {
                 Fault::Truncated { found: metadata.len() }
             }
@@ -328,23 +328,28 @@ impl Medium {
         }
         let location = Location::caller();
         let _held = self.log(|| What::Sync { location });
-        let synced = self.check_still_whole().and_then(|()| {
-            self.shared.sync().map_err(|source| self.io_error("write its pages back", source))
-        });
+        let synced = self.shared.sync().map_err(|source| self.io_error("write its pages back", source));
         *failed = synced.is_err();
         synced
     }
 
-    /// Whether the file is still as long as what is mapped of it.
-    fn check_still_whole(&self) -> Result<(), MediumError> {
-        if self.report.kind != MediumKind::File {
+    /// Whether the file is still as long as what is mapped of it. Where it is not, not every access raises a signal: the rest of its
+    /// last page can be stored to.
+    pub(crate) fn check_still_whole(&self) -> Result<(), MediumError> {
+        if !self.is_file() {
             return Ok(());
         }
         let found = self.file.metadata().map_err(|source| self.io_error("ask for its size", source))?.len();
         if found < self.size() {
-            return Err(MediumError::TruncatedWhileMapped { name: self.name(), mapped: self.size(), found });
+            self.losses.note(found, self.size() - found, false);
+            return Err(self.loss());
         }
         Ok(())
+    }
+
+    /// Whether it is a file, which has a size.
+    fn is_file(&self) -> bool {
+        !matches!(self.report.kind, MediumKind::DeviceDax | MediumKind::BlockDevice)
     }
 
     #[cold]

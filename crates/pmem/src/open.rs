@@ -192,7 +192,7 @@ fn map(plan: Plan) -> Result<Medium, MediumError> {
     let losses = Losses::new(size.next_multiple_of(unit) as u64)
         .map_err(|_| io_error(io::ErrorKind::OutOfMemory.into()))?;
     let losses = Arc::new(losses);
-    let new_mapping = |request| Mapping::new(file.as_fd(), request)?.watched(&losses);
+    let new_mapping = |request| Mapping::new(file.as_fd(), request)?.watched(file.as_fd(), &losses);
     let shared = new_mapping(Request { size, unit, sharing, writable: !read_only }).map_err(io_error)?;
     let overlay = if wants_overlay(&name, &report, read_only)? {
         let request = Request { size, unit, sharing: Sharing::Private, writable: true };

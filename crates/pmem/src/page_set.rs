@@ -24,32 +24,36 @@ impl PageSet {
     /// Adds the pages that hold these bytes.
     #[inline]
     pub(crate) fn insert(&self, at: u64, size: u64) {
-        for (word, bit) in self.bits(at, size) {
+        for (word, bits) in self.bits(at, size) {
             // Most changes hit a page that has a copy already: no need to fight over the cache line.
-            if word.load(Ordering::Relaxed) & bit == 0 {
-                word.fetch_or(bit, Ordering::Relaxed);
+            if word.load(Ordering::Relaxed) & bits != bits {
+                word.fetch_or(bits, Ordering::Relaxed);
             }
         }
     }
 
     /// Removes the pages that hold these bytes.
     pub(crate) fn remove(&self, at: u64, size: u64) {
-        for (word, bit) in self.bits(at, size) {
-            word.fetch_and(!bit, Ordering::Relaxed);
+        for (word, bits) in self.bits(at, size) {
+            word.fetch_and(!bits, Ordering::Relaxed);
         }
     }
 
     /// Whether any page that holds one of these bytes is in the set.
     #[inline]
     pub(crate) fn meets(&self, at: u64, size: u64) -> bool {
-        self.bits(at, size).any(|(word, bit)| word.load(Ordering::Relaxed) & bit != 0)
+        self.bits(at, size).any(|(word, bits)| word.load(Ordering::Relaxed) & bits != 0)
     }
 
+    /// The words that hold the pages of these bytes, and which of their bits do.
     #[inline]
     fn bits(&self, at: u64, size: u64) -> impl Iterator<Item = (&AtomicU64, u64)> {
-        let pages = if size == 0 { 0..0 } else { at / PAGE_SIZE..(at + size).div_ceil(PAGE_SIZE) };
-        pages.map(|page| {
-            (&self.words[(page / u64::from(u64::BITS)) as usize], 1 << (page % u64::from(u64::BITS)))
+        const BITS: u64 = u64::BITS as u64;
+        let (first, end) = if size == 0 { (0, 0) } else { (at / PAGE_SIZE, (at + size).div_ceil(PAGE_SIZE)) };
+        (first / BITS..end.div_ceil(BITS)).map(move |word| {
+            let from = first.max(word * BITS) - word * BITS;
+            let to = end.min((word + 1) * BITS) - word * BITS;
+            (&self.words[word as usize], u64::MAX >> (BITS - (to - from)) << from)
         })
     }
 }
@@ -66,8 +70,13 @@ mod tests {
         set.insert(100 * PAGE_SIZE, 1);
         set.insert(50 * PAGE_SIZE, 0);
         set.remove(PAGE_SIZE, 1);
+        set.insert(70 * PAGE_SIZE, 20 * PAGE_SIZE);
+        set.remove(71 * PAGE_SIZE, 18 * PAGE_SIZE);
         let pages: Vec<u64> = (0..101).filter(|page| set.meets(page * PAGE_SIZE, 1)).collect();
-        assert_eq!(pages, [0, 63, 64, 100]);
+        assert_eq!(pages, [0, 63, 64, 70, 89, 100]);
+        set.insert(0, 101 * PAGE_SIZE);
+        assert!((0..101).all(|page| set.meets(page * PAGE_SIZE, 1)));
+        set.remove(PAGE_SIZE, 62 * PAGE_SIZE);
         assert!(set.meets(2 * PAGE_SIZE, 61 * PAGE_SIZE + 1) && !set.meets(2 * PAGE_SIZE, 61 * PAGE_SIZE));
     }
 }

@@ -154,7 +154,8 @@ impl Medium {
         }
         self.check_not_hidden(at, size)?;
         match fallocate(&*self.file, FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE, at, size) {
-            Ok(()) => Ok(true),
+            // It works behind the end of a file that was cut, too.
+            Ok(()) => self.check_still_whole().map(|()| true),
             // Storing zeroes would meet the same lack of room as a SIGBUS.
             Err(Errno::NOSPC | Errno::DQUOT) => {
                 Err(self.io_error("find room for it on the host", Errno::NOSPC.into()))

@@ -265,7 +265,7 @@ fn a_file_cut_while_in_use_is_noticed_and_stays_noticed() {
     let cut = medium.sync(Medium::nothing_flushed()).unwrap_err();
     assert!(matches!(cut, MediumError::TruncatedWhileMapped { mapped: SIZE, .. }), "{cut}");
     file.as_file().set_len(SIZE).unwrap();
-    assert!(matches!(medium.sync(Medium::nothing_flushed()), Err(MediumError::Failed { .. })));
+    assert!(medium.sync(Medium::nothing_flushed()).is_err(), "what was cut off is not what is there now");
 }
 
 #[test]

@@ -30,7 +30,7 @@ use lodefs_pmem::{DirtyRanges, Domain, Durable, Medium, Ordered};
 use zerocopy::little_endian::{U32, U64};
 
 use self::lane::Lane;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::volume::Volume;
 use lodefs_sync::{AtomicU64, Mutex, MutexGuard, Ordering, thread_number};
 
@@ -50,6 +50,9 @@ struct Keeper {
     state: State,
     /// `activity` as of the last sync.
     synced_activity: u64,
+    /// Why a checkpoint or sync failed. None is begun any more: a second checkpoint would use the half of the lanes again to
+    /// which the first has turned, where others have put records since that only the journal has.
+    failed: Option<String>,
 }
 
 /// What a clean close leaves for the next open.
@@ -92,7 +95,7 @@ impl Journal {
             lanes,
             seq: AtomicU64::new(last_seq),
             activity: AtomicU64::new(0),
-            keeper: Mutex::new(Keeper { state, synced_activity: 0 }),
+            keeper: Mutex::new(Keeper { state, synced_activity: 0, failed: None }),
             live_generation: AtomicU64::new(generation),
         }
     }
@@ -182,10 +185,9 @@ impl Journal {
         if keeper.state.generation.get() > generation {
             return Ok(());
         }
+        keeper.check()?;
         let done = self.move_home(volume, keeper);
-        if let Err(error) = &done {
-            state::distrust_cache(volume, &keeper.state, error);
-        }
+        keeper.note_failure(volume, &done);
         done
     }
 
@@ -252,10 +254,9 @@ impl Journal {
         if keeper.synced_activity >= wanted {
             return Ok(());
         }
+        keeper.check()?;
         let done = self.sync_records(volume, &mut keeper);
-        if let Err(error) = &done {
-            state::distrust_cache(volume, &keeper.state, error);
-        }
+        keeper.note_failure(volume, &done);
         done
     }
 
@@ -282,6 +283,7 @@ impl Journal {
         saved: &Durable,
     ) -> Result<()> {
         let mut keeper = self.keeper.lock();
+        keeper.check()?;
         debug_assert_eq!(update, keeper.state.update.get() + 1, "the bitmap was saved for this update");
         let _clean = write_state(volume, &mut keeper, saved, |state| {
             state.flags = U32::new(state.flags.get() | CLEAN);
@@ -298,6 +300,20 @@ impl Journal {
     }
 }
 
+impl Keeper {
+    /// Refuses once something has failed to become durable.
+    fn check(&self) -> Result<()> {
+        self.failed.as_ref().map_or(Ok(()), |reason| Err(Error::Latched(reason.clone())))
+    }
+
+    fn note_failure(&mut self, volume: &Volume, done: &Result<()>) {
+        if let Err(error) = done {
+            self.failed = Some(error.to_string());
+            state::distrust_cache(volume, &self.state, error);
+        }
+    }
+}
+
 /// Replaces the volume's state; in memory too, once it is durable.
 fn write_state(
     volume: &Volume,
@@ -311,4 +327,32 @@ fn write_state(
     let durable = state::write(volume, state, before)?;
     keeper.state = state;
     Ok(durable)
+}
+
+#[cfg(test)]
+mod tests {
+    use lodefs_pmem::{Access, OpenOptions, Reserve};
+
+    use super::*;
+    use crate::fs::Fs;
+
+    #[test]
+    fn what_a_failed_checkpoint_has_turned_over_is_not_turned_over_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("volume");
+        lodefs_pmem::create_file(&path, 4 << 20, Reserve::Full).unwrap();
+        let options = OpenOptions { access: Access::ReadWrite, force_domain: Some(Domain::Page) };
+        let open = || Medium::open(&path, &options).unwrap();
+        Fs::format(&open(), &crate::FormatOptions::default()).unwrap();
+        let fs = Fs::open(open(), &crate::OpenOptions::default()).unwrap();
+        let file = std::fs::File::options().write(true).open(&path).unwrap();
+        file.set_len((4 << 20) - 4096).unwrap();
+        assert!(matches!(fs.journal.checkpoint_all(&fs.volume), Err(Error::Medium(_))));
+        // Somebody who was on the way has put a record there.
+        fs.journal.lanes[0].lock().used = 64;
+        fs.journal.note_activity(&fs.volume);
+        assert!(matches!(fs.journal.checkpoint_all(&fs.volume), Err(Error::Latched(_))));
+        assert!(matches!(fs.journal.sync(&fs.volume), Err(Error::Latched(_))));
+        assert_eq!(fs.journal.lanes[0].lock().used, 64);
+    }
 }

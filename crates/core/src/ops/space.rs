@@ -59,13 +59,17 @@ impl Fs {
             let mut tx = Tx::begin(self)?;
             let mut edits = Edits::new();
             next = self.allocate_batch(&mut tx, locked, next, last, &mut edits)?;
-            if next >= last && !keep_size && end > locked.slot.size.get() {
-                self.zero_gap(&mut tx, locked, end)?;
+            let old_size = locked.slot.size.get();
+            let grows = next >= last && !keep_size && end > old_size;
+            if grows {
                 locked.slot.size = U64::new(end);
             }
             let now = locked.now(self);
             locked.touch_content(now);
             self.put_extents(&mut tx, locked, &edits, false)?;
+            if grows {
+                self.zero_gap(&mut tx, locked, old_size, end)?;
+            }
             locked.commit(tx)?;
         }
         Ok(())
@@ -120,9 +124,10 @@ impl Fs {
         if first > last {
             self.zero_mapped(&mut tx, locked, offset, end)?;
         } else {
+            // What may be refused comes first.
+            self.unmap(&mut tx, locked, first, last)?;
             self.zero_mapped(&mut tx, locked, offset, first * BLOCK_SIZE)?;
             self.zero_mapped(&mut tx, locked, last * BLOCK_SIZE, end)?;
-            self.unmap(&mut tx, locked, first, last)?;
         }
         let now = locked.now(self);
         locked.touch_content(now);

@@ -22,8 +22,9 @@ impl Fs {
             _ => return Err(Errno::INVAL.into()),
         }
         ensure(size <= FILE_SIZE_MAX, Errno::FBIG)?;
-        if size >= locked.slot.size.get() {
-            self.zero_gap(tx, locked, size)?;
+        let old_size = locked.slot.size.get();
+        if size >= old_size {
+            self.zero_gap(tx, locked, old_size, size)?;
         } else {
             // The bytes behind the new end in its block stay as they are: zeroing them now would change the old file
             // if the record did not make it. They are zeroed before the end moves past them.
@@ -37,8 +38,9 @@ impl Fs {
     pub(super) fn write_hole(&self, node: &Node, end: u64) -> Result<()> {
         let mut tx = Tx::begin(self)?;
         let mut locked = LockedInode::lock(node.inode())?;
-        if end > locked.slot.size.get() {
-            self.zero_gap(&mut tx, &mut locked, end)?;
+        let old_size = locked.slot.size.get();
+        if end > old_size {
+            self.zero_gap(&mut tx, &mut locked, old_size, end)?;
             locked.slot.size = U64::new(end);
         }
         let now = locked.now(self);

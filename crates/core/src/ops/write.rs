@@ -155,7 +155,7 @@ impl Fs {
         now: Time,
         drop_privileges: bool,
     ) -> Result<usize> {
-        self.zero_gap(tx, locked, offset)?;
+        let old_size = locked.slot.size.get();
         let mut edits = Edits::new();
         let mut done = 0;
         while done < bytes.len() {
@@ -165,15 +165,13 @@ impl Fs {
                 Err(error) => return Err(error),
             }
         }
-        let end = offset + done as u64;
-        if end > locked.slot.size.get() {
-            locked.slot.size = U64::new(end);
-        }
+        locked.slot.size = U64::new(old_size.max(offset + done as u64));
         if drop_privileges {
             self.drop_privileges(tx, locked)?;
         }
         locked.touch_content(now);
         self.put_extents(tx, locked, &edits, false)?;
+        self.zero_gap(tx, locked, old_size, offset)?;
         Ok(done)
     }
 
@@ -251,9 +249,18 @@ impl Fs {
         store::put(tx, &self.volume, ino, &mut locked.slot, map, edits, reclaim)
     }
 
-    /// Before the end of the file moves to or beyond `offset`: zeroes what is undefined between the present end and there.
-    pub(super) fn zero_gap(&self, tx: &mut Tx<'_>, locked: &mut LockedInode<'_>, offset: u64) -> Result<()> {
-        let size = locked.slot.size.get();
+    /// Where the end of the file moves from `size` to `offset` or beyond: zeroes what is undefined in between.
+    ///
+    /// It is in place, so it comes last in a transaction, when nothing but the medium can refuse any more: on a `page` volume a
+    /// power failure may take back that the file had been made shorter, and of an operation that was refused there must be no
+    /// trace then.
+    pub(super) fn zero_gap(
+        &self,
+        tx: &mut Tx<'_>,
+        locked: &mut LockedInode<'_>,
+        size: u64,
+        offset: u64,
+    ) -> Result<()> {
         if offset <= size || size.is_multiple_of(BLOCK_SIZE) {
             return Ok(());
         }
