@@ -55,13 +55,17 @@ impl Repair {
         if self.rebuilt.contains(&ino) {
             return Ok(Applied::Done);
         }
-        let mut salvage = Salvage::of(&self.fs.volume, ino, self.inode(ino)?.root.get())?;
+        let root = self.inode(ino)?.root.get();
+        if may_lose {
+            self.unowned.look(&self.fs.volume, &self.used)?;
+        }
+        let mut salvage = Salvage::of(&self.fs.volume, ino, root)?;
         salvage.sort();
         if (salvage.is_incomplete || salvage.lost_blocks) && !may_lose {
             return Ok(Applied::Later);
         }
         if salvage.lost_blocks {
-            salvage.look_everywhere(&self.used, &mut self.nameless)?;
+            salvage.take_unowned(self.unowned.leaves_of(ino), &self.used, &mut self.nameless)?;
             salvage.sort();
         }
         let mut tx = Tx::begin(&self.fs)?;
@@ -153,19 +157,25 @@ impl<'v> Salvage<'v> {
         })
     }
 
-    /// Looks for leaves in all blocks that nobody uses, and takes the entries that lead to an inode without a name.
-    fn look_everywhere(&mut self, used: &BlockSet, nameless: &mut HashMap<Ino, (Kind, u32)>) -> Result<()> {
+    /// Of leaves that nobody uses, takes the entries that lead to an inode without a name.
+    fn take_unowned(
+        &mut self,
+        leaves: &[u64],
+        used: &BlockSet,
+        nameless: &mut HashMap<Ino, (Kind, u32)>,
+    ) -> Result<()> {
         let mut names: HashSet<Vec<u8>> = self.entries.iter().map(|entry| entry.name.clone()).collect();
         for (ino, kind) in &self.hidden {
             // It has found its name already.
             take_name(nameless, *ino, *kind);
         }
-        for block in self.volume.shape.data_start..self.volume.shape.data_end {
+        for &block in leaves {
             if used.contains(block) || self.visited.contains(&block) {
                 continue;
             }
             let head: BlockHead = self.volume.get(offset_of(block))?;
             if !head.is_leaf(self.owner.0, block, self.volume.seed) {
+                // Where there was no room to spare it, something else is there by now.
                 continue;
             }
             let bytes = read_block(self.volume, block)?;

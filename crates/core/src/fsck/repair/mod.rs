@@ -199,6 +199,7 @@ impl Repair {
     /// Lets the engine know what is free according to the survey.
     fn start_round(&mut self, surveyed: &Surveyed) -> Result<()> {
         self.rebuilt.clear();
+        self.unowned.expire();
         self.found_chunks = None;
         self.lost_found = None;
         self.used.clone_from(&surveyed.used);

@@ -15,14 +15,18 @@ use zerocopy::FromBytes;
 use crate::error::Result;
 use crate::fsck::claims::BlockSet;
 use crate::fsck::directories::{RawBlock, read_block};
-use crate::types::Kind;
+use crate::types::{Ino, Kind};
 use crate::volume::Volume;
 
 /// The blocks without an owner that look like metadata.
 pub(super) struct Unowned {
     looked_at: BlockSet,
+    /// Nothing has become unowned since all were looked at.
+    is_current: bool,
     by_chunk: BTreeMap<u64, Vec<u64>>,
     leaves: BlockSet,
+    /// The same, by the directory that each belongs to, or did.
+    leaves_of: BTreeMap<u64, Vec<u64>>,
 }
 
 /// What a block holds of the chunk that it may be.
@@ -39,11 +43,25 @@ impl Unowned {
     /// None are known on a volume of so many blocks.
     pub(super) fn new(total_blocks: u64) -> Self {
         let none = BlockSet::new(total_blocks);
-        Self { looked_at: none.clone(), by_chunk: BTreeMap::new(), leaves: none }
+        Self {
+            looked_at: none.clone(),
+            is_current: false,
+            by_chunk: BTreeMap::new(),
+            leaves: none,
+            leaves_of: BTreeMap::new(),
+        }
     }
 
-    /// Looks at all blocks that are not `used`.
+    /// A new survey says which blocks are used.
+    pub(super) fn expire(&mut self) {
+        self.is_current = false;
+    }
+
+    /// Looks at all blocks that are not `used`, which only a survey changes.
     pub(super) fn look(&mut self, volume: &Volume, used: &BlockSet) -> Result<()> {
+        if self.is_current {
+            return Ok(());
+        }
         for block in volume.shape.data_start..volume.shape.data_end {
             if used.contains(block) || !self.looked_at.insert(block) {
                 continue;
@@ -52,10 +70,12 @@ impl Unowned {
             let (head, _) = BlockHead::ref_from_prefix(&bytes[..]).expect("a block is longer than a head");
             if head.is_leaf(head.owner.get(), block, volume.seed) {
                 self.leaves.insert(block);
+                self.leaves_of.entry(head.owner.get()).or_default().push(block);
             } else if let Some(content) = content_of(volume, &bytes) {
                 self.by_chunk.entry(content.chunk).or_default().push(block);
             }
         }
+        self.is_current = true;
         Ok(())
     }
 
@@ -78,6 +98,11 @@ impl Unowned {
     /// Blocks that look like leaves of directories, or did.
     pub(super) fn leaves(&self) -> &BlockSet {
         &self.leaves
+    }
+
+    /// Those of one directory, ascending among what was found at a time.
+    pub(super) fn leaves_of(&self, owner: Ino) -> &[u64] {
+        self.leaves_of.get(&owner.0).map_or(&[], Vec::as_slice)
     }
 
     /// The chunks that may be here.
