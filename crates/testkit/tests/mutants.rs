@@ -24,14 +24,16 @@ fn workloads(domain: Domain) -> Vec<Workload> {
     random.chain(single).collect()
 }
 
-fn explore_without(explorer: &mut Explorer, workload: &Workload, call: Call) -> Result<(), Violation> {
-    let request = Request {
-        failure: Failure::Power,
-        thoroughness: Thoroughness::THOROUGH,
-        seed: 0,
-        drop_at: Some(call),
+/// Explores what the power takes away; on a `page` volume also what happens if it fails while a process recovers from the death of
+/// another.
+fn explore(explorer: &mut Explorer, workload: &Workload, without: Option<Call>) -> Result<(), Violation> {
+    let thoroughness = match without {
+        Some(_) => Thoroughness::THOROUGH,
+        None => Thoroughness { recoveries: 1, ..Thoroughness::QUICKEST },
     };
-    explorer.explore(workload, request)
+    Failure::survived_by(workload.domain).iter().try_for_each(|failure| {
+        explorer.explore(workload, Request { failure: *failure, thoroughness, seed: 0, drop_at: without })
+    })
 }
 
 /// Leaves out each call that makes something durable on a domain. Returns how many of them were missed, and tells of the
@@ -45,12 +47,17 @@ fn check_all(domain: Domain) -> usize {
             users.entry(call).or_default().insert(number);
         }
     }
+    // Any crash can lead to a call that only recovery makes.
+    explore(&mut explorer, &workloads[0], None).unwrap();
+    for call in explorer.recovery_calls() {
+        users.entry(*call).or_insert_with(|| (0..workloads.len()).collect());
+    }
     let (mut missed, mut survivors) = (0, Vec::new());
     for (call, users) in users {
         if call.location.file().ends_with(PROVES_ITSELF) {
             continue;
         }
-        match users.iter().find_map(|user| explore_without(&mut explorer, &workloads[*user], call).err()) {
+        match users.iter().find_map(|user| explore(&mut explorer, &workloads[*user], Some(call)).err()) {
             Some(violation) => {
                 missed += 1;
                 let first_line = violation.text.lines().next().unwrap_or_default();

@@ -210,6 +210,7 @@ fn report(statistics: &Statistics, time: Duration) {
     let Statistics {
         workloads,
         moments,
+        exhaustive,
         images,
         distinct,
         recovered,
@@ -218,7 +219,7 @@ fn report(statistics: &Statistics, time: Duration) {
         recoveries_again,
     } = *statistics;
     println!("workloads               {workloads}");
-    println!("crash points            {moments}");
+    println!("crash points            {moments} (of {exhaustive}, all images were made)");
     println!("images                  {images}");
     println!("distinct images         {distinct} (the others have the same bytes as one before)");
     println!("recovered               {recovered} (the others are the same wherever recovery reads)");

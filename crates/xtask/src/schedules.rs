@@ -38,7 +38,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 fn cargo(scheduler: &str) -> anyhow::Result<Command> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).context("there is a root")?;
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(root).args(["test", "--release", "--quiet"]);
+    cargo.current_dir(root).args(["test", "--profile", "checked", "--quiet"]);
     cargo.env("RUSTFLAGS", format!("--cfg lodefs_{scheduler}"));
     cargo.env("CARGO_TARGET_DIR", root.join("target").join(scheduler));
     Ok(cargo)

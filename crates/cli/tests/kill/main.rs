@@ -13,7 +13,8 @@ mod model;
 mod operation;
 mod worker;
 
-use std::path::Path;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::Duration;
 
@@ -48,7 +49,7 @@ impl Killing<'_> {
         if let Some(domain) = self.domain {
             command.env("LODEFS_FORCE_DOMAIN", domain);
         }
-        succeed(command.arg(self.place.join("volume")).arg(&directory));
+        succeed(command.arg("--log").arg(self.server_log()).arg(self.place.join("volume")).arg(&directory));
         Mounted { directory }
     }
 
@@ -59,8 +60,13 @@ impl Killing<'_> {
         let tasks: Vec<Task> = (0..WORKERS)
             .map(|worker| Task { worker, seed, directory: mounted.directory.clone(), log: self.log(worker) })
             .collect();
+        let end_of_peace = tasks[0].end_of_peace();
+        if end_of_peace.exists() {
+            fs::remove_file(&end_of_peace).unwrap();
+        }
         let mut workers: Vec<Child> = tasks.iter().map(Task::start).collect();
         std::thread::sleep(Duration::from_micros(self.random.below(200_000)));
+        File::create(&end_of_peace).unwrap();
         kill_process(server, Signal::KILL).expect("the server lives");
         wait_for_end(server);
         for worker in &mut workers {
@@ -72,10 +78,16 @@ impl Killing<'_> {
         for task in &tasks {
             self.verify(task);
         }
+        let told = fs::read_to_string(self.server_log()).unwrap();
+        assert!(!told.contains("ERROR"), "the server complains: {told}");
         mounted
     }
 
-    fn log(&self, worker: u64) -> std::path::PathBuf {
+    fn server_log(&self) -> PathBuf {
+        self.place.join("server.log")
+    }
+
+    fn log(&self, worker: u64) -> PathBuf {
         self.place.join(format!("log{worker}"))
     }
 
@@ -113,6 +125,7 @@ fn kill_again_and_again(place: &TempDir, domain: Option<&str>) {
         mounted = killing.round(mounted);
     }
     mounted.unmount();
+    assert!(killing.operations > 0, "nothing was done");
     let (name, operations) = (place.path().display(), killing.operations);
     eprintln!("{name} ({domain:?}): {rounds} kills, {operations} operations that had returned, nothing lost");
 }

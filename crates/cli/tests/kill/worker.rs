@@ -54,9 +54,27 @@ impl Task {
         }
     }
 
+    /// A file that is there once the server may be gone: before that, nothing may fail.
+    pub(crate) fn end_of_peace(&self) -> PathBuf {
+        self.log.with_file_name("killed")
+    }
+
     /// What chance has in store for it.
     pub(crate) fn random(&self) -> Rng {
         Rng::new(self.seed ^ (self.worker + 1) << 56)
+    }
+
+    /// `None` if the server is gone. Nothing else may fail.
+    fn unless_gone<T>(&self, outcome: io::Result<T>, what: impl std::fmt::Debug) -> Option<T> {
+        match outcome.map_err(|error| (Errno::from_io_error(&error), error)) {
+            Ok(value) => Some(value),
+            Err((Some(Errno::NOTCONN | Errno::CONNABORTED | Errno::IO), _))
+                if self.end_of_peace().exists() =>
+            {
+                None
+            }
+            Err((_, error)) => panic!("{what:?}: {error}"),
+        }
     }
 
     /// How many operations had returned.
@@ -81,24 +99,15 @@ pub(crate) fn run() {
     let mut log = OpenOptions::new().append(true).open(&task.log).unwrap();
     let mut random = task.random();
     let model = Model::read(&task.directory, task.worker);
-    let Some(mut model) = unless_gone(model, "reading") else { return };
+    let Some(mut model) = task.unless_gone(model, "reading") else { return };
     loop {
         let operation = Operation::choose(&model, task.worker, &mut random);
         let done = operation.perform(&task.directory);
-        if unless_gone(done, &operation).is_none() {
+        if task.unless_gone(done, &operation).is_none() {
             return;
         }
         log.write_all(b".").unwrap();
         operation.apply(&mut model);
-    }
-}
-
-/// `None` if the server is gone. Nothing else may fail.
-fn unless_gone<T>(outcome: io::Result<T>, what: impl std::fmt::Debug) -> Option<T> {
-    match outcome.map_err(|error| (Errno::from_io_error(&error), error)) {
-        Ok(value) => Some(value),
-        Err((Some(Errno::NOTCONN | Errno::CONNABORTED | Errno::IO), _)) => None,
-        Err((_, error)) => panic!("{what:?}: {error}"),
     }
 }
 

@@ -1,5 +1,6 @@
 //! A workload, and everything that decides what is explored of it: to be run, made small, saved and run again.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -25,10 +26,17 @@ impl CrashCase {
     /// Explores it.
     ///
     /// # Errors
-    /// The first promise that was not kept.
+    /// The first promise that was not kept; a panic breaks one, too.
     pub fn run(&self, explorer: &mut Explorer) -> Result<(), Violation> {
         let Self { failure, thoroughness, seed, .. } = *self;
-        explorer.explore(&self.workload, Request { failure, thoroughness, seed, drop_at: None })
+        let request = Request { failure, thoroughness, seed, drop_at: None };
+        // What an explorer keeps from one case to the next is complete, or not there.
+        let outcome = catch_unwind(AssertUnwindSafe(|| explorer.explore(&self.workload, request)));
+        outcome.unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("(no message)");
+            Err(Violation { returned: 0, text: format!("a panic: {text}") })
+        })
     }
 
     /// The smallest case that could be found which fails as well.

@@ -43,7 +43,7 @@ pub use self::case::CrashCase;
 pub use self::distinct::Distinct;
 pub use self::grid::grid;
 pub(crate) use self::look::{Boot, Looker, homes_start};
-pub(crate) use self::oracle::shows;
+pub(crate) use self::oracle::{shows, shows_but_content};
 pub use self::stage::{Stage, representatives};
 pub(crate) use self::view::View;
 pub use self::workload::Workload;
@@ -105,12 +105,14 @@ pub struct Statistics {
     pub workloads: u64,
     /// Moments at which a crash was tried.
     pub moments: u64,
+    /// Of those, moments of which all images were made.
+    pub exhaustive: u64,
     /// Images that crashes left.
     pub images: u64,
     /// Of those, images with bytes that were not seen before, in any workload that the explorer knows of.
     pub distinct: u64,
-    /// Of those, images that were recovered: the others are the same wherever recovery reads, or in all bytes, as one
-    /// before in the same workload.
+    /// Images that were recovered, for each workload and kind of crash by itself: the others are the same wherever recovery
+    /// reads, or in all bytes, as one before there.
     pub recovered: u64,
     /// Of those, volumes that differed after recovery, so that everything on them was looked at.
     pub examined: u64,
@@ -124,6 +126,7 @@ impl std::ops::AddAssign for Statistics {
     fn add_assign(&mut self, other: Self) {
         self.workloads += other.workloads;
         self.moments += other.moments;
+        self.exhaustive += other.exhaustive;
         self.images += other.images;
         self.distinct += other.distinct;
         self.recovered += other.recovered;
@@ -161,6 +164,7 @@ pub struct Explorer {
     bases: Bases,
     distinct: Arc<Distinct>,
     statistics: Statistics,
+    recovery_calls: BTreeSet<Call>,
 }
 
 /// What is explored of one recorded workload.
@@ -196,7 +200,13 @@ impl Explorer {
         let mut run = Run::new(workload, &recorded, request, &self.distinct).map_err(Violation::before)?;
         let result = run.explore();
         self.statistics += run.statistics();
+        self.recovery_calls.extend(run.recovery_calls());
         result
+    }
+
+    /// The calls that made something durable in all recoveries that were explored so far.
+    pub fn recovery_calls(&self) -> &BTreeSet<Call> {
+        &self.recovery_calls
     }
 
     /// The calls that made something durable while a workload was done.

@@ -47,6 +47,15 @@ pub(crate) fn shows(view: &View, model: &Model, seconds: i64) -> Result<(), Stri
     judge(view, &history, 0..=0).map(|_| ())
 }
 
+/// The same, but for the content of files.
+///
+/// # Errors
+/// How it differs.
+pub(crate) fn shows_but_content(view: &View, model: &Model, seconds: i64) -> Result<(), String> {
+    let history = History::new(model.clone(), vec![seconds; model.clock() + 1]);
+    Comparison { view, history: &history, number: 0, last: 0 }.compare_all_but_content()
+}
+
 /// A view beside one state.
 struct Comparison<'a> {
     view: &'a View,
@@ -62,6 +71,25 @@ impl Comparison<'_> {
     }
 
     fn run(&self) -> Result<(), String> {
+        self.compare_all_but_content()?;
+        let steps = self.steps();
+        for (path, ino) in &self.state().names {
+            let seen = &self.view.entries[path];
+            if let Some(pages) = self.view.files.get(&seen.status.ino) {
+                let in_steps = steps.is_some_and(|steps| steps.ino == *ino);
+                self.compare_content(*ino, pages, seen.status.size, in_steps)
+                    .map_err(|fault| format!("{path}: {fault}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What may have happened since in steps.
+    fn steps(&self) -> Option<InSteps> {
+        self.history.steps_after(self.number).filter(|_| self.number < self.last)
+    }
+
+    fn compare_all_but_content(&self) -> Result<(), String> {
         let names = &self.state().names;
         if let Some(path) = names.keys().find(|path| !self.view.entries.contains_key(path)) {
             return Err(format!("{path} is missing"));
@@ -69,7 +97,7 @@ impl Comparison<'_> {
         if let Some(path) = self.view.entries.keys().find(|path| !names.contains_key(path)) {
             return Err(format!("{path} should not be there"));
         }
-        let steps = self.history.steps_after(self.number).filter(|_| self.number < self.last);
+        let steps = self.steps();
         let (mut inode_of, mut file_of) = (BTreeMap::new(), BTreeMap::new());
         for ((path, seen), ino) in self.view.entries.iter().zip(names.values()) {
             let same = *inode_of.entry(*ino).or_insert(seen.status.ino) == seen.status.ino
@@ -78,14 +106,6 @@ impl Comparison<'_> {
                 return Err(format!("{path}: leads to another file"));
             }
             self.compare_inode(*ino, seen, steps).map_err(|fault| format!("{path}: {fault}"))?;
-        }
-        for (path, ino) in names {
-            let seen = &self.view.entries[path];
-            if let Some(pages) = self.view.files.get(&seen.status.ino) {
-                let in_steps = steps.is_some_and(|steps| steps.ino == *ino);
-                self.compare_content(*ino, pages, seen.status.size, in_steps)
-                    .map_err(|fault| format!("{path}: {fault}"))?;
-            }
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Exploring one recorded workload: crashes in it, crashes in the recoveries from these, and in the recoveries from those.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::ops::ControlFlow;
 use std::rc::Rc;
 
@@ -11,7 +11,7 @@ use super::look::{Boot, Looker};
 use super::oracle;
 use super::workload::{Recorded, Workload};
 use super::{Failure, Request, Statistics, Thoroughness, Violation};
-use crate::crash::{self, CrashImage, Snapshot};
+use crate::crash::{self, Call, CrashImage, Snapshot};
 
 /// A workload that is being explored.
 pub(super) struct Run<'a> {
@@ -23,6 +23,7 @@ pub(super) struct Run<'a> {
     /// What was found right: what was seen (as an address, which the looker keeps), and what had to be there.
     right: HashSet<(usize, usize, bool)>,
     statistics: Statistics,
+    recovery_calls: BTreeSet<Call>,
 }
 
 /// What a program does to the medium from one start to the next: the workload, or a recovery.
@@ -73,7 +74,21 @@ impl<'a> Run<'a> {
     ) -> Result<Self, String> {
         let looker = Looker::new(workload.size, workload.domain)?;
         let statistics = Statistics { workloads: 1, ..Statistics::default() };
-        Ok(Self { workload, recorded, request, looker, distinct, right: HashSet::new(), statistics })
+        Ok(Self {
+            workload,
+            recorded,
+            request,
+            looker,
+            distinct,
+            right: HashSet::new(),
+            statistics,
+            recovery_calls: BTreeSet::new(),
+        })
+    }
+
+    /// The calls that made something durable in the recoveries that were explored.
+    pub(super) fn recovery_calls(self) -> BTreeSet<Call> {
+        self.recovery_calls
     }
 
     /// What was looked at.
@@ -113,6 +128,7 @@ impl<'a> Run<'a> {
             ControlFlow::Break(violation) => Err(violation),
             ControlFlow::Continue(made) => {
                 self.statistics.moments += made.moments as u64;
+                self.statistics.exhaustive += made.exhaustive as u64;
                 self.statistics.images += made.images as u64;
                 Ok(())
             }
@@ -146,7 +162,7 @@ impl<'a> Run<'a> {
 
     /// Looks at an image, and compares it with what must be there when so many operations had returned.
     fn check(&mut self, image: &CrashImage<'_>, returned: usize, life: &Life) -> Result<(), String> {
-        self.statistics.distinct += u64::from(self.distinct.insert(image.hash(), self.workload.domain));
+        self.statistics.distinct += u64::from(self.distinct.insert(image.hash()));
         let is_durable = self.workload.domain.is_durable_on_fence();
         let keeps_all = is_durable || life.lost == Failure::Process;
         let found = self.looker.look(image, life.boot);
@@ -199,6 +215,7 @@ impl<'a> Run<'a> {
             _ => Failure::Power,
         };
         let log = self.looker.recover(image, life.boot)?.log;
+        self.recovery_calls.extend(crash::durability_calls(&log));
         let count = log.len();
         let is_torn = image.undecided.iter().any(|it| it.kept < it.stores);
         // A store that was torn is in no log. The host may have brought all the rest to the medium, too.

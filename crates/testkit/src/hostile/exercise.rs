@@ -13,8 +13,6 @@ use crate::rng::Rng;
 
 /// Operations with which a volume is used.
 const USES: u64 = 40;
-/// Changes between data and holes that are followed in one file.
-const SEEKS_MAX: u32 = 64;
 /// Names that are kept for use.
 const NAMES_MAX: usize = 256;
 
@@ -24,6 +22,8 @@ pub struct Seen {
     inodes: BTreeSet<u64>,
     /// Directory and name.
     names: Vec<(u64, Vec<u8>)>,
+    /// Bytes of data that are still to be read: as many as there is room for, which is enough for all unless files share it.
+    unread: u64,
     /// The first thing that cannot be read because it is damaged.
     pub(super) damage: Option<String>,
 }
@@ -44,7 +44,8 @@ impl Seen {
 
 /// Looks at everything that names lead to, each inode once.
 pub fn look(fs: &Arc<Fs>) -> Seen {
-    let mut seen = Seen::default();
+    let space = fs.space();
+    let mut seen = Seen { unread: space.blocks * space.block_size, ..Seen::default() };
     let mut left: Vec<Ino> = vec![Ino::ROOT];
     while let Some(ino) = left.pop() {
         if !seen.inodes.insert(ino.0) {
@@ -56,7 +57,7 @@ pub fn look(fs: &Arc<Fs>) -> Seen {
             left.extend(list(fs, &node, &mut seen));
         }
     }
-    for number in [0, u64::MAX, 1 << 32, fs.space().inodes] {
+    for number in [0, u64::MAX, 1 << 32, space.inodes] {
         let _ = fs.node_by_handle(Ino(number), None);
     }
     seen
@@ -72,10 +73,20 @@ fn look_at(fs: &Fs, node: &Node, seen: &mut Seen) {
         }
     }
     let mut at = 0;
-    for _ in 0..SEEKS_MAX {
+    while seen.unread > 0 && at < attr.size {
         let Some(data) = seen.note(fs.seek(node, at, SeekTarget::Data)) else { break };
         let Some(hole) = seen.note(fs.seek(node, data, SeekTarget::Hole)) else { break };
         assert!(at <= data && data < hole && hole <= attr.size, "data from {data} to {hole}, from {at} on");
+        at = data;
+        while at < hole && seen.unread > 0 {
+            let room = buffer.len().min((hole - at) as usize);
+            match seen.note(fs.read(node, at, &mut buffer[..room])) {
+                Some(count) => assert_eq!(count, room, "data end where they end"),
+                None => break,
+            }
+            at += room as u64;
+            seen.unread = seen.unread.saturating_sub(room as u64);
+        }
         at = hole;
     }
     if node.kind() == Kind::Symlink {

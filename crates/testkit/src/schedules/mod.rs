@@ -19,7 +19,7 @@ use self::order::{Done, explain};
 pub use self::plan::{Plan, Theme};
 use crate::crash::{self, CrashImage, Snapshot};
 use crate::engine::EngineTarget;
-use crate::explore::{Boot, Failure, Looker, View, homes_start, open_options, shows};
+use crate::explore::{Boot, Failure, Looker, View, homes_start, open_options, shows, shows_but_content};
 use crate::memory_file::MemoryFile;
 use crate::model::{EPOCH_SECONDS, Leniency, Model};
 use crate::operation::Operation;
@@ -123,7 +123,8 @@ impl Meeting {
     /// # Errors
     /// What cannot be explained.
     pub fn judge(self, threads: &[Vec<Record>], one_in: u64, seed: u64) -> Result<(), String> {
-        let all: Vec<Vec<Done>> = threads.iter().map(|thread| dones(thread, usize::MAX)).collect();
+        let all: Vec<Vec<Done>> =
+            threads.iter().map(|thread| dones(thread, usize::MAX, usize::MAX)).collect();
         let view = View::of(&self.fs)?;
         explain(&self.model, &all, leniency(self.plan.theme), &mut |model| {
             shows(&view, model, EPOCH_SECONDS)
@@ -184,12 +185,12 @@ fn leniency(theme: Theme) -> Leniency {
     Leniency { out_of_space: theme == Theme::Full, ..Leniency::default() }
 }
 
-/// What a thread had done after so many events since it started.
-fn dones(records: &[Record], events: usize) -> Vec<Done> {
+/// What a thread had begun when so many events since it started had begun, and whether it had returned when so many were done.
+fn dones(records: &[Record], begun: usize, done: usize) -> Vec<Done> {
     // What a closed volume refuses has not happened.
     let refused = |record: &Record| record.done.reply == Err(Errno::ROFS);
-    let begun = records.iter().filter(|record| record.events.0 < events && !refused(record));
-    begun.map(|record| Done { returned: record.events.1 <= events, ..record.done.clone() }).collect()
+    let begun = records.iter().filter(|record| record.events.0 < begun && !refused(record));
+    begun.map(|record| Done { returned: record.events.1 <= done, ..record.done.clone() }).collect()
 }
 
 struct Crashes<'a> {
@@ -236,17 +237,22 @@ impl Crashes<'_> {
     }
 
     fn judge_image(&self, looker: &mut Looker, image: &CrashImage<'_>, boot: Boot) -> Result<(), String> {
-        // A process that dies in the middle of a store has not done it.
+        // A process that dies in the middle of a store has begun it, and not done it.
         let in_store =
             image.undecided.iter().any(|it| it.kept < it.stores) && !self.domain.is_durable_on_fence();
-        let events = (image.position - usize::from(in_store)).saturating_sub(self.first);
-        let so_far: Vec<Vec<Done>> = self.threads.iter().map(|thread| dones(thread, events)).collect();
+        let begun = image.position.saturating_sub(self.first);
+        let done = begun.saturating_sub(usize::from(in_store));
+        let so_far: Vec<Vec<Done>> = self.threads.iter().map(|thread| dones(thread, begun, done)).collect();
         let found = looker.look(image, boot);
         let view = found.as_ref().as_ref().map_err(Clone::clone)?;
-        if self.theme == Theme::Content {
-            // Of what overwrites data, any part may be there.
-            return Ok(());
-        }
-        explain(self.model, &so_far, leniency(self.theme), &mut |model| shows(view, model, EPOCH_SECONDS))
+        let is_quiet = so_far.iter().flatten().all(|done| done.returned);
+        explain(self.model, &so_far, leniency(self.theme), &mut |model| {
+            if self.theme == Theme::Content && !is_quiet {
+                // Of what overwrites data, any part may be there.
+                shows_but_content(view, model, EPOCH_SECONDS)
+            } else {
+                shows(view, model, EPOCH_SECONDS)
+            }
+        })
     }
 }
