@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use common::{Mounted, Workbench, can_mount, fail, lodefs, succeed};
+use lodefs_direct::dax::{Effect, set, status as ask};
 use rustix::fs::{IFlags, OFlags, ioctl_getflags, ioctl_setflags};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, MsyncFlags, ProtFlags, mmap, msync, munmap};
@@ -145,8 +146,8 @@ fn a_file_that_a_switch_was_asked_through_reaches_no_data_any_more() {
     let path = mounted.path("f");
     fs::write(&path, "content").unwrap();
     let file = File::options().read(true).write(true).open(&path).unwrap();
-    let answer = lodefs_direct::dax::set(&file, true, true).unwrap();
-    assert_eq!(answer.effect, lodefs_direct::dax::Effect::Direct);
+    let answer = set(&file, true, true).unwrap();
+    assert_eq!(answer.effect, Effect::Direct);
     let stale = |outcome: std::io::Result<usize>| {
         assert_eq!(outcome.unwrap_err().raw_os_error(), Some(Errno::STALE.raw_os_error()));
     };
@@ -155,6 +156,33 @@ fn a_file_that_a_switch_was_asked_through_reaches_no_data_any_more() {
     stale(file.read_at(&mut [0; 4], 0));
     assert_eq!(fs::read_to_string(&path).unwrap(), "content");
     drop((file, direct));
+    mounted.unmount();
+}
+
+/// The kernel tells the server only after close(2) has returned.
+#[test]
+fn what_was_just_closed_does_not_stand_in_the_way() {
+    if !can_mount() {
+        return;
+    }
+    let bench = Workbench::new();
+    let mounted = mount(&bench, "rw");
+    let path = mounted.path("f");
+    File::create(&path).unwrap();
+    for round in 0..1000 {
+        let on = round % 2 == 0;
+        let effect = if on { Effect::Direct } else { Effect::Buffered };
+        drop(File::open(&path).unwrap());
+        let asker = File::open(&path).unwrap();
+        assert_eq!(set(&asker, on, true).map(|answer| answer.effect), Ok(effect), "round {round}");
+        // And pending: who opens it next finds it switched.
+        let users = [File::open(&path).unwrap(), File::open(&path).unwrap()];
+        set_flag(&path, !on);
+        drop((asker, users));
+        let other = if on { Effect::Buffered } else { Effect::Direct };
+        assert_eq!(ask(File::open(&path).unwrap()).unwrap().effect, other, "round {round}");
+        set_flag(&path, on);
+    }
     mounted.unmount();
 }
 

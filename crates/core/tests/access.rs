@@ -80,7 +80,7 @@ fn a_switch_is_pending_until_the_last_holder_goes() {
         drop(first);
         // Who comes now meets those who are there.
         let third = volume.fs.hold(&file, HolderKind::Io, 13).unwrap();
-        assert_eq!(Some(third.effect()), before);
+        assert_eq!((Some(third.effect()), third.is_behind()), (before, true));
         drop(second);
         assert_eq!(volume.effect(&file), (before, DaxReason::Holders));
         drop(third);

@@ -3,6 +3,8 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use fuser::{
     FileAttr, FileHandle, FopenFlags, Generation, INodeNo, Notifier, OpenFlags, ReplyDirectory,
@@ -23,6 +25,11 @@ use crate::{REPORT_ATTRIBUTE, caller, convert, ioctl};
 
 /// The attribute that holds the access ACL, whose change changes the mode.
 const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
+
+/// The kernel tells that a file was closed for good after close(2) has returned, and another thread may still be at it. So
+/// where a holder stands in the way of a switch, it is looked again for so long, at such intervals.
+const PATIENCE: Duration = Duration::from_millis(5);
+const PAUSE: Duration = Duration::from_micros(100);
 
 /// Entries that are read ahead of being looked up for a listing with attributes.
 const LISTING_BATCH: usize = 64;
@@ -111,7 +118,7 @@ impl Served {
         new: New<'_>,
     ) -> Result<(Found, Opened)> {
         let node = self.create_node(request, parent, name, new)?;
-        let hold = self.fs.hold(&node, HolderKind::OpenFile, request.pid())?;
+        let hold = self.hold(request, &node)?;
         Ok((self.found(node)?, self.opened(hold)))
     }
 
@@ -133,7 +140,20 @@ impl Served {
     pub(crate) fn open_file(&self, request: &Request, ino: INodeNo, flags: OpenFlags) -> Result<Opened> {
         let node = self.node(ino)?;
         self.fs.check_open(&node, convert::open_intent(flags))?;
-        Ok(self.opened(self.fs.hold(&node, HolderKind::OpenFile, request.pid())?))
+        Ok(self.opened(self.hold(request, &node)?))
+    }
+
+    /// Holds a file that is being opened.
+    fn hold(&self, request: &Request, node: &Node) -> Result<Hold> {
+        let start = Instant::now();
+        loop {
+            let hold = self.fs.hold(node, HolderKind::OpenFile, request.pid())?;
+            if !hold.is_behind() || start.elapsed() >= PATIENCE {
+                return Ok(hold);
+            }
+            drop(hold);
+            thread::sleep(PAUSE);
+        }
     }
 
     /// Tells how an open file is held, which the kernel knows by now.
@@ -248,9 +268,22 @@ impl Served {
                 let switch = if now { Switch::Now } else { Switch::Pending };
                 // The open file by which it is asked for does not stand in the way of a switch, but no data can be reached by
                 // it after one.
-                self.handles.with(handle.0, |asker| self.fs.set_dax(&node, on, switch, asker))?;
+                self.set_dax(&node, handle, on, switch)?;
                 self.expire_attributes(ino);
                 self.dax_status(&node, handle)
+            }
+        }
+    }
+
+    fn set_dax(&self, node: &Node, handle: FileHandle, on: bool, switch: Switch) -> Result<()> {
+        let start = Instant::now();
+        loop {
+            let outcome = self.handles.with(handle.0, |asker| self.fs.set_dax(node, on, switch, asker));
+            match outcome {
+                Err(error) if error.errno() == Errno::BUSY && start.elapsed() < PATIENCE => {
+                    thread::sleep(PAUSE)
+                }
+                outcome => return outcome,
             }
         }
     }

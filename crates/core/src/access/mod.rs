@@ -141,12 +141,18 @@ pub struct Hold {
     node: Node,
     id: u64,
     effect: Effect,
+    is_behind: bool,
 }
 
 impl Hold {
     /// How the file is reached, as long as it is held.
     pub fn effect(&self) -> Effect {
         self.effect
+    }
+
+    /// Whether the effect is not the one that was wanted when the hold was taken: others held the file.
+    pub fn is_behind(&self) -> bool {
+        self.is_behind
     }
 
     /// The file.
@@ -180,7 +186,8 @@ impl Fs {
         let (wanted, _) = self.dax_rules.wanted(state.flags());
         let (id, effect) = self.holders.add(node.ino(), wanted, Holder { kind, pid });
         drop(state);
-        Ok(Hold { fs: Arc::clone(self), node: node.clone(), id, effect })
+        let is_behind = effect != wanted;
+        Ok(Hold { fs: Arc::clone(self), node: node.clone(), id, effect, is_behind })
     }
 
     /// Flag, effect and holders of a file or directory, at one moment; `asker`, a hold by which the caller asks, is not among them.
