@@ -5,8 +5,10 @@ mod common;
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::panic::catch_unwind;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use common::{Mounted, Workbench, can_mount, fail, lodefs, succeed};
@@ -169,21 +171,38 @@ fn what_was_just_closed_does_not_stand_in_the_way() {
     let mounted = mount(&bench, "rw");
     let path = mounted.path("f");
     File::create(&path).unwrap();
-    for round in 0..1000 {
-        let on = round % 2 == 0;
-        let effect = if on { Effect::Direct } else { Effect::Buffered };
-        drop(File::open(&path).unwrap());
-        let asker = File::open(&path).unwrap();
-        assert_eq!(set(&asker, on, true).map(|answer| answer.effect), Ok(effect), "round {round}");
-        // And pending: who opens it next finds it switched.
-        let users = [File::open(&path).unwrap(), File::open(&path).unwrap()];
-        set_flag(&path, !on);
-        drop((asker, users));
-        let other = if on { Effect::Buffered } else { Effect::Direct };
-        assert_eq!(ask(File::open(&path).unwrap()).unwrap().effect, other, "round {round}");
-        set_flag(&path, on);
-    }
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // So that the server's threads are in each other's way.
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    fs::metadata(mounted.path("missing")).unwrap_err();
+                    drop(File::open(&mounted.directory).unwrap());
+                    drop(File::create(mounted.path("other")).unwrap());
+                }
+            });
+        }
+        let rounds = catch_unwind(|| (0..500).for_each(|round| switch_at_once(&path, round)));
+        is_over.store(true, Ordering::Relaxed);
+        rounds.unwrap();
+    });
     mounted.unmount();
+}
+
+/// Switches a file that was just closed, in one way and in the other.
+fn switch_at_once(path: &Path, round: u32) {
+    let on = round.is_multiple_of(2);
+    let effects = if on { [Effect::Direct, Effect::Buffered] } else { [Effect::Buffered, Effect::Direct] };
+    drop(File::open(path).unwrap());
+    let asker = File::open(path).unwrap();
+    assert_eq!(set(&asker, on, true).map(|answer| answer.effect), Ok(effects[0]), "round {round}");
+    // And pending: who opens it next finds it switched.
+    let users = [File::open(path).unwrap(), File::open(path).unwrap()];
+    set_flag(path, !on);
+    drop((asker, users));
+    assert_eq!(ask(File::open(path).unwrap()).unwrap().effect, effects[1], "round {round}");
+    set_flag(path, on);
 }
 
 /// fstests generic/606.

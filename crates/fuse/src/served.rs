@@ -28,7 +28,7 @@ const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
 
 /// The kernel tells that a file was closed for good after close(2) has returned, and another thread may still be at it. So
 /// where a holder stands in the way of a switch, it is looked again for so long, at such intervals.
-const PATIENCE: Duration = Duration::from_millis(5);
+const PATIENCE: Duration = Duration::from_millis(20);
 const PAUSE: Duration = Duration::from_micros(100);
 
 /// Entries that are read ahead of being looked up for a listing with attributes.
