@@ -281,7 +281,7 @@ impl Served {
             let outcome = self.handles.with(handle.0, |asker| self.fs.set_dax(node, on, switch, asker));
             match outcome {
                 Err(error) if error.errno() == Errno::BUSY && start.elapsed() < PATIENCE => {
-                    thread::sleep(PAUSE)
+                    thread::sleep(PAUSE);
                 }
                 outcome => return outcome,
             }
