@@ -44,7 +44,7 @@ const LOCKING: [&str; 2] = ["crates/core/src", "crates/pmem/src"];
 /// Files that are tests or serve them, or belong to other processors.
 const LEFT_OUT: [&str; 6] = ["tests", "ageing", "interleavings", "recording", "portable", "aarch64"];
 
-/// What is copied, besides `crates` and `docs`, of which tests read one.
+/// What is copied, besides directories.
 const FILES: [&str; 4] = ["Cargo.toml", "Cargo.lock", "rustfmt.toml", "README.md"];
 
 /// Everything that can be switched off in the sources below `root`.
@@ -106,7 +106,9 @@ pub(crate) fn write(root: &Path, target: &Path, mutants: &[Mutant]) -> anyhow::R
     for file in FILES {
         replace(&target.join(file), fs::read(root.join(file))?)?;
     }
-    copy(&root.join("docs"), &target.join("docs"), &|_, bytes| Ok(bytes))?;
+    for whole in ["docs", "model"] {
+        copy(&root.join(whole), &target.join(whole), &|_, bytes| Ok(bytes))?;
+    }
     copy(&root.join("crates"), &target.join("crates"), &|path, bytes| {
         let file = relative(root, path);
         let here: Vec<&Mutant> =
