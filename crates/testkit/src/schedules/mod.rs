@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64 as PlainU64, Ordering};
 
-use lodefs_core::{Fs, Ino, Kind};
+use lodefs_core::{Fs, HolderKind, Ino, Kind, Switch};
 use lodefs_pmem::{Access, Domain, Event, Medium, Recording};
 use lodefs_sync::AtomicU64;
 use rustix::io::Errno;
@@ -115,6 +115,7 @@ impl Meeting {
         let closers = if self.plan.theme == Theme::Closing { 2 } else { 0 };
         let bystanders =
             (0..closers).map(|_| bystander(&self.fs, close)).chain([bystander(&self.fs, look_around)]);
+        let bystanders = bystanders.chain((0..2).map(|_| bystander(&self.fs, hold_and_let_go)));
         Ok(work.chain(bystanders).collect())
     }
 
@@ -169,14 +170,30 @@ fn look_around(fs: &Arc<Fs>) {
         let space = fs.space();
         assert!(space.blocks_free <= space.blocks && space.inodes_free <= space.inodes, "{space:?}");
         assert!(fs.memory_use().inodes_count > 0, "the root directory is in memory");
+        assert_eq!(fs.sync().map_err(told), Ok(()), "nothing fails");
     }
-    assert_eq!(fs.sync().map_err(told), Ok(()), "nothing fails");
     if let Ok(file) = fs.root().and_then(|root| fs.lookup(&root, b"p"))
         && file.kind() == Kind::File
     {
         // Behind the end of a file there is nothing to be copied.
         let copied = fs.copy_range(&file, 1 << 40, &file, 1 << 41, 100);
         assert!(copied.is_err() || matches!(copied, Ok(0)), "{copied:?}");
+    }
+}
+
+/// Holds a file as it is reached, and asks who else does.
+fn hold_and_let_go(fs: &Arc<Fs>) {
+    let Ok(file) = fs.root().and_then(|root| fs.lookup(&root, b"p").or_else(|_| fs.lookup(&root, b"f")))
+    else {
+        return;
+    };
+    for _ in 0..2 {
+        let Ok(hold) = fs.hold(&file, HolderKind::Io, 1) else { return };
+        let Ok(status) = fs.dax_status(&file, Some(&hold)) else { return };
+        assert_eq!(status.effect, Some(hold.effect()), "it stays so while it is held");
+        // That it stays as it is needs nobody to go.
+        let stays = fs.set_dax(&file, status.flag, Switch::Now, &mut None).map_err(|error| error.errno());
+        assert!(matches!(stays, Ok(()) | Err(Errno::ROFS)), "{stays:?}");
     }
 }
 
