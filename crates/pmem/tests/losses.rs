@@ -174,6 +174,25 @@ fn however_much_is_cut_off_the_process_goes_on() {
 }
 
 #[test]
+fn media_that_come_and_go_in_other_threads_are_not_mistaken_for_one_another() {
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..30 {
+                    let (cut, whole) = (
+                        Bench::new(Domain::Volatile, Access::ReadWrite),
+                        Medium::anonymous(SIZE, Domain::Volatile).unwrap(),
+                    );
+                    cut.cut(0);
+                    assert!(cut.read(SIZE - 1).is_err());
+                    whole.check_whole().unwrap();
+                }
+            });
+        }
+    });
+}
+
+#[test]
 fn other_media_are_not_concerned() {
     let lost = Bench::new(Domain::Page, Access::ReadWrite);
     // Entries of media that are gone are used again.

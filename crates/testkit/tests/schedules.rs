@@ -1,7 +1,11 @@
 //! Schedules of threads in the engine, chosen by shuttle: `cargo xtask schedules` runs this with the scheduler in place.
 #![cfg(lodefs_shuttle)]
 
+use std::sync::Arc;
+
+use lodefs_core::{FormatOptions, Fs, NewInode, NewKind, OpenOptions, RenameMode};
 use lodefs_pmem::Domain;
+use lodefs_testkit::memory_file::MemoryFile;
 use lodefs_testkit::schedules::{Meeting, Plan, Theme};
 use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
 use shuttle::{Config, Runner};
@@ -64,4 +68,35 @@ fn a_volume_that_is_nearly_full() {
 #[test]
 fn names_in_a_directory_of_several_leaves() {
     explore(Theme::Tree);
+}
+
+/// Two directories are moved into each other: one of them at most gets there, or both would hang in the air.
+fn swallow_each_other() {
+    let file = MemoryFile::new(1 << 20).unwrap();
+    Fs::format(&file.open(Domain::Volatile).unwrap(), &FormatOptions::default()).unwrap();
+    let fs = Fs::open(file.open(Domain::Volatile).unwrap(), &OpenOptions::default()).unwrap();
+    let root = fs.root().unwrap();
+    let new = NewInode { kind: NewKind::Directory, perm: 0o755, umask: 0, uid: 0, gid: 0 };
+    let [a, b] = ["a", "b"].map(|name| fs.create(&root, name.as_bytes(), &new).unwrap());
+    let threads = [("a", b), ("b", a)].map(|(name, into)| {
+        let (fs, root) = (Arc::clone(&fs), root.clone());
+        let moved = move || {
+            fs.rename(&root, name.as_bytes(), &into, name.as_bytes(), RenameMode::Replace, (0, 0)).is_ok()
+        };
+        shuttle::thread::spawn(moved)
+    });
+    let moved: Vec<bool> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+    assert_eq!(moved.iter().filter(|moved| **moved).count(), 1, "{moved:?}");
+    let left = ["a", "b"].iter().filter(|name| fs.lookup(&root, name.as_bytes()).is_ok()).count();
+    assert_eq!(left, 1);
+}
+
+#[test]
+fn directories_that_are_moved_into_each_other() {
+    let (plans, schedules) = counts();
+    let runs = plans as usize * schedules;
+    let run =
+        |scheduler: Box<dyn Scheduler + Send>| Runner::new(scheduler, Config::new()).run(swallow_each_other);
+    run(Box::new(RandomScheduler::new_from_seed(0, runs)));
+    run(Box::new(PctScheduler::new_from_seed(0, 3, runs)));
 }

@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64 as PlainU64, Ordering};
 
-use lodefs_core::{Fs, HolderKind, Ino, Kind, Switch};
+use lodefs_core::{Fs, HolderKind, Ino, Kind, OpenIntent, Switch};
 use lodefs_pmem::{Access, Domain, Event, Medium, Recording};
 use lodefs_sync::AtomicU64;
 use rustix::io::Errno;
@@ -188,6 +188,7 @@ fn hold_and_let_go(fs: &Arc<Fs>) {
         return;
     };
     for _ in 0..2 {
+        assert!(fs.check_open(&file, OpenIntent::default()).is_ok(), "everybody may read");
         let Ok(hold) = fs.hold(&file, HolderKind::Io, 1) else { return };
         let Ok(status) = fs.dax_status(&file, Some(&hold)) else { return };
         assert_eq!(status.effect, Some(hold.effect()), "it stays so while it is held");
