@@ -16,8 +16,8 @@ pub fn status(file: impl AsFd) -> Result<Answer, Errno> {
 
 /// Sets or clears the DAX flag of an open file or directory of a mount, and says what has come of it.
 ///
-/// It takes effect at once if nobody else holds the file in the way that it is reached now; then no data can be read or written
-/// by `file` any more (ESTALE): close it, and open it again. Otherwise it takes effect when the last holder goes.
+/// It takes effect at once if nobody else holds the file in the way that it is reached now; then `file` reaches
+/// no data of the volume any more (ESTALE), only what the kernel may still have in its cache: close it, and open it again. Otherwise it takes effect when the last holder goes.
 ///
 /// # Errors
 /// BUSY if it is to take effect `now` and cannot: nothing has changed then. PERM if the caller is neither the owner nor root, or

@@ -3,8 +3,8 @@
 //! A handler for the whole process is installed when the first medium is mapped. For a fault in a watched mapping it
 //! notes the page ([`Losses`]), puts an empty page of memory in its place, and returns: the access is made again, and
 //! goes through. If the file has become shorter, everything behind its end is replaced at once: the kernel does not let a
-//! process have as many mappings as a file has pages. For any other it does what would have happened without it: it calls the handler that was there before
-//! (Rust's own, or that of the program), or lets the process end.
+//! process have as many mappings as a file has pages. For any other it does what would have happened without it: it
+//! calls the handler that was there before (Rust's own, or that of the program), or lets the process end.
 //!
 //! Mappings are found in a list of entries that only ever grows; those of mappings that are gone are used again. The
 //! handler reads it without a lock. An entry that changes meanwhile is not the one it looks for: the mapping in which
