@@ -374,3 +374,29 @@ impl Medium {
 pub(crate) fn name_of(path: Option<&Path>) -> String {
     path.map_or_else(|| "anonymous memory".to_owned(), |path| path.display().to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn anonymous() -> Medium {
+        Medium::anonymous(1 << 20, Domain::Page).unwrap()
+    }
+
+    #[test]
+    fn after_a_failed_sync_none_is_believed() {
+        let medium = anonymous();
+        let _durable = medium.sync(Medium::nothing_flushed()).unwrap();
+        *medium.failed.lock() = true;
+        let outcome = medium.sync(Medium::nothing_flushed());
+        assert!(matches!(outcome, Err(MediumError::Failed { .. })), "{outcome:?}");
+    }
+
+    #[test]
+    fn a_page_that_is_lost_on_a_host_with_room_is_not_blamed_on_a_lack_of_it() {
+        let medium = anonymous();
+        medium.losses.note(4096, 4096, false);
+        let error = medium.loss();
+        assert!(matches!(error, MediumError::PageLost { .. }), "{error:?}");
+    }
+}

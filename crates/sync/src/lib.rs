@@ -11,10 +11,12 @@
 #[allow(unsafe_code)]
 mod scheduled;
 mod thread_number;
+#[cfg(not(any(lodefs_shuttle, lodefs_loom)))]
+mod waiting;
 
 #[cfg(any(lodefs_shuttle, lodefs_loom))]
 pub use self::scheduled::{
-    AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Mutex, MutexGuard, RwLock, RwLockReadGuard,
+    AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard,
     RwLockWriteGuard, fence, point,
 };
 #[cfg(not(any(lodefs_shuttle, lodefs_loom)))]
@@ -26,6 +28,8 @@ pub use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, fence
 pub use std::sync::{Arc, OnceLock, Weak};
 
 pub use self::thread_number::{set_thread_number, thread_number};
+#[cfg(not(any(lodefs_shuttle, lodefs_loom)))]
+pub use self::waiting::Condvar;
 
 /// A moment at which another thread may come between: before memory that threads share is read or changed.
 #[cfg(not(any(lodefs_shuttle, lodefs_loom)))]

@@ -180,6 +180,32 @@ impl<T> DerefMut for MutexGuard<'_, T> {
     }
 }
 
+/// A place to wait until somebody says that what a [`Mutex`] holds has changed.
+#[derive(Default)]
+pub struct Condvar(scheduler::sync::Condvar);
+
+impl Condvar {
+    /// Releases the lock, waits until it is said, and takes the lock again. It may also return for no reason.
+    pub fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+        let MutexGuard { using, _held: held } = guard;
+        let (shared, location) = (using.shared, using.user.location);
+        drop(using);
+        let held = match held {
+            Some(held) => Some(unpoisoned(self.0.wait(held))),
+            None => {
+                point();
+                None
+            }
+        };
+        MutexGuard { using: Using::begin(shared, location, true), _held: held }
+    }
+
+    /// Says so to all who wait.
+    pub fn notify_all(&self) {
+        self.0.notify_all();
+    }
+}
+
 /// A lock for one who writes or many who read.
 pub struct RwLock<T> {
     lock: scheduler::sync::RwLock<()>,
@@ -256,6 +282,12 @@ impl<T> DerefMut for RwLockWriteGuard<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
         // SAFETY: this is the only user, which gives one reference at a time, and that lives no longer than it.
         unsafe { &mut *self.using.shared.value.get() }
+    }
+}
+
+impl fmt::Debug for Condvar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Condvar")
     }
 }
 
