@@ -14,10 +14,11 @@ use crate::format::{self, FormatOptions};
 use crate::inode::cache::{InodeCache, Node};
 use crate::inode::table::InodeTable;
 use crate::journal::{CleanCounters, Journal};
+use crate::lease::Quarantine;
 use crate::types::{Ino, Kind, SpaceUse};
 use crate::volume::{self, Volume, VolumeInfo};
 use crate::{bitmap, recovery};
-use lodefs_sync::{Arc, AtomicBool, Mutex, OnceLock, Ordering};
+use lodefs_sync::{Arc, AtomicBool, AtomicU64, Mutex, OnceLock, Ordering};
 
 /// How to open a volume.
 #[derive(Clone, Debug, Default)]
@@ -73,6 +74,8 @@ pub struct Fs {
     pub(crate) keeps_atime: bool,
     pub(crate) dax_rules: Rules,
     pub(crate) holders: Holders,
+    pub(crate) last_lease: AtomicU64,
+    pub(crate) quarantine: Quarantine,
     /// Held while a directory moves to another parent, so that the ancestors of directories stand still.
     pub(crate) moving_directories: Mutex<()>,
     read_only: bool,
@@ -134,6 +137,8 @@ impl Fs {
         Self {
             dax_rules: Rules::new(options.dax, volume.medium.domain()),
             holders: Holders::default(),
+            last_lease: AtomicU64::new(0),
+            quarantine: Quarantine::default(),
             volume,
             journal: opened.journal,
             blocks: opened.blocks,
@@ -172,7 +177,9 @@ impl Fs {
         }
         self.check_latch()?;
         self.journal.checkpoint_all(&self.volume).map_err(|error| self.latch(error))?;
-        if self.leaves_orphans.load(Ordering::Acquire) || self.cache.has_unlinked() {
+        // A program may still reach freed blocks: only an open that finds nobody at the volume may use them again.
+        let is_reached = !self.quarantine.is_empty();
+        if is_reached || self.leaves_orphans.load(Ordering::Acquire) || self.cache.has_unlinked() {
             return Ok(());
         }
         self.blocks.release_deferred(u64::MAX);

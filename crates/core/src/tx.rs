@@ -19,6 +19,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use crate::alloc::{Purpose, Request, Run};
 use crate::error::{Error, Result, ensure};
 use crate::fs::Fs;
+use crate::lease::Lagging;
 use crate::types::Ino;
 
 /// Room that [`Tx::has_room`] leaves for the inodes that every operation writes at its end.
@@ -31,6 +32,8 @@ pub(crate) struct Tx<'f> {
     allocated: SmallVec<[Run; 8]>,
     freed_data: SmallVec<[Run; 8]>,
     freed_metadata: SmallVec<[Run; 4]>,
+    /// Programs that may still reach the data that is freed.
+    lagging: Option<Lagging>,
 }
 
 /// A point in a transaction.
@@ -60,6 +63,7 @@ impl<'f> Tx<'f> {
             allocated: SmallVec::new(),
             freed_data: SmallVec::new(),
             freed_metadata: SmallVec::new(),
+            lagging: None,
         })
     }
 
@@ -176,6 +180,11 @@ impl<'f> Tx<'f> {
         self.freed_data.push(run);
     }
 
+    /// The data that will be freed is kept as long as `lagging` programs may reach it.
+    pub(crate) fn keep_for(&mut self, lagging: Option<Lagging>) {
+        self.lagging = lagging;
+    }
+
     /// Will free blocks that journal records may write to.
     pub(crate) fn free_metadata(&mut self, run: Run) {
         self.freed_metadata.push(run);
@@ -231,6 +240,10 @@ impl<'f> Tx<'f> {
             }
         };
         self.allocated.clear();
+        if let Some(lagging) = self.lagging.take() {
+            self.fs.quarantine(&self.freed_data, lagging);
+            self.freed_data.clear();
+        }
         self.fs.free_committed(&self.freed_data, &self.freed_metadata, committed.generation);
         Ok(())
     }

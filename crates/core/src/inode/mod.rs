@@ -20,6 +20,7 @@ use crate::dir::NodeCache;
 use crate::error::{Result, ensure};
 use crate::extents::{ExtentMap, store};
 use crate::fs::Fs;
+use crate::lease::Leased;
 use crate::types::{Attr, Flags, Ino, Kind, S_PERM, Time};
 use crate::volume::Volume;
 use lodefs_sync::{AtomicBool, AtomicU64, Ordering, RwLockReadGuard};
@@ -92,6 +93,8 @@ pub(crate) struct InodeState {
     pub(crate) extents: Option<ExtentMap>,
     /// Interior blocks of a directory, once they were checked.
     pub(crate) nodes: NodeCache,
+    /// Mappings by programs of this, which is direct then.
+    pub(crate) leases: Vec<Leased>,
     /// It never had a name, and may get one ([`crate::Fs::tmpfile`]).
     pub(crate) awaits_name: bool,
     /// It has been reclaimed: nothing may be done with it any more.
@@ -100,7 +103,14 @@ pub(crate) struct InodeState {
 
 impl InodeState {
     pub(crate) fn new(slot: InodeSlot) -> Self {
-        Self { slot, extents: None, nodes: NodeCache::default(), awaits_name: false, dead: false }
+        Self {
+            slot,
+            extents: None,
+            nodes: NodeCache::default(),
+            leases: Vec::new(),
+            awaits_name: false,
+            dead: false,
+        }
     }
 
     /// The kind, which was checked when the slot was loaded.

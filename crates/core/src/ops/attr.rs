@@ -38,7 +38,11 @@ impl Fs {
         let tx = Tx::begin(self)?;
         let mut locked = LockedInode::lock(node.inode())?;
         check_flags(&locked, change)?;
-        let result = self.change_attr(tx, &mut locked, change);
+        let old_size = locked.slot.size.get();
+        let mut result = self.change_attr(tx, &mut locked, change);
+        if result.is_ok() && locked.slot.size.get() < old_size {
+            result = self.clear_mapped_tail(&mut locked);
+        }
         if result.is_err() && change.size.is_some() {
             locked.state.extents = None;
         }

@@ -19,9 +19,9 @@ use crate::tx::Tx;
 use crate::types::{Flags, Ino, Kind, Time};
 use lodefs_sync::Ordering;
 
-pub(super) struct LockedInode<'i> {
+pub(crate) struct LockedInode<'i> {
     pub(super) inode: &'i Inode,
-    pub(super) state: StateWriteGuard<'i>,
+    pub(crate) state: StateWriteGuard<'i>,
     /// The slot as it will be.
     pub(super) slot: InodeSlot,
 }

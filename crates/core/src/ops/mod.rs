@@ -3,8 +3,9 @@
 mod attr;
 mod copy;
 mod create;
+pub(crate) mod fault;
 pub(crate) mod flags;
-mod locked;
+pub(crate) mod locked;
 mod lookup;
 mod read;
 mod reclaim;

@@ -93,7 +93,7 @@ impl Fs {
     }
 
     /// Fills holes from block `next` on with zeroed blocks, as far as one transaction goes. Returns where it stopped.
-    fn allocate_batch(
+    pub(super) fn allocate_batch(
         &self,
         tx: &mut Tx<'_>,
         locked: &mut LockedInode<'_>,

@@ -65,6 +65,8 @@ impl Fs {
             // An extent may be cut in two.
             store::grow(tx, &self.volume, ino, &mut locked.slot, map, true)?;
         }
+        tx.keep_for(self.recall_blocks(locked, from, to));
+        let map = locked.state.extents(&self.volume, ino)?;
         let mut edits = Edits::new();
         let mut freed = 0;
         let removed = map.remove(from, to, &mut edits, |run| {

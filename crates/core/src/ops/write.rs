@@ -206,7 +206,8 @@ impl Fs {
         }
     }
 
-    /// Gives a hole fresh blocks: some, from `logical` on, at most `wanted`. The caller fills them.
+    /// Gives a hole fresh blocks: some, from `logical` on, at most `wanted`. The caller fills them. Nobody sees zeroes in their
+    /// place any more.
     pub(super) fn allocate_extent(
         &self,
         tx: &mut Tx<'_>,
@@ -216,6 +217,7 @@ impl Fs {
         edits: &mut Edits,
     ) -> Result<Extent> {
         let ino = locked.inode.ino;
+        self.recall_zeroes(locked, logical, logical.saturating_add(wanted));
         let map = locked.state.extents(&self.volume, ino)?;
         let (goal, align) = placement(map, logical, wanted);
         let request = Request {

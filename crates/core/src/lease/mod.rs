@@ -1,0 +1,237 @@
+//! Leases: programs that reach a file's blocks by themselves, and how blocks are taken back from them.
+//!
+//! A [`Lease`] is the promise to one mapping of one program that what it was *granted* stays where it is until it is *recalled*.
+//! Somebody outside of the engine carries grants and recalls to the program ([`Lessee`]).
+//!
+//! The rules, which the model in `model/` has been checked for:
+//! - Whatever is granted, is granted under the lock of the inode, and so is what is recalled. A grant carries the number of
+//!   recalls that its lease has seen (its *epoch*): a program does not map what was granted before a recall after it.
+//! - Before a block leaves a file, whoever may have mapped it is asked to give it back, and has answered, or was given up on.
+//! - Before a hole gets a block, whoever may have mapped zeroes in its place is asked likewise, he who wants the block too.
+//! - An operation waits for answers under the lock of the inode only; nothing that answers takes one. How long it may take is
+//!   up to the lessee, which *gives up* on a program that does not answer ([`Answer::give_up`]).
+//! - The blocks that an operation frees while somebody was given up on are in *quarantine* until the program has answered, or
+//!   is gone.
+//!
+//! A crash tears nothing here: what was granted for writing was committed before.
+
+mod grant;
+mod recall;
+
+use lodefs_layout::BLOCK_SIZE;
+use rustix::io::Errno;
+
+use crate::access::{Effect, Hold, HolderKind};
+use crate::error::{Result, ensure};
+use crate::fs::Fs;
+use crate::inode::{InodeState, Node};
+use crate::types::{Flags, Ino};
+use lodefs_sync::{Arc, Ordering, Weak};
+
+pub use grant::{Grant, Part, Touch, Touched, What};
+pub use recall::{Answer, Recall};
+pub(crate) use recall::{Lagging, Quarantine};
+
+/// Who carries grants and recalls to a program.
+pub trait Lessee: Send + Sync {
+    /// Asks the program to give back what it was granted. Must not wait for anything: an operation of the engine holds locks
+    /// meanwhile. The answer comes by dropping [`Recall::answer`].
+    fn recall(&self, recall: Recall);
+}
+
+/// How a file is mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaseOptions {
+    /// The program may store to it.
+    pub writable: bool,
+    /// Made with `MAP_SYNC`: never recalled into something weaker.
+    pub sync: bool,
+    /// The process, or 0 if that is not known.
+    pub pid: u32,
+}
+
+/// What a lease has of its file.
+pub(crate) struct Leased {
+    id: u64,
+    lessee: Arc<dyn Lessee>,
+    fs: Weak<Fs>,
+    /// Recalls so far.
+    epoch: u64,
+    /// Where it may have mapped blocks: from the first to behind the last.
+    blocks: Bounds,
+    /// Where it may have mapped zeroes in place of holes.
+    zeroes: Bounds,
+}
+
+/// Block numbers from one to before another; nothing if they are equal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Bounds {
+    pub(crate) from: u64,
+    pub(crate) to: u64,
+}
+
+impl Bounds {
+    pub(crate) fn is_empty(self) -> bool {
+        self.from >= self.to
+    }
+
+    fn meets(self, other: Self) -> bool {
+        self.from.max(other.from) < self.to.min(other.to)
+    }
+
+    fn add(&mut self, other: Self) {
+        *self = match (self.is_empty(), other.is_empty()) {
+            (_, true) => *self,
+            (true, false) => other,
+            (false, false) => Self { from: self.from.min(other.from), to: self.to.max(other.to) },
+        };
+    }
+
+    /// What is certainly left without `other`: as long as that is one piece.
+    fn remove(&mut self, other: Self) {
+        if !self.meets(other) {
+            return;
+        }
+        if other.from <= self.from {
+            self.from = other.to;
+        } else if other.to >= self.to {
+            self.to = other.from;
+        }
+    }
+}
+
+/// A mapping of a direct file. Dropping it tells that the program has unmapped it, or is gone.
+pub struct Lease {
+    hold: Hold,
+    id: u64,
+    options: LeaseOptions,
+}
+
+impl Fs {
+    /// Lets a program map a direct file. INVAL if the file is not direct, OPNOTSUPP if it should be `sync` and the medium cannot
+    /// do that, PERM if it should be writable and is immutable or append-only. A writable one counts as a change.
+    pub fn lease(
+        self: &Arc<Self>,
+        node: &Node,
+        lessee: Arc<dyn Lessee>,
+        options: LeaseOptions,
+    ) -> Result<Lease> {
+        let hold = self.hold(node, HolderKind::Mapping { sync: options.sync }, options.pid)?;
+        ensure(hold.effect() == Effect::Direct, Errno::INVAL)?;
+        ensure(!options.sync || self.domain().domain.is_durable_on_fence(), Errno::OPNOTSUPP)?;
+        if options.writable {
+            let flags = node.inode().read()?.flags();
+            ensure(!flags.intersects(Flags::IMMUTABLE | Flags::APPEND), Errno::PERM)?;
+            self.note_content_changed(node)?;
+        }
+        let id = self.last_lease.fetch_add(1, Ordering::Relaxed) + 1;
+        let (blocks, zeroes) = (Bounds::default(), Bounds::default());
+        let leased = Leased { id, lessee, fs: Arc::downgrade(self), epoch: 0, blocks, zeroes };
+        node.inode().write()?.leases.push(leased);
+        Ok(Lease { hold, id, options })
+    }
+}
+
+impl Lease {
+    /// The file.
+    pub fn node(&self) -> &Node {
+        self.hold.node()
+    }
+
+    /// Its number, by which recalls name it: unique as long as the volume is open.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The file's number.
+    pub fn ino(&self) -> Ino {
+        self.node().ino()
+    }
+
+    /// How it was asked for.
+    pub fn options(&self) -> LeaseOptions {
+        self.options
+    }
+
+    /// Notes what is granted. Gives the number of recalls so far.
+    pub(crate) fn note(&self, state: &mut InodeState, parts: &[Part]) -> Result<u64> {
+        let mut leases = state.leases.iter_mut();
+        let leased = leases.find(|leased| leased.id == self.id).ok_or(Errno::STALE)?;
+        for part in parts {
+            let bounds =
+                Bounds { from: part.offset / BLOCK_SIZE, to: (part.offset + part.size) / BLOCK_SIZE };
+            match part.what {
+                What::Medium(_) => leased.blocks.add(bounds),
+                What::Zeroes => leased.zeroes.add(bounds),
+            }
+        }
+        Ok(leased.epoch)
+    }
+
+    /// Notes that the program has changed the file by its stores.
+    pub fn note_change(&self) -> Result<()> {
+        let node = self.node();
+        node.fs().note_content_changed(node)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let mut state = self.node().inode().state.write();
+        state.leases.retain(|leased| leased.id != self.id);
+        state.keep_glimpse();
+        drop(state);
+        if self.options.writable
+            && let Err(error) = self.note_change()
+        {
+            tracing::warn!(ino = self.ino().0, %error, "the time of a change by a mapping was not stored");
+        }
+    }
+}
+
+impl std::fmt::Debug for Lease {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lease").field("ino", &self.ino()).field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Bounds;
+
+    const fn bounds(from: u64, to: u64) -> Bounds {
+        Bounds { from, to }
+    }
+
+    #[test]
+    fn bounds_hold_all_that_was_added() {
+        let mut sum = Bounds::default();
+        assert!(!sum.meets(bounds(0, u64::MAX)));
+        sum.add(bounds(5, 7));
+        sum.add(bounds(0, 0));
+        assert_eq!(sum, bounds(5, 7));
+        sum.add(bounds(10, 12));
+        assert_eq!(sum, bounds(5, 12));
+        assert!(sum.meets(bounds(11, u64::MAX)) && !sum.meets(bounds(12, 20)) && !sum.meets(bounds(0, 5)));
+    }
+
+    #[test]
+    fn what_is_removed_leaves_no_less_than_the_rest() {
+        for (removed, left) in [
+            (bounds(0, 10), Bounds::default()),
+            (bounds(3, 7), Bounds::default()),
+            (bounds(0, 4), bounds(4, 7)),
+            (bounds(6, 100), bounds(3, 6)),
+            (bounds(4, 5), bounds(3, 7)),
+            (bounds(7, 9), bounds(3, 7)),
+        ] {
+            let mut rest = bounds(3, 7);
+            rest.remove(removed);
+            assert_eq!(
+                (rest.is_empty(), !rest.is_empty() && rest != left),
+                (left.is_empty(), false),
+                "{removed:?}: {rest:?}"
+            );
+        }
+    }
+}

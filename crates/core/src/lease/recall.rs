@@ -1,0 +1,175 @@
+//! Taking back what was granted, and keeping back what cannot be.
+
+use super::{Bounds, Leased};
+use crate::alloc::Run;
+use crate::fs::Fs;
+use crate::ops::locked::LockedInode;
+use lodefs_layout::BLOCK_SIZE;
+use lodefs_sync::{Arc, Condvar, Mutex, Weak};
+
+/// A program is asked to give back what it has mapped.
+pub struct Recall {
+    /// The number of the lease ([`super::Lease::id`]).
+    pub lease: u64,
+    /// First byte of what is taken back.
+    pub offset: u64,
+    /// Behind its last byte; `u64::MAX`: all.
+    pub end: u64,
+    /// The number of this recall, for its lease: they count from 1.
+    pub epoch: u64,
+    /// To be dropped when the program has unmapped it, or is gone.
+    pub answer: Answer,
+}
+
+/// That a program has answered a recall, when it is dropped.
+pub struct Answer {
+    round: Arc<Round>,
+    fs: Weak<Fs>,
+    is_given_up: bool,
+}
+
+/// The recalls of one operation.
+struct Round {
+    counts: Mutex<Counts>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Counts {
+    /// Recalls that are waited for.
+    awaited: usize,
+    /// Recalls that are no longer waited for, and not answered.
+    lagging: usize,
+}
+
+/// Recalls that were given up on.
+#[derive(Clone)]
+pub(crate) struct Lagging(Arc<Round>);
+
+impl Lagging {
+    /// Whether somebody has still not answered.
+    fn is_there(&self) -> bool {
+        self.0.counts.lock().lagging > 0
+    }
+}
+
+impl Answer {
+    /// Nobody need wait for this program. What it may still reach is kept until this is dropped.
+    pub fn give_up(&mut self) {
+        if self.is_given_up {
+            return;
+        }
+        self.is_given_up = true;
+        let mut counts = self.round.counts.lock();
+        counts.awaited -= 1;
+        counts.lagging += 1;
+        drop(counts);
+        self.round.changed.notify_all();
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        let mut counts = self.round.counts.lock();
+        if !self.is_given_up {
+            counts.awaited -= 1;
+            drop(counts);
+            self.round.changed.notify_all();
+            return;
+        }
+        counts.lagging -= 1;
+        let was_last = counts.lagging == 0;
+        drop(counts);
+        if was_last && let Some(fs) = self.fs.upgrade() {
+            fs.end_quarantines();
+        }
+    }
+}
+
+/// What operations take back before they change a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// Blocks, which will be freed.
+    Blocks,
+    /// Zeroes in place of holes, which will get blocks.
+    Zeroes,
+}
+
+impl Fs {
+    /// Takes blocks `[from, to)` of a file back from everybody who was granted any of them. Returns when all have answered or
+    /// were given up on: then, what it returns tells how long what is freed must be kept.
+    pub(crate) fn recall_blocks(&self, locked: &mut LockedInode<'_>, from: u64, to: u64) -> Option<Lagging> {
+        recall(locked, Taken::Blocks, Bounds { from, to })
+    }
+
+    /// The same with the zeroes that are mapped where there are holes. (Who was given up on goes on seeing zeroes until he
+    /// answers.)
+    pub(crate) fn recall_zeroes(&self, locked: &mut LockedInode<'_>, from: u64, to: u64) {
+        recall(locked, Taken::Zeroes, Bounds { from, to });
+    }
+
+    /// Frees data blocks that nobody reaches any more, or will free them when that is so.
+    pub(crate) fn quarantine(&self, runs: &[Run], lagging: Lagging) {
+        self.quarantine.0.lock().push((lagging, runs.to_vec()));
+        // They may have answered just before.
+        self.end_quarantines();
+    }
+
+    /// Frees what nobody can reach any more.
+    fn end_quarantines(&self) {
+        let ended: Vec<(Lagging, Vec<Run>)> = {
+            let mut kept = self.quarantine.0.lock();
+            let (staying, ended) =
+                std::mem::take(&mut *kept).into_iter().partition(|(lagging, _)| lagging.is_there());
+            *kept = staying;
+            ended
+        };
+        for run in ended.iter().flat_map(|(_, runs)| runs) {
+            self.give_back(*run);
+        }
+    }
+}
+
+/// Freed blocks that somebody may still reach.
+#[derive(Default)]
+pub(crate) struct Quarantine(Mutex<Vec<(Lagging, Vec<Run>)>>);
+
+impl Quarantine {
+    /// Whether there is none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.lock().is_empty()
+    }
+}
+
+/// Takes back what lies within `bounds` from everybody who was granted anything like it there, and waits for the answers.
+fn recall(locked: &mut LockedInode<'_>, taken: Taken, bounds: Bounds) -> Option<Lagging> {
+    if locked.state.leases.is_empty() {
+        return None;
+    }
+    let has_some = |leased: &&mut Leased| match taken {
+        Taken::Blocks => leased.blocks.meets(bounds),
+        Taken::Zeroes => leased.zeroes.meets(bounds),
+    };
+    let round = Arc::new(Round { counts: Mutex::new(Counts::default()), changed: Condvar::default() });
+    for leased in locked.state.leases.iter_mut().filter(has_some) {
+        leased.epoch += 1;
+        // Whatever it has mapped there goes.
+        leased.blocks.remove(bounds);
+        leased.zeroes.remove(bounds);
+        round.counts.lock().awaited += 1;
+        leased.lessee.recall(Recall {
+            lease: leased.id,
+            offset: bounds.from.saturating_mul(BLOCK_SIZE),
+            end: bounds.to.saturating_mul(BLOCK_SIZE),
+            epoch: leased.epoch,
+            answer: Answer { round: Arc::clone(&round), fs: leased.fs.clone(), is_given_up: false },
+        });
+    }
+    let mut counts = round.counts.lock();
+    while counts.awaited > 0 {
+        counts = round.changed.wait(counts);
+    }
+    let is_lagging = counts.lagging > 0;
+    drop(counts);
+    is_lagging.then_some(Lagging(round))
+}
