@@ -7,6 +7,8 @@ use alloc::vec::Vec;
 
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
+use crate::Malformed;
+
 /// `_IOWR('l', 0xd0, struct Message)`: the argument is a [`Message`], which is overwritten with the answer.
 ///
 /// Errors: EINVAL for what is not a regular file or directory, or a message of another version; EPERM for setting by others than
@@ -118,10 +120,6 @@ pub struct Answer {
     /// Holders, at most [`HOLDERS_MAX`].
     pub holders: Vec<Holder>,
 }
-
-/// A message that makes no sense.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Malformed;
 
 impl Request {
     /// The message to send.

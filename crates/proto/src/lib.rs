@@ -9,4 +9,11 @@
 
 extern crate alloc;
 
+pub mod attach;
 pub mod dax;
+pub mod server;
+pub mod ticket;
+
+/// A message that makes no sense.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Malformed;
