@@ -19,6 +19,7 @@ use fuser::{
     TimeOrNow, WriteFlags,
 };
 use lodefs_core::{Attr, Error, NewKind, Result, S_PERM, SetAttr};
+use lodefs_proto::ticket::TICKET_IOCTL;
 use rustix::io::Errno as HostErrno;
 
 use crate::answer::Answers;
@@ -215,11 +216,11 @@ impl Filesystem for Adapter {
         name: &OsStr,
         mode: u32,
         umask: u32,
-        _: i32,
+        flags: i32,
         reply: ReplyCreate,
     ) {
         let new = New { kind: NewKind::File, mode, umask };
-        match self.run("create", |served| served.create_file(request, parent, name, new)) {
+        match self.run("create", |served| served.create_file(request, parent, name, new, OpenFlags(flags))) {
             Ok((Found { attr, generation }, Opened { handle, flags })) => {
                 reply.created(&CACHE_TTL, &attr, generation, handle, flags);
             }
@@ -438,7 +439,11 @@ impl Filesystem for Adapter {
         room: u32,
         reply: ReplyIoctl,
     ) {
-        match self.run("ioctl", |served| served.flags(request, ino, handle, command, argument)) {
+        let outcome = self.run("ioctl", |served| match command {
+            TICKET_IOCTL => served.ticket(request, ino, handle, argument),
+            _ => served.flags(request, ino, handle, command, argument),
+        });
+        match outcome {
             Ok(answer) => reply.ioctl(0, &answer[..answer.len().min(room as usize)]),
             Err(errno) => reply.error(errno),
         }

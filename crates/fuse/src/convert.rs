@@ -8,6 +8,8 @@ use lodefs_core::{
 };
 use rustix::io::Errno;
 
+use crate::handles::Rights;
+
 /// Preferred size of reads and writes that `stat(2)` shows.
 const IO_SIZE: u32 = 4096;
 
@@ -129,6 +131,12 @@ pub(crate) fn open_intent(flags: OpenFlags) -> OpenIntent {
         append: flags.0 & O_APPEND != 0,
         truncate: false,
     }
+}
+
+/// What may be done by a file that was opened so.
+pub(crate) fn rights(flags: OpenFlags) -> Rights {
+    let mode = flags.acc_mode();
+    Rights { read: mode != OpenAccMode::O_WRONLY, write: mode != OpenAccMode::O_RDONLY }
 }
 
 pub(crate) fn rename_mode(flags: RenameFlags) -> Result<RenameMode> {

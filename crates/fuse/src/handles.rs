@@ -17,9 +17,22 @@ use parking_lot::Mutex;
 /// A power of two well above the number of server threads, so that two seldom meet.
 const SHARDS: usize = 64;
 
+/// How a file was opened: the kernel has checked that it may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rights {
+    pub(crate) read: bool,
+    pub(crate) write: bool,
+}
+
+/// An open file.
+struct Handle {
+    hold: Option<Hold>,
+    rights: Rights,
+}
+
 /// Handles of open files, by the number that the kernel is told.
 pub(crate) struct Handles {
-    shards: [Mutex<HashMap<u64, Option<Hold>>>; SHARDS],
+    shards: [Mutex<HashMap<u64, Handle>>; SHARDS],
     last: AtomicU64,
     /// Number of handles that hold nothing any more.
     spent: AtomicU64,
@@ -34,22 +47,28 @@ impl Handles {
         }
     }
 
-    fn shard(&self, handle: u64) -> &Mutex<HashMap<u64, Option<Hold>>> {
+    fn shard(&self, handle: u64) -> &Mutex<HashMap<u64, Handle>> {
         &self.shards[handle as usize % SHARDS]
     }
 
     /// Adds an open file, and gives its number, which is not zero.
-    pub(crate) fn add(&self, hold: Hold) -> u64 {
-        let handle = self.last.fetch_add(1, Ordering::Relaxed) + 1;
-        self.shard(handle).lock().insert(handle, Some(hold));
-        handle
+    pub(crate) fn add(&self, hold: Hold, rights: Rights) -> u64 {
+        let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
+        self.shard(number).lock().insert(number, Handle { hold: Some(hold), rights });
+        number
+    }
+
+    /// How an open file was opened; `None` if it is none.
+    pub(crate) fn rights(&self, handle: u64) -> Option<Rights> {
+        self.shard(handle).lock().get(&handle).map(|handle| handle.rights)
     }
 
     /// Runs `ask` with what an open file holds, which may be taken away: the handle is *spent* then, and data can no longer be
     /// reached by it. (A directory has no handle, and holds nothing.)
     pub(crate) fn with<T>(&self, handle: u64, ask: impl FnOnce(&mut Option<Hold>) -> T) -> T {
         let mut shard = self.shard(handle).lock();
-        let Some(hold) = shard.get_mut(&handle).filter(|hold| hold.is_some()) else { return ask(&mut None) };
+        let found = shard.get_mut(&handle).map(|handle| &mut handle.hold);
+        let Some(hold) = found.filter(|hold| hold.is_some()) else { return ask(&mut None) };
         let outcome = ask(hold);
         if hold.is_none() {
             self.spent.fetch_add(1, Ordering::Release);
@@ -61,14 +80,14 @@ impl Handles {
     pub(crate) fn is_usable(&self, handle: u64) -> bool {
         // There hardly ever is a spent one.
         self.spent.load(Ordering::Acquire) == 0
-            || self.shard(handle).lock().get(&handle).is_none_or(Option::is_some)
+            || self.shard(handle).lock().get(&handle).is_none_or(|handle| handle.hold.is_some())
     }
 
     /// The file is closed for good.
     pub(crate) fn remove(&self, handle: u64) {
         // What it held is let go of outside of the lock.
         let removed = self.shard(handle).lock().remove(&handle);
-        if let Some(None) = removed {
+        if removed.is_some_and(|handle| handle.hold.is_none()) {
             self.spent.fetch_sub(1, Ordering::Release);
         }
     }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
+use lodefs_broker::Broker;
 use rustix::mount::MountFlags;
 
 /// Threads that serve requests: enough that one that waits for the medium does not hold up the others.
@@ -49,6 +50,8 @@ pub struct MountOptions {
     pub threads: NonZeroUsize,
     /// What the server tells about itself.
     pub report: Option<Report>,
+    /// Who lets programs attach; `None`: nobody may.
+    pub broker: Option<Arc<Broker>>,
 }
 
 impl MountOptions {
@@ -63,6 +66,7 @@ impl MountOptions {
             threads: NonZeroUsize::new(processors.clamp(THREADS_MIN, THREADS_MAX))
                 .unwrap_or(NonZeroUsize::MIN),
             report: None,
+            broker: None,
         }
     }
 }

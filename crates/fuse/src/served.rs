@@ -10,14 +10,17 @@ use fuser::{
     FileAttr, FileHandle, FopenFlags, Generation, INodeNo, Notifier, OpenFlags, ReplyDirectory,
     ReplyDirectoryPlus, Request,
 };
+use lodefs_broker::{Broker, Caller};
 use lodefs_core::{
     Attr, DirEntry, Effect, Fs, Hold, HolderKind, Ino, NewInode, NewKind, Node, Result, S_ISGID, S_PERM,
     SetAttr, Switch,
 };
-use lodefs_proto::dax;
+use lodefs_proto::{dax, ticket};
 use rustix::io::Errno;
+use rustix::process::Uid;
+use zerocopy::IntoBytes;
 
-use crate::handles::Handles;
+use crate::handles::{Handles, Rights};
 use crate::negotiate::CACHE_TTL;
 use crate::options::Report;
 use crate::table::NodeTable;
@@ -40,6 +43,8 @@ pub(crate) struct Served {
     pub(crate) nodes: Arc<NodeTable<Node>>,
     pub(crate) handles: Arc<Handles>,
     report: Option<Report>,
+    /// Who lets programs attach, if any may.
+    broker: Option<Arc<Broker>>,
     /// The way to the kernel's caches; there once the session is.
     notifier: Arc<OnceLock<Notifier>>,
 }
@@ -69,9 +74,10 @@ impl Served {
         nodes: Arc<NodeTable<Node>>,
         handles: Arc<Handles>,
         report: Option<Report>,
+        broker: Option<Arc<Broker>>,
         notifier: Arc<OnceLock<Notifier>>,
     ) -> Self {
-        Self { fs, nodes, handles, report, notifier }
+        Self { fs, nodes, handles, report, broker, notifier }
     }
 
     pub(crate) fn node(&self, ino: INodeNo) -> Result<Node> {
@@ -116,10 +122,11 @@ impl Served {
         parent: INodeNo,
         name: &OsStr,
         new: New<'_>,
+        flags: OpenFlags,
     ) -> Result<(Found, Opened)> {
         let node = self.create_node(request, parent, name, new)?;
         let hold = self.hold(request, &node)?;
-        Ok((self.found(node)?, self.opened(hold)))
+        Ok((self.found(node)?, self.opened(hold, convert::rights(flags))))
     }
 
     fn create_node(&self, request: &Request, parent: INodeNo, name: &OsStr, new: New<'_>) -> Result<Node> {
@@ -140,7 +147,7 @@ impl Served {
     pub(crate) fn open_file(&self, request: &Request, ino: INodeNo, flags: OpenFlags) -> Result<Opened> {
         let node = self.node(ino)?;
         self.fs.check_open(&node, convert::open_intent(flags))?;
-        Ok(self.opened(self.hold(request, &node)?))
+        Ok(self.opened(self.hold(request, &node)?, convert::rights(flags)))
     }
 
     /// Holds a file that is being opened.
@@ -157,7 +164,7 @@ impl Served {
     }
 
     /// Tells how an open file is held, which the kernel knows by now.
-    fn opened(&self, hold: Hold) -> Opened {
+    fn opened(&self, hold: Hold, rights: Rights) -> Opened {
         let is_direct = hold.effect() == Effect::Direct;
         let was_direct = self.nodes.was_direct(hold.node().ino().0, is_direct);
         let flags = match (is_direct, was_direct) {
@@ -166,7 +173,7 @@ impl Served {
             (false, false) => FopenFlags::FOPEN_KEEP_CACHE,
             (false, true) => FopenFlags::empty(),
         };
-        Opened { handle: FileHandle(self.handles.add(hold)), flags }
+        Opened { handle: FileHandle(self.handles.add(hold, rights)), flags }
     }
 
     /// The node that data is read from or written to by an open file.
@@ -273,6 +280,30 @@ impl Served {
                 self.dax_status(&node, handle)
             }
         }
+    }
+
+    /// The right of a program to a file that it has opened, to be shown to the broker.
+    pub(crate) fn ticket(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        argument: &[u8],
+    ) -> Result<Vec<u8>> {
+        ticket::Message::check_question(argument).map_err(|_| Errno::INVAL)?;
+        let node = self.opened_node(ino, handle)?;
+        let rights = self.handles.rights(handle.0).ok_or(Errno::INVAL)?;
+        let broker = self.broker.as_ref().ok_or(Errno::OPNOTSUPP)?;
+        // What is mapped can be read.
+        if !rights.read {
+            return Err(Errno::ACCESS.into());
+        }
+        let caller = Caller {
+            pid: caller::process_of(request.pid()),
+            uid: Uid::from_raw(request.uid()),
+            is_member: broker.group().is_some_and(|group| caller::is_in_group(request, group.as_raw())),
+        };
+        Ok(broker.ticket(&node, rights.write, &caller)?.message().as_bytes().to_vec())
     }
 
     fn set_dax(&self, node: &Node, handle: FileHandle, on: bool, switch: Switch) -> Result<()> {

@@ -39,7 +39,14 @@ pub fn mount(fs: Arc<Fs>, target: &Path, options: &MountOptions) -> Result<Sessi
         handles: Arc::clone(&handles),
     };
     let notifier = Arc::new(OnceLock::new());
-    let served = Served::new(fs, nodes, handles, options.report.clone(), Arc::clone(&notifier));
+    let served = Served::new(
+        fs,
+        nodes,
+        handles,
+        options.report.clone(),
+        options.broker.clone(),
+        Arc::clone(&notifier),
+    );
     let adapter = Adapter::new(served, options.writeback);
     let acl = match options.allow {
         Allow::OwnerAndRoot => SessionACL::RootAndOwner,

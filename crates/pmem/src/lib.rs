@@ -17,7 +17,7 @@
 //! (`tests/compile_fail`). Invariants that the types cannot see stand on the functions that rely on them.
 //!
 //! Bytes on the medium can be changed at any time by other processes. They are reached through raw pointers only
-//! and copied; no reference into a mapping is ever made. `unsafe` lives in `mapping`, `span`, `flush` and `guard`.
+//! and copied; no reference into a mapping is ever made. `unsafe` lives in `mapping`, `span`, `flush`, `persist` and `guard`.
 
 #![deny(unsafe_code)]
 
@@ -39,6 +39,8 @@ mod medium;
 mod open;
 mod overlay;
 mod page_set;
+#[allow(unsafe_code)]
+mod persist;
 mod recording;
 #[allow(unsafe_code)]
 mod span;
@@ -50,4 +52,5 @@ pub use error::MediumError;
 pub use evidence::{Dirty, DirtyRanges, Durable, Flushed, Ordered, Settled, Staged};
 pub use medium::Medium;
 pub use open::{Access, FORCE_DOMAIN_VARIABLE, OpenOptions};
+pub use persist::Persist;
 pub use recording::{Event, Recording, What};

@@ -1,10 +1,13 @@
 //! The lock that keeps others off a medium.
 
 use std::fs::File;
+use std::io;
 use std::ops::Deref;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{FlockOperation, flock};
+use lodefs_sync::{AtomicBool, Ordering};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
 
 use crate::error::MediumError;
@@ -15,7 +18,11 @@ use crate::open::Access;
 /// Dropping it unlocks it rather than leaving that to the closing of the file: a process that another thread is just
 /// starting has the file open too, until it executes its program.
 #[derive(Debug)]
-pub(crate) struct LockedFile(File);
+pub(crate) struct LockedFile {
+    file: File,
+    /// Others have descriptors of it: it stays locked until the last of them is closed, and the last mapping gone.
+    is_shared: AtomicBool,
+}
 
 impl LockedFile {
     /// Locks the file at `path`, without waiting: for all others, or for those that write.
@@ -25,7 +32,7 @@ impl LockedFile {
             Access::ReadWrite => FlockOperation::NonBlockingLockExclusive,
         };
         match flock(&file, operation) {
-            Ok(()) => Ok(Self(file)),
+            Ok(()) => Ok(Self::nameless(file)),
             Err(Errno::WOULDBLOCK) => Err(MediumError::InUse { path: path.to_path_buf() }),
             Err(errno) => Err(MediumError::Io {
                 name: path.display().to_string(),
@@ -37,7 +44,19 @@ impl LockedFile {
 
     /// A file that nobody else can find, and that needs no lock.
     pub(crate) fn nameless(file: File) -> Self {
-        Self(file)
+        Self { file, is_shared: AtomicBool::new(false) }
+    }
+
+    /// A descriptor for somebody else: of the same open file, which stays locked as long as there is one, or of one that can only be
+    /// read.
+    pub(crate) fn share(&self, writable: bool) -> io::Result<OwnedFd> {
+        if !writable {
+            let same = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+            return Ok(rustix::fs::open(same, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?);
+        }
+        let shared = self.file.as_fd().try_clone_to_owned()?;
+        self.is_shared.store(true, Ordering::Relaxed);
+        Ok(shared)
     }
 }
 
@@ -45,13 +64,15 @@ impl Deref for LockedFile {
     type Target = File;
 
     fn deref(&self) -> &File {
-        &self.0
+        &self.file
     }
 }
 
 impl Drop for LockedFile {
     fn drop(&mut self) {
-        // If it cannot be unlocked, closing it does.
-        let _ = flock(&self.0, FlockOperation::Unlock);
+        if !self.is_shared.load(Ordering::Relaxed) {
+            // If it cannot be unlocked, closing it does.
+            let _ = flock(&self.file, FlockOperation::Unlock);
+        }
     }
 }

@@ -114,6 +114,11 @@ impl Mapping {
         self.size
     }
 
+    /// Unit in which the host maps.
+    pub(crate) fn unit(&self) -> usize {
+        self.unit
+    }
+
     /// `size` bytes from `at` on, to read.
     #[inline]
     pub(crate) fn span(&self, at: u64, size: usize) -> Result<Span<'_>, Refused> {

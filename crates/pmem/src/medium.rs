@@ -17,6 +17,8 @@
 //! - `store_meta` is excluded during `stage` and `release`.
 
 use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::panic::Location;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,7 +28,7 @@ use lodefs_sync::{Mutex, point};
 use crate::domain::{Domain, DomainReport, MediumKind};
 use crate::error::MediumError;
 use crate::evidence::{
-    Dirty, DirtyRanges, Durable, Flushed, LINE_SIZE, Ordered, Settled, Staged, StagedWhat,
+    Dirty, DirtyRanges, Durable, Flushed, LINE_SIZE, Ordered, PAGE_SIZE, Settled, Staged, StagedWhat,
 };
 use crate::flush::WriteBack;
 use crate::lock::LockedFile;
@@ -105,6 +107,26 @@ impl Medium {
     pub fn with_boot_id(mut self, boot_id: [u8; 16]) -> Self {
         self.boot_id = boot_id;
         self
+    }
+
+    /// A descriptor of the medium, for another process to map it. As long as somebody has a writable one, or a mapping made with it,
+    /// nobody else can open the medium to write.
+    pub fn share(&self, writable: bool) -> Result<OwnedFd, MediumError> {
+        if writable && self.read_only {
+            return Err(MediumError::ReadOnly { name: self.name() });
+        }
+        self.file.share(writable).map_err(|source| self.io_error("share it", source))
+    }
+
+    /// The inode number of its file or device on the host, as lists of mappings show it.
+    pub fn host_inode(&self) -> Result<u64, MediumError> {
+        let metadata = self.file.metadata().map_err(|source| self.io_error("look at it", source))?;
+        Ok(metadata.ino())
+    }
+
+    /// Whether any page of it can be mapped by itself, at 4 KiB.
+    pub fn maps_single_pages(&self) -> bool {
+        self.shared.unit() as u64 == PAGE_SIZE
     }
 
     /// Notes a position in the log of a recorded medium; does nothing on others.

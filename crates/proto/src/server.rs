@@ -71,6 +71,8 @@ pub enum Outcome {
         file: u64,
         /// The medium's.
         domain: Domain,
+        /// The medium is to be mapped with `MAP_SYNC`, so that the host keeps its own metadata durable.
+        host_sync: bool,
     },
     /// To `Map`.
     Mapped {
@@ -140,8 +142,9 @@ impl FromServer {
             Self::Outcome(number, outcome) => {
                 let head = Head { number: *number, ..head };
                 match *outcome {
-                    Outcome::Opened { file, domain } => {
-                        Head { kind: OPENED, object: file, value: domain.number(), ..head }
+                    Outcome::Opened { file, domain, host_sync } => {
+                        let end = host_sync.into();
+                        Head { kind: OPENED, object: file, value: domain.number(), end, ..head }
                     }
                     Outcome::Mapped { lease } => Head { kind: MAPPED, object: lease, ..head },
                     Outcome::Done => Head { kind: DONE, ..head },
@@ -174,7 +177,7 @@ impl FromServer {
         let message = match head.kind {
             OPENED => {
                 let domain = Domain::from_number(value)?;
-                Self::Outcome(number, Outcome::Opened { file: object, domain })
+                Self::Outcome(number, Outcome::Opened { file: object, domain, host_sync: end != 0 })
             }
             MAPPED => Self::Outcome(number, Outcome::Mapped { lease: object }),
             DONE => Self::Outcome(number, Outcome::Done),
@@ -230,9 +233,9 @@ mod tests {
         let outcome = |outcome| FromServer::Outcome(77, outcome);
         let part = Part { offset: 1, size: 2, at: Some(3) };
         vec![
-            outcome(Outcome::Opened { file: 1, domain: Domain::CpuCache }),
-            outcome(Outcome::Opened { file: 1, domain: Domain::MemoryController }),
-            outcome(Outcome::Opened { file: 1, domain: Domain::Volatile }),
+            outcome(Outcome::Opened { file: 1, domain: Domain::CpuCache, host_sync: true }),
+            outcome(Outcome::Opened { file: 1, domain: Domain::MemoryController, host_sync: false }),
+            outcome(Outcome::Opened { file: 1, domain: Domain::Volatile, host_sync: false }),
             outcome(Outcome::Mapped { lease: 2 }),
             outcome(Outcome::Done),
             outcome(Outcome::Refused(28)),

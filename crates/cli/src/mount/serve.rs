@@ -5,15 +5,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
+use lodefs_broker::{Broker, Policy};
 use lodefs_core::{DaxPolicy, Fs, OpenOptions};
 use lodefs_fuse::{Allow, MountOptions, Report as ReportSource, Session};
 use lodefs_pmem::{Access, Domain, Medium, Reserve};
 use rustix::mount::MountFlags;
-use rustix::process::geteuid;
+use rustix::process::{getegid, geteuid};
 
 use super::Request;
 use super::ending::Ending;
 use super::memory;
+use super::options::Attach;
 use crate::report::{MountReport, Report, State};
 use crate::volume::{self, NewVolume, Occupant};
 
@@ -63,7 +65,8 @@ fn mount_and_serve(
     fs: &Arc<Fs>,
     announce: impl FnOnce() -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let session = mount(request, fs)?;
+    let broker = start_broker(request, fs)?;
+    let session = mount(request, fs, broker.clone())?;
     let unmounter = session.unmounter();
     tracing::info!(volume = %request.volume.display(), target = %unmounter.target().display(), "mounted");
     let outcome = Ending::on_signals(unmounter.clone(), Arc::clone(fs))
@@ -71,10 +74,23 @@ fn mount_and_serve(
         // Nothing of the tree of names is to be held by the server.
         .and_then(|()| std::env::set_current_dir("/").context("/"))
         .and_then(|()| session.serve().context("the connection to the kernel broke"));
+    if let Some(broker) = broker {
+        broker.stop();
+    }
     if outcome.is_err() {
         unmounter.unmount(true)?;
     }
     outcome
+}
+
+/// Lets programs attach, if any may.
+fn start_broker(request: &Request, fs: &Arc<Fs>) -> anyhow::Result<Option<Arc<Broker>>> {
+    let policy = match request.options.attach {
+        Attach::Owner => Policy::Owner(geteuid()),
+        Attach::Group => Policy::Group(geteuid(), getegid()),
+        Attach::Nobody => Policy::Nobody,
+    };
+    Broker::start(fs, policy).context("programs cannot attach")
 }
 
 fn open_medium(request: &Request) -> anyhow::Result<Medium> {
@@ -103,7 +119,7 @@ fn check_dax(dax: DaxPolicy, path: &Path, medium: &Medium) -> anyhow::Result<()>
     Ok(())
 }
 
-fn mount(request: &Request, fs: &Arc<Fs>) -> anyhow::Result<Session> {
+fn mount(request: &Request, fs: &Arc<Fs>, broker: Option<Arc<Broker>>) -> anyhow::Result<Session> {
     let options = &request.options;
     let source = options.source.clone().unwrap_or_else(|| request.volume.clone().into());
     let volume = request.volume.canonicalize().unwrap_or_else(|_| request.volume.clone());
@@ -123,6 +139,7 @@ fn mount(request: &Request, fs: &Arc<Fs>) -> anyhow::Result<Session> {
         allow: options.allow.unwrap_or(everybody),
         writeback: options.writeback,
         report: Some(report_source(Arc::clone(fs), volume, about)),
+        broker,
         ..MountOptions::new(source)
     };
     Ok(lodefs_fuse::mount(Arc::clone(fs), &request.directory, &mount_options)?)

@@ -331,10 +331,13 @@ fn write_state(
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::FileExt;
+
     use lodefs_pmem::{Access, OpenOptions, Reserve};
 
     use super::*;
     use crate::fs::Fs;
+    use crate::types::{NewInode, NewKind};
 
     #[test]
     fn what_a_failed_checkpoint_has_turned_over_is_not_turned_over_again() {
@@ -354,5 +357,43 @@ mod tests {
         assert!(matches!(fs.journal.checkpoint_all(&fs.volume), Err(Error::Latched(_))));
         assert!(matches!(fs.journal.sync(&fs.volume), Err(Error::Latched(_))));
         assert_eq!(fs.journal.lanes[0].lock().used, 64);
+    }
+
+    #[test]
+    fn a_failure_that_is_none_of_writing_back_costs_nothing_that_was_done() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("volume");
+        lodefs_pmem::create_file(&path, 4 << 20, Reserve::Full).unwrap();
+        let options = OpenOptions { access: Access::ReadWrite, force_domain: Some(Domain::Page) };
+        let open = || Medium::open(&path, &options).unwrap();
+        Fs::format(&open(), &crate::FormatOptions::default()).unwrap();
+        let fs = Fs::open(open(), &crate::OpenOptions::default()).unwrap();
+        let new = NewInode { kind: NewKind::File, perm: 0o644, umask: 0, uid: 0, gid: 0 };
+        fs.create(&fs.root().unwrap(), b"not synced", &new).unwrap();
+        let file = std::fs::File::options().read(true).write(true).open(&path).unwrap();
+        let mut last = [0; 4096];
+        file.read_exact_at(&mut last, (4 << 20) - 4096).unwrap();
+        file.set_len((4 << 20) - 4096).unwrap();
+        assert!(matches!(fs.journal.checkpoint_all(&fs.volume), Err(Error::Medium(_))));
+        fs.abandon();
+        drop(fs);
+        file.write_all_at(&last, (4 << 20) - 4096).unwrap();
+        let fs = Fs::open(open(), &crate::OpenOptions::default()).unwrap();
+        fs.lookup(&fs.root().unwrap(), b"not synced").unwrap();
+    }
+
+    #[test]
+    fn a_journal_that_has_failed_is_not_closed_as_clean() {
+        let medium = Medium::anonymous(4 << 20, Domain::Volatile).unwrap();
+        Fs::format(&medium, &crate::FormatOptions::default()).unwrap();
+        let fs = Fs::open(medium, &crate::OpenOptions::default()).unwrap();
+        let saved = fs.volume.medium.sync(Medium::nothing_flushed()).unwrap();
+        let counters = CleanCounters { used_inodes: 1, inode_chunk_hint: 0, free_blocks: 0 };
+        let update = fs.journal.next_update();
+        // By somebody who was still on the way when all was moved home.
+        fs.journal.keeper.lock().failed = Some("it failed".into());
+        let closed = fs.journal.close(&fs.volume, update, &counters, &saved);
+        assert!(matches!(closed, Err(Error::Latched(_))), "{closed:?}");
+        fs.abandon();
     }
 }

@@ -86,8 +86,7 @@ pub(crate) fn distrust_cache(volume: &Volume, durable: &State, failure: &Error) 
     state.update = U64::new(state.update.get() + 1);
     state.boot_id = [0; 16];
     let slot = State::slot_of(state.update.get());
-    let stored = volume.medium.write(slot_offset(volume, slot), state.sealed(volume.seed).as_bytes());
-    if let Err(error) = stored.and_then(|flushed| volume.medium.fence(flushed)) {
+    if let Err(error) = volume.medium.write(slot_offset(volume, slot), state.sealed(volume.seed).as_bytes()) {
         tracing::debug!(%error, "the state could not be stored any more");
     }
 }

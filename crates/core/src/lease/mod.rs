@@ -18,7 +18,10 @@
 mod grant;
 mod recall;
 
+use std::os::fd::OwnedFd;
+
 use lodefs_layout::BLOCK_SIZE;
+use lodefs_pmem::Domain;
 use rustix::io::Errno;
 
 use crate::access::{Effect, Hold, HolderKind};
@@ -30,7 +33,7 @@ use lodefs_sync::{Arc, Ordering, Weak};
 
 pub use grant::{Grant, Part, Touch, Touched, What};
 pub use recall::{Answer, Recall};
-pub(crate) use recall::{Lagging, Quarantine};
+pub(crate) use recall::{Lagging, Quarantine, recall_blocks, recall_zeroes};
 
 /// Who carries grants and recalls to a program.
 pub trait Lessee: Send + Sync {
@@ -132,6 +135,24 @@ impl Fs {
     }
 }
 
+impl Fs {
+    /// Whether programs can map the medium by themselves, in single pages and with no cache in between.
+    pub fn can_be_attached(&self) -> bool {
+        self.domain().domain != Domain::Page && self.volume.medium.maps_single_pages()
+    }
+
+    /// A descriptor of the medium, for another process. As long as one that is `writable` is open somewhere, or mapped, the volume
+    /// cannot be opened again to write.
+    pub fn share_medium(&self, writable: bool) -> Result<OwnedFd> {
+        Ok(self.volume.medium.share(writable)?)
+    }
+
+    /// The inode number of the medium's file or device on the host, as lists of mappings show it.
+    pub fn medium_inode(&self) -> Result<u64> {
+        Ok(self.volume.medium.host_inode()?)
+    }
+}
+
 impl Lease {
     /// The file.
     pub fn node(&self) -> &Node {
@@ -155,8 +176,8 @@ impl Lease {
 
     /// Notes what is granted. Gives the number of recalls so far.
     pub(crate) fn note(&self, state: &mut InodeState, parts: &[Part]) -> Result<u64> {
-        let mut leases = state.leases.iter_mut();
-        let leased = leases.find(|leased| leased.id == self.id).ok_or(Errno::STALE)?;
+        let mut all = state.leases.iter_mut();
+        let leased = all.find(|leased| leased.id == self.id).ok_or(Errno::STALE)?;
         for part in parts {
             let bounds =
                 Bounds { from: part.offset / BLOCK_SIZE, to: (part.offset + part.size) / BLOCK_SIZE };

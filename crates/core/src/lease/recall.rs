@@ -95,19 +95,18 @@ pub(crate) enum Taken {
     Zeroes,
 }
 
+/// Takes blocks `[from, to)` of a file back from everybody who was granted any of them. Returns when all have answered or were
+/// given up on: then, what it returns tells how long what is freed must be kept.
+pub(crate) fn recall_blocks(locked: &mut LockedInode<'_>, from: u64, to: u64) -> Option<Lagging> {
+    recall(locked, Taken::Blocks, Bounds { from, to })
+}
+
+/// The same with the zeroes that are mapped where there are holes. (Who was given up on goes on seeing zeroes until he answers.)
+pub(crate) fn recall_zeroes(locked: &mut LockedInode<'_>, from: u64, to: u64) {
+    recall(locked, Taken::Zeroes, Bounds { from, to });
+}
+
 impl Fs {
-    /// Takes blocks `[from, to)` of a file back from everybody who was granted any of them. Returns when all have answered or
-    /// were given up on: then, what it returns tells how long what is freed must be kept.
-    pub(crate) fn recall_blocks(&self, locked: &mut LockedInode<'_>, from: u64, to: u64) -> Option<Lagging> {
-        recall(locked, Taken::Blocks, Bounds { from, to })
-    }
-
-    /// The same with the zeroes that are mapped where there are holes. (Who was given up on goes on seeing zeroes until he
-    /// answers.)
-    pub(crate) fn recall_zeroes(&self, locked: &mut LockedInode<'_>, from: u64, to: u64) {
-        recall(locked, Taken::Zeroes, Bounds { from, to });
-    }
-
     /// Frees data blocks that nobody reaches any more, or will free them when that is so.
     pub(crate) fn quarantine(&self, runs: &[Run], lagging: Lagging) {
         self.quarantine.0.lock().push((lagging, runs.to_vec()));

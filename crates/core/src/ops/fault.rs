@@ -173,17 +173,15 @@ fn parts(
     let mut parts = SmallVec::new();
     let mut next = block;
     while next < window.to && parts.len() < PARTS_MAX {
-        let (from, to, what) = match map.extent_at(next) {
-            Some(extent) => {
-                let from = extent.logical.max(most.from);
-                let at = offset_of(extent.physical + (from - extent.logical));
-                (from, extent.logical_end().min(most.to), Some(What::Medium(at)))
-            }
-            None => {
-                let before = map.neighbours(next).0.map_or(0, |before| before.logical_end());
-                let behind = map.neighbours(next).1.map_or(u64::MAX, |behind| behind.logical);
-                (before.max(window.from), behind.min(window.to), shows_holes.then_some(What::Zeroes))
-            }
+        let (from, to, what) = if let Some(extent) = map.extent_at(next) {
+            let from = extent.logical.max(most.from);
+            let at = offset_of(extent.physical + (from - extent.logical));
+            (from, extent.logical_end().min(most.to), Some(What::Medium(at)))
+        } else {
+            let (before, behind) = map.neighbours(next);
+            let from = before.map_or(0, |before| before.logical_end());
+            let to = behind.map_or(u64::MAX, |behind| behind.logical);
+            (from.max(window.from), to.min(window.to), shows_holes.then_some(What::Zeroes))
         };
         if let Some(what) = what {
             parts.push(Part { offset: from * BLOCK_SIZE, size: (to - from) * BLOCK_SIZE, what });

@@ -10,6 +10,7 @@ use crate::extents::map::Edits;
 use crate::extents::store;
 use crate::fs::Fs;
 use crate::inode::Node;
+use crate::lease::recall_blocks;
 use crate::tx::Tx;
 use crate::types::Kind;
 
@@ -65,7 +66,7 @@ impl Fs {
             // An extent may be cut in two.
             store::grow(tx, &self.volume, ino, &mut locked.slot, map, true)?;
         }
-        tx.keep_for(self.recall_blocks(locked, from, to));
+        tx.keep_for(recall_blocks(locked, from, to));
         let map = locked.state.extents(&self.volume, ino)?;
         let mut edits = Edits::new();
         let mut freed = 0;

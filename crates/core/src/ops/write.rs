@@ -22,6 +22,7 @@ use crate::extents::map::Edits;
 use crate::extents::{Extent, ExtentMap, store};
 use crate::fs::Fs;
 use crate::inode::{InodeState, Node};
+use crate::lease::recall_zeroes;
 use crate::tx::{Tx, offset_of};
 use crate::types::{Kind, S_ISGID, S_ISUID, Time};
 
@@ -217,7 +218,7 @@ impl Fs {
         edits: &mut Edits,
     ) -> Result<Extent> {
         let ino = locked.inode.ino;
-        self.recall_zeroes(locked, logical, logical.saturating_add(wanted));
+        recall_zeroes(locked, logical, logical.saturating_add(wanted));
         let map = locked.state.extents(&self.volume, ino)?;
         let (goal, align) = placement(map, logical, wanted);
         let request = Request {

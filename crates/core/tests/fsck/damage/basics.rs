@@ -1,10 +1,11 @@
 //! Superblock, state and journal.
 
 use lodefs_core::fsck::{Code, Object};
-use lodefs_core::{Fs, NewInode, NewKind};
+use lodefs_core::{FormatOptions, Fs, NewInode, NewKind};
 use lodefs_layout::BLOCK_SIZE;
 use lodefs_layout::journal::{RECORD_ALIGN, RECORD_HEAD_SIZE, RecordHead, WriteHead, seal};
 use lodefs_layout::state::State;
+use lodefs_pmem::{Domain, Medium};
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::image::Image;
@@ -20,6 +21,17 @@ fn an_undamaged_volume_is_clean() {
     let (report, same) = SAMPLE.image.repair(&mut |_| panic!("there is nothing to ask"));
     assert_eq!(report.unwrap().findings, []);
     assert!(same == SAMPLE.image, "a volume in order is not touched");
+}
+
+#[test]
+fn a_volume_that_was_never_opened_is_clean() {
+    let medium = Medium::anonymous(SIZE, Domain::Volatile).unwrap();
+    Fs::format(&medium, &FormatOptions::default()).unwrap();
+    let mut bytes = vec![0; SIZE as usize];
+    medium.read(0, &mut bytes).unwrap();
+    let report = Image::of(bytes).check().unwrap();
+    assert_eq!(report.findings, []);
+    assert!(report.was_clean);
 }
 
 #[test]

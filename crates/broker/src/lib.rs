@@ -1,0 +1,106 @@
+//! The server's side of attached programs: who may reach the medium, what they were granted, and what if they do not answer.
+//!
+//! A program asks for a ticket by an ioctl on a file that it has opened in the mount, which comes here from the front end
+//! ([`Broker::ticket`]). With it, it opens the file at the broker's socket, gets a descriptor of the medium, and maps parts of the
+//! file. What the messages mean is in [`lodefs_proto`], what is promised in [`lodefs_core`]'s leases.
+//!
+//! | module | question |
+//! |---|---|
+//! | `policy` | who may attach at all? |
+//! | `tickets` | who has been found to have the right to which file? |
+//! | `listener` | how do programs come in? |
+//! | `program` | what is one program told, and what if it does not answer? |
+//! | `requests` | what does a program's request mean in calls of the engine? |
+//! | `presence` | is a program gone, or has it at least nothing mapped any more? |
+//!
+//! # What a program can do to others
+//! Nothing by its messages: they are parsed into what can be meant, name only what the program itself has opened and mapped, and are
+//! bounded in number; whoever sends anything else is cut off. It need not answer: then it is given up on after [`PATIENCE`], and what
+//! it may still reach is kept from others until it is gone. But it has the medium, and may write to it wherever it likes if it
+//! may write to one file: that is why the mount says who may attach ([`Policy`]).
+
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+mod listener;
+mod policy;
+mod presence;
+mod program;
+mod requests;
+mod tickets;
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lodefs_core::{Fs, Kind, Node};
+use lodefs_proto::ticket::Answer;
+use rustix::io::Errno;
+use rustix::process::Gid;
+
+use listener::Listener;
+use tickets::Tickets;
+
+pub use policy::{Caller, Policy};
+
+/// How long a program may take to give back what is recalled from it, before others go on without it.
+pub const PATIENCE: Duration = Duration::from_secs(1);
+
+impl fmt::Debug for Broker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Broker").field("policy", &self.policy).finish_non_exhaustive()
+    }
+}
+
+/// Lets programs attach to the files of one mount.
+pub struct Broker {
+    fs: Arc<Fs>,
+    policy: Policy,
+    tickets: Arc<Tickets>,
+    listener: Listener,
+}
+
+impl Broker {
+    /// Waits for programs from now on. `None` if nobody may attach, or nothing of the volume can be reached directly.
+    pub fn start(fs: &Arc<Fs>, policy: Policy) -> io::Result<Option<Arc<Self>>> {
+        if policy == Policy::Nobody || !fs.can_be_attached() {
+            return Ok(None);
+        }
+        let tickets = Arc::new(Tickets::default());
+        let listener = Listener::start(Arc::clone(fs), Arc::clone(&tickets))?;
+        Ok(Some(Arc::new(Self { fs: Arc::clone(fs), policy, tickets, listener })))
+    }
+
+    /// The group whose members may attach, if there is one.
+    pub fn group(&self) -> Option<Gid> {
+        self.policy.group()
+    }
+
+    /// A ticket for a file that `caller` has opened, for writing if it is `writable`. EINVAL if it is not a regular file, EPERM if the
+    /// caller may not attach, EAGAIN if too many tickets wait to be used.
+    pub fn ticket(&self, node: &Node, writable: bool, caller: &Caller) -> Result<Answer, Errno> {
+        if node.kind() != Kind::File {
+            return Err(Errno::INVAL);
+        }
+        if !self.policy.allows(caller) {
+            return Err(Errno::PERM);
+        }
+        let writable = writable && !self.fs.is_read_only();
+        let ticket = self.tickets.issue(node.clone(), writable, caller.pid)?;
+        Answer::new(ticket, self.listener.name()).map_err(|_| Errno::NAMETOOLONG)
+    }
+
+    /// Cuts all programs off, and forgets what they were granted as soon as they have nothing mapped any more. The volume's file stays
+    /// locked as long as one has.
+    pub fn stop(&self) {
+        self.listener.stop();
+        self.tickets.clear();
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}

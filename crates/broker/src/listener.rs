@@ -1,0 +1,129 @@
+//! The socket at which programs come in, and the programs that have.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+
+use lodefs_core::Fs;
+use parking_lot::Mutex;
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen, shutdown,
+    socket_with, sockopt,
+};
+use rustix::rand::{GetRandomFlags, getrandom};
+
+use crate::presence::Presence;
+use crate::program::Program;
+use crate::tickets::Tickets;
+
+/// Most programs at a time.
+const PROGRAMS_MAX: usize = 1024;
+/// Bytes that may be on their way to a program: some thousand messages.
+const BUFFER_SIZE: usize = 1 << 20;
+
+/// What all threads share.
+struct Shared {
+    fs: Arc<Fs>,
+    tickets: Arc<Tickets>,
+    socket: OwnedFd,
+    /// The medium's, as lists of mappings show it.
+    medium: u64,
+    is_stopping: AtomicBool,
+    programs: Mutex<Vec<(Arc<Program>, JoinHandle<()>)>>,
+}
+
+/// Takes programs in.
+pub(crate) struct Listener {
+    name: Vec<u8>,
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Listener {
+    pub(crate) fn start(fs: Arc<Fs>, tickets: Arc<Tickets>) -> io::Result<Self> {
+        let medium = fs.medium_inode().map_err(io::Error::other)?;
+        let name = random_name()?;
+        let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        // A name that nobody can take, and that is gone with this process.
+        bind(&socket, &SocketAddrUnix::new_abstract_name(&name)?)?;
+        listen(&socket, 64)?;
+        let programs = Mutex::new(Vec::new());
+        let shared =
+            Arc::new(Shared { fs, tickets, socket, medium, is_stopping: AtomicBool::new(false), programs });
+        let accepting = Arc::clone(&shared);
+        let thread = thread::Builder::new().name("attach".into()).spawn(move || accepting.accept_all())?;
+        Ok(Self { name, shared, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// The name of the socket.
+    pub(crate) fn name(&self) -> &[u8] {
+        &self.name
+    }
+
+    /// Takes nobody in any more, and cuts off who is there.
+    pub(crate) fn stop(&self) {
+        if self.shared.is_stopping.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        // It ends the waiting for programs. That it fails is impossible for a socket that listens.
+        let _ = shutdown(&self.shared.socket, Shutdown::Both);
+        if let Some(thread) = self.thread.lock().take() {
+            // A thread that has panicked has said so.
+            let _ = thread.join();
+        }
+        for (program, _) in self.shared.programs.lock().drain(..) {
+            // Its threads end when it has nothing mapped any more.
+            program.cut_off();
+        }
+    }
+}
+
+impl Shared {
+    fn accept_all(&self) {
+        while !self.is_stopping.load(Ordering::Acquire) {
+            match accept_with(&self.socket, SocketFlags::CLOEXEC) {
+                Ok(socket) => {
+                    if let Err(error) = self.take_in(socket) {
+                        tracing::debug!(%error, "a program could not be taken in");
+                    }
+                }
+                Err(Errno::INTR | Errno::CONNABORTED) => {}
+                Err(_) if self.is_stopping.load(Ordering::Acquire) => return,
+                Err(errno) => {
+                    tracing::warn!(%errno, "programs cannot attach for a moment");
+                    thread::sleep(crate::PATIENCE);
+                }
+            }
+        }
+    }
+
+    fn take_in(&self, socket: OwnedFd) -> io::Result<()> {
+        let mut programs = self.programs.lock();
+        programs.retain(|(_, thread)| !thread.is_finished());
+        if programs.len() >= PROGRAMS_MAX {
+            return Err(io::Error::other("there are too many"));
+        }
+        let peer = sockopt::socket_peercred(&socket)?;
+        sockopt::set_socket_send_buffer_size(&socket, BUFFER_SIZE)?;
+        let presence = Presence::of(peer.pid, self.medium)?;
+        let pid = peer.pid.as_raw_nonzero().get().cast_unsigned();
+        let program = Arc::new(Program::new(socket, pid, presence)?);
+        let (fs, tickets, served) = (Arc::clone(&self.fs), Arc::clone(&self.tickets), Arc::clone(&program));
+        let thread =
+            thread::Builder::new().name(format!("program {pid}")).spawn(move || served.serve(fs, tickets))?;
+        programs.push((program, thread));
+        Ok(())
+    }
+}
+
+fn random_name() -> io::Result<Vec<u8>> {
+    let mut bytes = [0; 16];
+    if getrandom(&mut bytes, GetRandomFlags::empty())? != bytes.len() {
+        return Err(io::ErrorKind::WouldBlock.into());
+    }
+    let number = u128::from_ne_bytes(bytes);
+    Ok(format!("lodefs-{number:032x}").into_bytes())
+}

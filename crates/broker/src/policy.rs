@@ -1,0 +1,67 @@
+//! Who may attach: whoever may is trusted with the whole medium.
+
+use rustix::process::{Gid, Uid};
+
+/// Who may attach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// This user, who has mounted the volume, and root.
+    Owner(Uid),
+    /// Beside them, the members of this group.
+    Group(Uid, Gid),
+    /// Nobody.
+    Nobody,
+}
+
+/// Who asks to attach.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The process.
+    pub pid: u32,
+    /// Its user.
+    pub uid: Uid,
+    /// Whether it belongs to the group of the policy.
+    pub is_member: bool,
+}
+
+impl Policy {
+    /// Whether a process of this kind may attach.
+    pub fn allows(self, caller: &Caller) -> bool {
+        let is_owner = |owner: Uid| caller.uid == owner || caller.uid.is_root();
+        match self {
+            Self::Owner(owner) => is_owner(owner),
+            Self::Group(owner, _) => is_owner(owner) || caller.is_member,
+            Self::Nobody => false,
+        }
+    }
+
+    /// The group whose members may attach.
+    pub fn group(self) -> Option<Gid> {
+        match self {
+            Self::Group(_, group) => Some(group),
+            Self::Owner(_) | Self::Nobody => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_is_meant_may() {
+        let caller = |uid: u32, is_member| Caller { pid: 1, uid: Uid::from_raw(uid), is_member };
+        let owner = Policy::Owner(Uid::from_raw(1000));
+        let group = Policy::Group(Uid::from_raw(1000), Gid::from_raw(5));
+        for (caller, by_owner, by_group) in [
+            (caller(1000, false), true, true),
+            (caller(0, false), true, true),
+            (caller(1001, true), false, true),
+            (caller(1001, false), false, false),
+        ] {
+            assert_eq!(owner.allows(&caller), by_owner, "{caller:?}");
+            assert_eq!(group.allows(&caller), by_group, "{caller:?}");
+            assert!(!Policy::Nobody.allows(&caller));
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Is a program gone, or has it at least nothing mapped any more?
+//!
+//! That it has closed its connection says little: it may be executing another program (then all mappings are gone), or lie.
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+/// How often one that has closed its connection is looked after.
+const PERIOD: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+
+/// One process.
+pub(crate) struct Presence {
+    pid: Pid,
+    handle: OwnedFd,
+    /// The inode number of the medium, as `/proc/PID/maps` shows it.
+    medium: u64,
+}
+
+impl Presence {
+    pub(crate) fn of(pid: Pid, medium: u64) -> io::Result<Self> {
+        let handle = pidfd_open(pid, PidfdFlags::empty())?;
+        Ok(Self { pid, handle, medium })
+    }
+
+    /// Becomes readable when it has ended.
+    pub(crate) fn handle(&self) -> &OwnedFd {
+        &self.handle
+    }
+
+    /// Returns when it has ended, or has nothing of the medium mapped.
+    pub(crate) fn wait_until_gone(&self) {
+        while !self.has_ended(&PERIOD) && self.has_mapped() {}
+    }
+
+    fn has_ended(&self, patience: &Timespec) -> bool {
+        let mut polled = [PollFd::new(&self.handle, PollFlags::IN)];
+        // A process that cannot be waited for counts as one that is there.
+        poll(&mut polled, Some(patience)).is_ok_and(|ready| ready > 0)
+    }
+
+    /// Whether it has something of the medium mapped, as far as can be seen: one that cannot be looked into does.
+    fn has_mapped(&self) -> bool {
+        let Ok(maps) = fs::read_to_string(format!("/proc/{}/maps", self.pid.as_raw_nonzero())) else {
+            return true;
+        };
+        // What was read is about this process only if it is still there; otherwise it does not matter.
+        names_inode(&maps, self.medium)
+    }
+}
+
+/// How long a moment is, to those who are waited for.
+pub(crate) const fn timespec(duration: Duration) -> Timespec {
+    Timespec { tv_sec: duration.as_secs().cast_signed(), tv_nsec: duration.subsec_nanos() as _ }
+}
+
+/// Whether a list like `/proc/PID/maps` has a mapping of a file with this inode number. (Of other file systems, too: they are not told
+/// apart reliably, and waiting too long does no harm.)
+fn names_inode(maps: &str, inode: u64) -> bool {
+    maps.lines()
+        .any(|line| line.split_ascii_whitespace().nth(4).and_then(|field| field.parse().ok()) == Some(inode))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mappings_are_found_by_inode() {
+        let maps = "7f0000000000-7f0000200000 rw-s 00100000 00:01 4711    /dev/shm/lode vol\n\
+                    7f0000200000-7f0000201000 rw-p 00000000 00:00 0 \n";
+        assert!(names_inode(maps, 4711));
+        assert!(!names_inode(maps, 471) && !names_inode(maps, 47111) && !names_inode("", 0));
+    }
+
+    #[test]
+    fn a_process_is_there_until_it_ends() {
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let presence = Presence::of(Pid::from_child(&child), 1).unwrap();
+        assert!(!presence.has_ended(&Timespec::default()));
+        child.kill().unwrap();
+        assert!(presence.has_ended(&timespec(Duration::from_secs(10))));
+        child.wait().unwrap();
+        presence.wait_until_gone();
+    }
+}

@@ -1,0 +1,178 @@
+//! What a program's requests mean in calls of the engine.
+
+use std::collections::HashMap;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+
+use lodefs_core::{Fs, Lease, LeaseOptions, Lessee, Node, Touch, Touched, What};
+use lodefs_pmem::{Domain, MediumKind};
+use lodefs_proto::attach::{Ask, FromProgram};
+use lodefs_proto::server::{self, FromServer, Outcome, Part};
+use lodefs_proto::ticket::Ticket;
+use rustix::io::Errno;
+
+use crate::program::Program;
+use crate::tickets::Tickets;
+
+/// Most files that one program has open here, and most mappings.
+const OBJECTS_MAX: usize = 1 << 16;
+/// Mappings begin and end at multiples of this.
+const PAGE_SIZE: u64 = 4096;
+
+/// A file that a program has shown its right to.
+struct OpenFile {
+    node: Node,
+    writable: bool,
+}
+
+/// A part of a file that a program has mapped.
+struct Mapped {
+    lease: Lease,
+    from: u64,
+    to: u64,
+}
+
+/// One program's requests, and what they have left behind.
+pub(crate) struct Requests {
+    program: Arc<Program>,
+    fs: Arc<Fs>,
+    tickets: Arc<Tickets>,
+    files: HashMap<u64, OpenFile>,
+    mapped: HashMap<u64, Mapped>,
+    last_file: u64,
+}
+
+impl Requests {
+    pub(crate) fn new(program: Arc<Program>, fs: Arc<Fs>, tickets: Arc<Tickets>) -> Self {
+        Self { program, fs, tickets, files: HashMap::new(), mapped: HashMap::new(), last_file: 0 }
+    }
+
+    /// Does what is asked for, one after the other, until nobody can ask any more.
+    pub(crate) fn run(mut self, queued: &Receiver<FromProgram>) {
+        for message in queued {
+            match message {
+                FromProgram::Ask(number, Ask::Open { ticket }) => self.open(number, &ticket),
+                FromProgram::Ask(number, ask) => {
+                    let outcome = self.answer(&ask).unwrap_or_else(refused);
+                    self.program.tell(&FromServer::Outcome(number, outcome), None);
+                }
+                FromProgram::Touch { lease, offset, window, write } => {
+                    self.touch(lease, offset, window, write);
+                }
+                // Whoever listens takes these.
+                FromProgram::Answer { .. } => {}
+            }
+        }
+    }
+
+    fn open(&mut self, number: u64, ticket: &Ticket) {
+        let opened = self.redeem(ticket).and_then(|file| {
+            let medium = self.fs.share_medium(file.writable).map_err(|error| error.errno())?;
+            Ok((file, medium))
+        });
+        match opened {
+            Ok((file, medium)) => {
+                self.last_file += 1;
+                self.files.insert(self.last_file, file);
+                let kind = self.fs.domain().kind;
+                let host_sync = matches!(kind, MediumKind::DeviceDax | MediumKind::FsDax);
+                let outcome =
+                    Outcome::Opened { file: self.last_file, domain: domain_of(&self.fs), host_sync };
+                self.program.tell(&FromServer::Outcome(number, outcome), Some(medium.as_fd()));
+            }
+            Err(errno) => self.program.tell(&FromServer::Outcome(number, refused(errno)), None),
+        }
+    }
+
+    fn redeem(&self, ticket: &Ticket) -> Result<OpenFile, Errno> {
+        if self.files.len() >= OBJECTS_MAX {
+            return Err(Errno::MFILE);
+        }
+        let right = self.tickets.redeem(ticket, self.program.pid).ok_or(Errno::ACCESS)?;
+        Ok(OpenFile { node: right.node, writable: right.writable })
+    }
+
+    fn answer(&mut self, ask: &Ask) -> Result<Outcome, Errno> {
+        match *ask {
+            Ask::Open { .. } => Err(Errno::INVAL),
+            Ask::Close { file } => {
+                self.files.remove(&file).ok_or(Errno::BADF)?;
+                Ok(Outcome::Done)
+            }
+            Ask::Map { file, offset, size, writable, sync } => self.map(file, offset, size, writable, sync),
+            Ask::Unmap { lease } => {
+                self.mapped.remove(&lease).ok_or(Errno::BADF)?;
+                Ok(Outcome::Done)
+            }
+            Ask::Changed { lease } => {
+                let mapped = self.mapped.get(&lease).ok_or(Errno::BADF)?;
+                mapped.lease.note_change().map_err(|error| error.errno())?;
+                Ok(Outcome::Done)
+            }
+        }
+    }
+
+    fn map(&mut self, file: u64, from: u64, size: u64, writable: bool, sync: bool) -> Result<Outcome, Errno> {
+        let file = self.files.get(&file).ok_or(Errno::BADF)?;
+        if writable && !file.writable {
+            return Err(Errno::ACCESS);
+        }
+        if self.mapped.len() >= OBJECTS_MAX {
+            return Err(Errno::NOMEM);
+        }
+        let to = from.checked_add(size).filter(|to| *to <= 1 << 63).ok_or(Errno::OVERFLOW)?;
+        if size == 0 || !from.is_multiple_of(PAGE_SIZE) || !to.is_multiple_of(PAGE_SIZE) {
+            return Err(Errno::INVAL);
+        }
+        let options = LeaseOptions { writable, sync, pid: self.program.pid };
+        let lessee = Arc::clone(&self.program) as Arc<dyn Lessee>;
+        let lease = self.fs.lease(&file.node, lessee, options).map_err(|error| error.errno())?;
+        let id = lease.id();
+        self.mapped.insert(id, Mapped { lease, from, to });
+        Ok(Outcome::Mapped { lease: id })
+    }
+
+    /// A touch of what is no longer mapped is a message that was on its way, and nobody waits for the answer.
+    fn touch(&self, lease: u64, offset: u64, window: u64, write: bool) {
+        let Some(mapped) = self.mapped.get(&lease) else { return };
+        let touch = Touch { offset, write, from: mapped.from, to: mapped.to, window };
+        let program = &self.program;
+        let outcome = mapped.lease.touch(&touch, |touched| {
+            let message = match touched {
+                Touched::Granted(grant) => {
+                    let parts = grant.parts.iter().map(part).collect();
+                    FromServer::Granted { lease, epoch: grant.epoch, parts }
+                }
+                Touched::BeyondEnd { epoch } => FromServer::Nothing { lease, epoch, offset, errno: 0 },
+            };
+            program.tell(&message, None);
+        });
+        if let Err(error) = outcome {
+            let errno = error.errno().raw_os_error().unsigned_abs();
+            // Of which moment that is said does not matter: it says nothing about what is mapped.
+            program.tell(&FromServer::Nothing { lease, epoch: u64::MAX, offset, errno }, None);
+        }
+    }
+}
+
+fn refused(errno: Errno) -> Outcome {
+    Outcome::Refused(errno.raw_os_error().unsigned_abs())
+}
+
+fn part(part: &lodefs_core::Part) -> Part {
+    let at = match part.what {
+        What::Medium(at) => Some(at),
+        What::Zeroes => None,
+    };
+    Part { offset: part.offset, size: part.size, at }
+}
+
+fn domain_of(fs: &Fs) -> server::Domain {
+    match fs.domain().domain {
+        Domain::CpuCache => server::Domain::CpuCache,
+        Domain::MemoryController => server::Domain::MemoryController,
+        // Nothing is direct on a medium behind a page cache, so nothing is mapped.
+        Domain::Volatile | Domain::Page => server::Domain::Volatile,
+    }
+}

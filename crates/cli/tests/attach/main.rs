@@ -1,0 +1,326 @@
+//! Programs that have files of a mount mapped directly: what they see, and what becomes of them.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod program;
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use common::{Mounted, Workbench, can_mount, lodefs, succeed, wait_for_end};
+use lodefs_direct::{MapOptions, Mapping, MappingKind};
+use program::Program;
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
+use rustix::process::Signal;
+
+const PAGE: u64 = 4096;
+
+/// The program that other tests start.
+#[test]
+#[ignore = "it is no test"]
+fn a_program() {
+    program::run();
+}
+
+fn mount(bench: &Workbench, options: &str) -> Mounted {
+    let options = format!("dax=always,{options}");
+    succeed(bench.mount_command(&["-o", &options]).env("LODEFS_FORCE_DOMAIN", "memory-controller"));
+    Mounted { directory: bench.directory() }
+}
+
+fn open(path: &Path) -> File {
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).unwrap()
+}
+
+/// A file of so many pages of hole.
+fn hole(mounted: &Mounted, pages: u64) -> (PathBuf, File) {
+    let path = mounted.path("f");
+    let file = open(&path);
+    file.set_len(pages * PAGE).unwrap();
+    (path, file)
+}
+
+fn byte(file: &File, offset: u64) -> u8 {
+    let mut byte = [0];
+    assert_eq!(file.read_at(&mut byte, offset).unwrap(), 1);
+    byte[0]
+}
+
+fn map(file: &File, size: usize) -> Result<Mapping, Errno> {
+    Mapping::new(file, &MapOptions { offset: 0, size, writable: true, sync: false })
+}
+
+#[test]
+fn a_mapping_and_the_mount_show_one_file() {
+    if !can_mount() {
+        return;
+    }
+    let bench = Workbench::new();
+    let mounted = mount(&bench, "rw");
+    let (path, file) = hole(&mounted, 64);
+    let blocks = || fs::metadata(&path).unwrap().len();
+    let mapping = map(&file, 64 * 4096).unwrap();
+    assert_eq!(mapping.kind(), MappingKind::Direct);
+    let mut bytes = [9; 3];
+    mapping.read(5 * 4096, &mut bytes).unwrap();
+    assert_eq!(bytes, [0; 3]);
+    mapping.write(5 * 4096 + 1, b"ab").unwrap();
+    mapping.persist(5 * 4096 + 1..5 * 4096 + 3).unwrap();
+    let mut read = [9; 4];
+    file.read_exact_at(&mut read, 5 * PAGE).unwrap();
+    assert_eq!(&read, b"\0ab\0");
+    file.write_all_at(b"from the mount", 5 * PAGE + 2).unwrap();
+    let mut read = [0; 16];
+    mapping.read(5 * 4096, &mut read).unwrap();
+    assert_eq!(&read, b"\0afrom the mount");
+    // A hole that was read through the mapping, and is filled through the mount.
+    mapping.read(7 * 4096, &mut read).unwrap();
+    file.write_all_at(b"x", 7 * PAGE).unwrap();
+    mapping.read(7 * 4096, &mut read[..1]).unwrap();
+    assert_eq!(read[0], b'x');
+    mapping.sync().unwrap();
+    assert_eq!(blocks(), 64 * PAGE);
+    drop(mapping);
+    assert_eq!(byte(&file, 7 * PAGE), b'x');
+    drop(file);
+    mounted.unmount();
+}
+
+#[test]
+fn system_calls_may_use_a_mapping_as_their_buffer() {
+    if !can_mount() {
+        return;
+    }
+    let bench = Workbench::new();
+    let mounted = mount(&bench, "rw");
+    let (_, file) = hole(&mounted, 64);
+    let mapping = map(&file, 64 * 4096).unwrap();
+    // SAFETY: within the mapping; nobody else uses these pages now.
+    let page =
+        |number: usize| unsafe { std::slice::from_raw_parts_mut(mapping.as_ptr().add(number * 4096), 4096) };
+    // The same file, from and to pages that are not there yet.
+    for round in 0..20 {
+        file.write_all_at(page(round), (40 + round as u64) * PAGE).unwrap();
+        file.read_exact_at(page(20 + round), round as u64 * PAGE).unwrap();
+    }
+    page(0).fill(7);
+    file.write_all_at(page(0), 0).unwrap();
+    assert_eq!(byte(&file, 4095), 7);
+    drop(mapping);
+    drop(file);
+    mounted.unmount();
+}
+
+#[test]
+fn beyond_the_end_there_is_sigbus_until_the_file_is_longer() {
+    if !can_mount() {
+        return;
+    }
+    let bench = Workbench::new();
+    let mounted = mount(&bench, "rw");
+    let (path, file) = hole(&mounted, 8);
+    let mut program = Program::start(&path, 16 * 4096);
+    for page in 0..8 {
+        program.write(page * PAGE, 1);
+    }
+    file.set_len(2 * PAGE).unwrap();
+    let mut other = Program::start(&path, 16 * 4096);
+    assert_eq!(other.tell("read 8192"), "", "it dies");
+    assert_eq!(other.death(), Some(Signal::BUS.as_raw()));
+    file.set_len(12 * PAGE).unwrap();
+    assert_eq!(program.read(2 * PAGE), 0, "not what was there before");
+    program.write(11 * PAGE, 5);
+    assert_eq!(byte(&file, 11 * PAGE), 5);
+    file.set_len(PAGE).unwrap();
+    assert_eq!(program.tell("write 8192 1"), "");
+    assert_eq!(program.death(), Some(Signal::BUS.as_raw()));
+    drop(file);
+    mounted.unmount();
+}
+
+#[test]
+fn without_the_server_nothing_is_reached() {
+    if !can_mount() {
+        return;
+    }
+    let bench = Workbench::new();
+    let mounted = mount(&bench, "rw");
+    let (path, file) = hole(&mounted, 8);
+    let mut program = Program::start(&path, 8 * 4096);
+    program.write(0, 1);
+    let server = mounted.server();
+    rustix::process::kill_process(server, Signal::KILL).unwrap();
+    wait_for_end(server);
+    drop(file);
+    drop(mounted);
+    // As soon as the program has let go of the volume, it can be mounted again.
+    let mounted = loop {
+        let mut again = lodefs(["mount"]);
+        again.args(["-o", "dax=always"]).env("LODEFS_FORCE_DOMAIN", "memory-controller");
+        if again.arg(bench.volume()).arg(bench.directory()).output().unwrap().status.success() {
+            break Mounted { directory: bench.directory() };
+        }
+    };
+    assert_eq!(byte(&open(&path), 0), 1, "what was stored is there");
+    assert_eq!(program.tell("write 0 2"), "");
+    assert_eq!(program.death(), Some(Signal::BUS.as_raw()));
+    assert_eq!(byte(&open(&path), 0), 1);
+    mounted.unmount();
+}
+
+#[test]
+fn while_a_stopped_program_has_it_mapped_the_volume_stays_locked() {
+    if !can_mount() {
+        return;
+    }
+    let bench = Workbench::new();
+    let mounted = mount(&bench, "rw");
+    let (path, file) = hole(&mounted, 8);
+    let mut program = Program::start(&path, 8 * 4096);
+    program.write(0, 1);
+    program.stop();
+    let server = mounted.server();
+    rustix::process::kill_process(server, Signal::KILL).unwrap();
+    wait_for_end(server);
+    drop(file);
+    drop(mounted);
+    let again = || lodefs(["mount"]).arg(bench.volume()).arg(bench.directory()).output().unwrap();
+    assert!(!again().status.success(), "a program could write to blocks that are no longer its own");
+    program.signal(Signal::KILL);
+    drop(program);
+    assert!(again().status.success());
+    Mounted { directory: bench.directory() }.unmount();
+}
+
+#[test]
+fn what_a_stopped_program_may_still_reach_is_kept() {
+    if !can_mount() {
+        return;
+    }
+    let bench = Workbench::new();
+    let mounted = mount(&bench, "rw");
+    let (path, file) = hole(&mounted, 64);
+    let mut program = Program::start(&path, 64 * 4096);
+    for page in 0..64 {
+        program.write(page * PAGE, 1);
+    }
+    let free = || rustix::fs::statvfs(&mounted.directory).unwrap().f_bfree;
+    let before = free();
+    program.stop();
+    file.set_len(0).unwrap();
+    assert_eq!(free(), before, "its blocks are kept");
+    let other = mounted.path("other");
+    fs::write(&other, vec![3; 1 << 20]).unwrap();
+    program.signal(Signal::CONT);
+    program.begin("count 64 1000000000");
+    assert_eq!(program.answer(), "", "it dies, because the file has no pages any more");
+    assert_eq!(program.death(), Some(Signal::BUS.as_raw()));
+    assert!(fs::read(&other).unwrap().iter().all(|byte| *byte == 3));
+    while free() < before + 64 - 256 {}
+    drop(file);
+    mounted.unmount();
+}
+
+#[test]
+fn a_killed_program_holds_up_nobody() {
+    if !can_mount() {
+        return;
+    }
+    let bench = Workbench::new();
+    let mounted = mount(&bench, "rw");
+    let (path, file) = hole(&mounted, 64);
+    for round in 0..20 {
+        let mut program = Program::start(&path, 64 * 4096);
+        program.begin("count 64 100000");
+        std::thread::sleep(std::time::Duration::from_millis(10 * (round % 4)));
+        program.signal(Signal::KILL);
+        file.set_len(0).unwrap();
+        assert_eq!(program.death(), Some(Signal::KILL.as_raw()));
+        file.set_len(64 * PAGE).unwrap();
+    }
+    drop(file);
+    mounted.unmount();
+    assert!(succeed(lodefs(["fsck"]).arg(bench.volume())).contains("clean"));
+}
+
+#[test]
+fn parent_and_child_write_to_one_file() {
+    if !can_mount() {
+        return;
+    }
+    let bench = Workbench::new();
+    let mounted = mount(&bench, "rw");
+    let (path, file) = hole(&mounted, 8);
+    let mut program = Program::start(&path, 8 * 4096);
+    program.write(0, 5);
+    assert_eq!(program.tell("fork 0 6"), "Some(0) 6");
+    assert_eq!(program.tell("fork 8192 7"), "Some(0) 7", "a hole");
+    assert_eq!((byte(&file, 0), byte(&file, 8192)), (6, 7));
+    file.set_len(0).unwrap();
+    drop(file);
+    drop(program);
+    mounted.unmount();
+}
+
+#[test]
+fn who_may_not_attach_maps_what_the_kernel_maps() {
+    if !can_mount() {
+        return;
+    }
+    let bench = Workbench::new();
+    let mounted = mount(&bench, "attach=none");
+    let (_, file) = hole(&mounted, 8);
+    assert_eq!(map(&file, 4096).map(|_| ()), Err(Errno::NODEV));
+    drop(file);
+    mounted.unmount();
+    succeed(
+        lodefs(["mount"]).arg(bench.volume()).arg(bench.directory()).env("LODEFS_FORCE_DOMAIN", "cpu-cache"),
+    );
+    let mounted = Mounted { directory: bench.directory() };
+    let path = mounted.path("f");
+    let buffered = open(&path);
+    let mapping = map(&buffered, 4096).unwrap();
+    assert_eq!(mapping.kind(), MappingKind::Buffered);
+    mapping.write(0, b"through the cache").unwrap();
+    mapping.sync().unwrap();
+    assert_eq!(fs::read(&path).unwrap()[..17], *b"through the cache");
+    let synchronous = MapOptions { offset: 0, size: 4096, writable: true, sync: true };
+    assert_eq!(Mapping::new(&buffered, &synchronous).map(|_| ()), Err(Errno::OPNOTSUPP));
+    drop(mapping);
+    let only_written = OpenOptions::new().write(true).open(&path).unwrap();
+    assert_eq!(map(&only_written, 4096).map(|_| ()), Err(Errno::ACCESS));
+    let only_read = File::open(&path).unwrap();
+    assert_eq!(map(&only_read, 4096).map(|_| ()), Err(Errno::ACCESS));
+    drop((buffered, only_written, only_read));
+    mounted.unmount();
+}
+
+#[test]
+fn where_there_is_no_room_there_is_sigbus_and_nothing_else_is_lost() {
+    if !can_mount() {
+        return;
+    }
+    let bench = Workbench::new();
+    let mounted = mount(&bench, "rw");
+    let (path, file) = hole(&mounted, 1 << 20);
+    let mut program = Program::start(&path, 1 << 30);
+    program.write(0, 1);
+    let other = open(&mounted.path("other"));
+    let mut size = 64 << 20;
+    while size >= PAGE {
+        if fallocate(&other, FallocateFlags::empty(), other.metadata().unwrap().len(), size).is_err() {
+            size /= 2;
+        }
+    }
+    let mut page = 1;
+    while program.tell(&format!("write {} 1", page * PAGE)) == "done" {
+        page += 1;
+    }
+    assert_eq!(program.death(), Some(Signal::BUS.as_raw()));
+    assert_eq!((byte(&file, 0), byte(&file, page * PAGE)), (1, 0));
+    drop((file, other));
+    mounted.unmount();
+    assert!(succeed(lodefs(["fsck"]).arg(bench.volume())).contains("clean"));
+}

@@ -1,0 +1,250 @@
+//! Which servers is this process attached to?
+//!
+//! One attachment for each mount, as long as something of it is mapped. In a child that was forked everything is attached anew.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, Weak};
+
+use lodefs_mapping::{Inside, Mapper, Medium, Pager, Region, enter, set_fork_hook};
+use lodefs_proto::attach::Ask;
+use lodefs_proto::server::{Domain, Outcome};
+use rustix::io::Errno;
+
+use crate::link::Link;
+use crate::ticket;
+
+/// All attachments of this process. Used inside the gate only, so that no child finds it locked.
+static ATTACHMENTS: Mutex<Vec<Weak<Attachment>>> = Mutex::new(Vec::new());
+
+/// What is to be mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    pub(crate) offset: u64,
+    pub(crate) size: usize,
+    pub(crate) writable: bool,
+    pub(crate) sync: bool,
+}
+
+/// What is mapped.
+pub(crate) struct Mapped {
+    _attachment: Arc<Attachment>,
+    /// The program's open file, which keeps the mount there, and gets tickets in children.
+    file: OwnedFd,
+    wanted: Wanted,
+    pub(crate) region: Arc<Region>,
+    pub(crate) domain: Domain,
+    /// How this process names it.
+    lease: Mutex<Option<(Arc<Link>, u64)>>,
+}
+
+/// The attachment to one mount, with one access to the medium.
+struct Attachment {
+    name: Vec<u8>,
+    writable: bool,
+    mapper: Mutex<Option<Arc<Mapper>>>,
+    link: Mutex<Option<Arc<Link>>>,
+    mapped: Mutex<Vec<Weak<Mapped>>>,
+}
+
+impl Mapped {
+    /// Maps a part of a direct file. INVAL if the file is not direct.
+    pub(crate) fn new(file: &impl AsFd, wanted: Wanted) -> Result<Arc<Self>, Errno> {
+        static HOOK: Once = Once::new();
+        HOOK.call_once(|| {
+            set_fork_hook(attach_child);
+        });
+        let file = rustix::io::fcntl_dupfd_cloexec(file, 3)?;
+        let answer = ticket::ask(&file)?;
+        let attachment = Attachment::of(answer.name(), wanted.writable);
+        let link = attachment.link()?;
+        let (opened, medium) = link.ask(Ask::Open { ticket: answer.ticket })?;
+        let (Outcome::Opened { file: number, domain, host_sync }, Some(medium)) = (opened, medium) else {
+            return Err(Errno::PROTO);
+        };
+        let lease = map(&link, number, &wanted)?;
+        let medium = Medium { file: medium, is_writable: wanted.writable, is_synchronous: host_sync };
+        let mapped = attachment.mapper(medium, &link).and_then(|mapper| {
+            let request = lodefs_mapping::Request {
+                offset: wanted.offset,
+                size: wanted.size,
+                writable: wanted.writable,
+            };
+            let region = Region::new(&mapper, &request).map_err(|error| errno_of(&error))?;
+            link.add(lease, &region);
+            let own = Mutex::new(Some((Arc::clone(&link), lease)));
+            Ok(Arc::new(Self {
+                _attachment: Arc::clone(&attachment),
+                file,
+                wanted,
+                region,
+                domain,
+                lease: own,
+            }))
+        });
+        match &mapped {
+            Ok(mapped) => attachment.note(mapped),
+            // The server is asked to forget it; if it cannot be, it has.
+            Err(_) => drop(link.ask(Ask::Unmap { lease })),
+        }
+        mapped
+    }
+
+    /// Tells the server that the program has stored to it.
+    pub(crate) fn note_change(&self) -> Result<(), Errno> {
+        let lease = lock(&self.lease, &enter()).clone();
+        let (link, lease) = lease.ok_or(Errno::NOTCONN)?;
+        link.ask(Ask::Changed { lease }).map(|_| ())
+    }
+
+    /// Maps it again, in a child, at the same addresses.
+    fn map_again(&self, link: &Arc<Link>) -> Result<Medium, Errno> {
+        let answer = ticket::ask(&self.file)?;
+        let (opened, medium) = link.ask(Ask::Open { ticket: answer.ticket })?;
+        let (Outcome::Opened { file, host_sync, .. }, Some(medium)) = (opened, medium) else {
+            return Err(Errno::PROTO);
+        };
+        let lease = map(link, file, &self.wanted)?;
+        link.add(lease, &self.region);
+        *lock(&self.lease, &enter()) = Some((Arc::clone(link), lease));
+        Ok(Medium { file: medium, is_writable: self.wanted.writable, is_synchronous: host_sync })
+    }
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        // Whatever is recalled from now on is not mapped any more.
+        let _unmapped = self.region.unmap(self.wanted.offset, self.region.size() as u64);
+        let lease = lock(&self.lease, &enter()).take();
+        if let Some((link, lease)) = lease {
+            link.remove(lease);
+            // If the server is gone, it has forgotten it.
+            drop(link.ask(Ask::Unmap { lease }));
+        }
+    }
+}
+
+/// Maps a part of an open file, which then need not be open any more.
+fn map(link: &Link, file: u64, wanted: &Wanted) -> Result<u64, Errno> {
+    let Wanted { offset, size, writable, sync } = *wanted;
+    let mapped = link.ask(Ask::Map { file, offset, size: size as u64, writable, sync });
+    let closed = link.ask(Ask::Close { file });
+    let (mapped, _) = mapped?;
+    closed?;
+    match mapped {
+        Outcome::Mapped { lease } => Ok(lease),
+        _ => Err(Errno::PROTO),
+    }
+}
+
+impl Attachment {
+    /// The one to the server of this name.
+    fn of(name: &[u8], writable: bool) -> Arc<Self> {
+        let inside = enter();
+        let mut all = lock(&ATTACHMENTS, &inside);
+        all.retain(|attachment| attachment.strong_count() > 0);
+        let known = all.iter().filter_map(Weak::upgrade);
+        let mut same = known.filter(|known| known.name == name && known.writable == writable);
+        same.next().unwrap_or_else(|| {
+            let new = Arc::new(Self {
+                name: name.to_vec(),
+                writable,
+                mapper: Mutex::default(),
+                link: Mutex::default(),
+                mapped: Mutex::default(),
+            });
+            all.push(Arc::downgrade(&new));
+            new
+        })
+    }
+
+    fn link(self: &Arc<Self>) -> Result<Arc<Link>, Errno> {
+        if let Some(link) = lock(&self.link, &enter()).clone() {
+            return Ok(link);
+        }
+        let new = self.connect()?;
+        let inside = enter();
+        let mut link = lock(&self.link, &inside);
+        if let Some(present) = &*link {
+            // Another thread was quicker.
+            new.close();
+            return Ok(Arc::clone(present));
+        }
+        *link = Some(Arc::clone(&new));
+        Ok(new)
+    }
+
+    fn connect(self: &Arc<Self>) -> Result<Arc<Link>, Errno> {
+        let attachment = Arc::downgrade(self);
+        Link::connect(
+            &self.name,
+            Box::new(move || {
+                // The server is gone: nothing may be reached any more, and the volume's file is let go of.
+                if let Some(attachment) = attachment.upgrade() {
+                    let mapper = lock(&attachment.mapper, &enter()).clone();
+                    if let Some(mapper) = mapper {
+                        mapper.shut_down();
+                    }
+                }
+            }),
+        )
+    }
+
+    /// The mapper, which is made when the first medium has come.
+    fn mapper(&self, medium: Medium, link: &Arc<Link>) -> Result<Arc<Mapper>, Errno> {
+        if let Some(mapper) = lock(&self.mapper, &enter()).clone() {
+            return Ok(mapper);
+        }
+        let pager = Arc::clone(link) as Arc<dyn Pager>;
+        let new = Mapper::new(medium, pager).map_err(|error| errno_of(&error))?;
+        let inside = enter();
+        Ok(Arc::clone(lock(&self.mapper, &inside).get_or_insert(new)))
+    }
+
+    fn note(&self, mapped: &Arc<Mapped>) {
+        let inside = enter();
+        let mut all = lock(&self.mapped, &inside);
+        all.retain(|mapped| mapped.strong_count() > 0);
+        all.push(Arc::downgrade(mapped));
+    }
+
+    /// Attaches the child that this process is, and maps again what its parent had mapped.
+    fn attach_child(self: &Arc<Self>) -> Result<(), Errno> {
+        let all: Vec<_> = lock(&self.mapped, &enter()).iter().filter_map(Weak::upgrade).collect();
+        let mapper = lock(&self.mapper, &enter()).clone();
+        let Some(mapper) = mapper.filter(|_| !all.is_empty()) else { return Ok(()) };
+        let link = self.connect()?;
+        if let Some(parents) = lock(&self.link, &enter()).replace(Arc::clone(&link)) {
+            parents.leave_to_parent();
+        }
+        let mut medium = None;
+        for mapped in &all {
+            medium = Some(mapped.map_again(&link)?);
+        }
+        mapper.after_fork_in_child(medium.ok_or(Errno::PROTO)?, link).map_err(|error| errno_of(&error))
+    }
+}
+
+impl Drop for Attachment {
+    fn drop(&mut self) {
+        if let Some(link) = lock(&self.link, &enter()).take() {
+            link.close();
+        }
+    }
+}
+
+/// In a child that has just been forked. What cannot be attached again stays reserved: an access to it raises SIGSEGV.
+fn attach_child() {
+    let all: Vec<_> = lock(&ATTACHMENTS, &enter()).iter().filter_map(Weak::upgrade).collect();
+    for attachment in all {
+        let _attached_or_reserved = attachment.attach_child();
+    }
+}
+
+fn errno_of(error: &std::io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::INVAL)
+}
+
+/// Inside the gate, so that no child finds it locked.
+fn lock<'a, T>(mutex: &'a Mutex<T>, _: &'a Inside) -> MutexGuard<'a, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

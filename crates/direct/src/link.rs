@@ -1,0 +1,226 @@
+//! How does this process talk to the server of a mount?
+//!
+//! One socket, and one thread that takes everything from it in the order in which it was sent: answers to requests, for
+//! whoever waits for them, and grants and recalls, which it carries out itself.
+
+use std::collections::HashMap;
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::{ManuallyDrop, MaybeUninit};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, mpsc};
+use std::thread;
+
+use lodefs_mapping::{Fault, Pager, Part, Region, What};
+use lodefs_proto::attach::{Ask, FromProgram};
+use lodefs_proto::server::{FromServer, MESSAGE_MAX, Outcome};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::{DupFlags, Errno};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendFlags,
+    Shutdown, SocketAddrUnix, SocketFlags, SocketType, connect, recvmsg, sendmsg, shutdown, socket_with,
+};
+use zerocopy::IntoBytes;
+
+use crate::window::Window;
+
+/// The answer to a request, and the descriptor that came with it.
+type Answered = (Outcome, Option<OwnedFd>);
+
+/// Runs once when the server is gone.
+type Ending = Box<dyn FnOnce() + Send>;
+
+/// A mapping that the server knows.
+struct Mapped {
+    region: Weak<Region>,
+    base: usize,
+    window: Window,
+}
+
+/// A connection to the server of one mount.
+pub(crate) struct Link {
+    socket: OwnedFd,
+    last_number: AtomicU64,
+    /// Who waits for answers; `None` once there are none any more.
+    waiting: Mutex<Option<HashMap<u64, mpsc::Sender<Answered>>>>,
+    /// By lease.
+    mapped: Mutex<HashMap<u64, Mapped>>,
+}
+
+impl Link {
+    /// Connects to the server with the socket of this name.
+    pub(crate) fn connect(name: &[u8], ending: Ending) -> Result<Arc<Self>, Errno> {
+        let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        connect(&socket, &SocketAddrUnix::new_abstract_name(name)?)?;
+        let link = Arc::new(Self {
+            socket,
+            last_number: AtomicU64::new(0),
+            waiting: Mutex::new(Some(HashMap::new())),
+            mapped: Mutex::default(),
+        });
+        let listening = Arc::clone(&link);
+        let thread = thread::Builder::new().name("lodefs-attach".into());
+        thread.spawn(move || listening.listen(ending)).map_err(|_| Errno::AGAIN)?;
+        Ok(link)
+    }
+
+    /// Ends the connection.
+    pub(crate) fn close(&self) {
+        // The server may have ended it first.
+        let _ = shutdown(&self.socket, Shutdown::Both);
+    }
+
+    /// In a child: the connection is the parent's, and only the descriptor of it is to go. Nobody uses it here any more.
+    pub(crate) fn leave_to_parent(&self) {
+        let Ok(nothing) = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        else {
+            return;
+        };
+        // SAFETY: the descriptor stays open and stays owned by `socket`: it only becomes one of another file.
+        let mut socket = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(self.socket.as_raw_fd()) });
+        // If it stays, the server sees by other means when the parent has ended.
+        let _ = rustix::io::dup3(nothing, &mut socket, DupFlags::CLOEXEC);
+    }
+
+    /// Asks for something, and waits for the answer. NOTCONN if the server is gone.
+    pub(crate) fn ask(&self, ask: Ask) -> Result<Answered, Errno> {
+        let number = self.last_number.fetch_add(1, Ordering::Relaxed) + 1;
+        let (sender, answer) = mpsc::channel();
+        lock(&self.waiting).as_mut().ok_or(Errno::NOTCONN)?.insert(number, sender);
+        if let Err(errno) = self.say(&FromProgram::Ask(number, ask)) {
+            if let Some(waiting) = lock(&self.waiting).as_mut() {
+                waiting.remove(&number);
+            }
+            return Err(errno);
+        }
+        match answer.recv().map_err(|_| Errno::NOTCONN)? {
+            (Outcome::Refused(errno), _) => Err(Errno::from_raw_os_error(errno.cast_signed())),
+            answered => Ok(answered),
+        }
+    }
+
+    fn say(&self, message: &FromProgram) -> Result<(), Errno> {
+        let raw = message.raw();
+        let mut nothing = SendAncillaryBuffer::default();
+        loop {
+            match sendmsg(
+                self.socket.as_fd(),
+                &[IoSlice::new(raw.as_bytes())],
+                &mut nothing,
+                SendFlags::NOSIGNAL,
+            ) {
+                Ok(_) => return Ok(()),
+                Err(Errno::INTR) => {}
+                Err(_) => return Err(Errno::NOTCONN),
+            }
+        }
+    }
+
+    /// From now on grants and recalls of this lease are for this region.
+    pub(crate) fn add(&self, lease: u64, region: &Arc<Region>) {
+        let base = region.base().addr().get();
+        let mapped = Mapped { region: Arc::downgrade(region), base, window: Window::default() };
+        lock(&self.mapped).insert(lease, mapped);
+    }
+
+    /// The region of this lease is unmapped.
+    pub(crate) fn remove(&self, lease: u64) {
+        lock(&self.mapped).remove(&lease);
+    }
+
+    fn region(&self, lease: u64) -> Option<Arc<Region>> {
+        lock(&self.mapped).get(&lease)?.region.upgrade()
+    }
+
+    /// Takes what the server sends, until it is gone.
+    fn listen(&self, ending: Ending) {
+        let mut bytes = [0; MESSAGE_MAX + 1];
+        while let Some((size, medium)) = self.receive(&mut bytes) {
+            // A server that makes no sense is as good as none.
+            let Ok(message) = FromServer::parse(&bytes[..size]) else { break };
+            self.carry_out(message, medium);
+        }
+        self.close();
+        // Whoever waits finds nobody who could answer.
+        lock(&self.waiting).take();
+        ending();
+    }
+
+    fn receive(&self, bytes: &mut [u8]) -> Option<(usize, Option<OwnedFd>)> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let flags = RecvFlags::CMSG_CLOEXEC;
+        let received = loop {
+            match recvmsg(self.socket.as_fd(), &mut [IoSliceMut::new(bytes)], &mut control, flags) {
+                Err(Errno::INTR) => {}
+                Err(_) => return None,
+                Ok(received) => break received,
+            }
+        };
+        let medium = control.drain().find_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+            _ => None,
+        });
+        (received.bytes > 0).then_some((received.bytes, medium))
+    }
+
+    fn carry_out(&self, message: FromServer, medium: Option<OwnedFd>) {
+        match message {
+            FromServer::Outcome(number, outcome) => {
+                let waiting = lock(&self.waiting).as_mut().and_then(|waiting| waiting.remove(&number));
+                if let Some(waiting) = waiting {
+                    // If he does not wait any more, he has no use for it.
+                    let _ = waiting.send((outcome, medium));
+                }
+            }
+            FromServer::Granted { lease, epoch, parts } => {
+                let Some(region) = self.region(lease) else { return };
+                let parts: Vec<Part> = parts.iter().map(part).collect();
+                if let (Err(_), Some(first)) = (region.install(epoch, &parts), parts.first()) {
+                    // No memory, most likely: whoever waits cannot have it.
+                    region.fail(region.epoch(), first.offset, first.size);
+                }
+            }
+            FromServer::Nothing { lease, epoch, offset, errno } => {
+                let Some(region) = self.region(lease) else { return };
+                let epoch = if errno == 0 { epoch } else { region.epoch() };
+                region.fail(epoch, offset, 1);
+            }
+            FromServer::Recall { lease, epoch, offset, end } => {
+                if let Some(region) = self.region(lease) {
+                    region.recall(offset, end.saturating_sub(offset), epoch);
+                }
+                // If the server does not hear it, it is gone.
+                let _ = self.say(&FromProgram::Answer { lease, epoch });
+            }
+        }
+    }
+}
+
+impl Pager for Link {
+    fn fault(&self, region: &Arc<Region>, fault: Fault) {
+        let base = region.base().addr().get();
+        let mut mapped = lock(&self.mapped);
+        let found = mapped.iter_mut().find(|(_, mapped)| mapped.base == base);
+        let touch = found.map(|(lease, mapped)| FromProgram::Touch {
+            lease: *lease,
+            offset: fault.offset,
+            window: mapped.window.next(fault.offset),
+            write: fault.write,
+        });
+        drop(mapped);
+        let is_asked = touch.is_some_and(|touch| self.say(&touch).is_ok());
+        if !is_asked {
+            region.fail(region.epoch(), fault.offset, 1);
+        }
+    }
+}
+
+fn part(part: &lodefs_proto::server::Part) -> Part {
+    let what = part.at.map_or(What::Zeroes, What::Medium);
+    Part { offset: part.offset, size: part.size, what }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
