@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
+use std::thread;
+use std::time::Duration;
 
 use lodefs_core::{Fs, Lease, LeaseOptions, Lessee, Node, Touch, Touched, What};
 use lodefs_pmem::{Domain, MediumKind};
@@ -14,6 +16,9 @@ use rustix::io::Errno;
 
 use crate::program::Program;
 use crate::tickets::Tickets;
+
+/// How long one who has touched a file that is just being switched is kept from doing it again.
+const PAUSE: Duration = Duration::from_micros(100);
 
 /// Most files that one program has open here, and most mappings.
 const OBJECTS_MAX: usize = 1 << 16;
@@ -128,9 +133,9 @@ impl Requests {
         let options = LeaseOptions { writable, sync, pid: self.program.pid };
         let lessee = Arc::clone(&self.program) as Arc<dyn Lessee>;
         let lease = self.fs.lease(&file.node, lessee, options).map_err(|error| error.errno())?;
-        let id = lease.id();
+        let (id, is_direct) = (lease.id(), lease.is_direct());
         self.mapped.insert(id, Mapped { lease, from, to });
-        Ok(Outcome::Mapped { lease: id })
+        Ok(Outcome::Mapped { lease: id, is_direct })
     }
 
     /// A touch of what is no longer mapped is a message that was on its way, and nobody waits for the answer.
@@ -138,16 +143,27 @@ impl Requests {
         let Some(mapped) = self.mapped.get(&lease) else { return };
         let touch = Touch { offset, write, from: mapped.from, to: mapped.to, window };
         let program = &self.program;
+        let mut is_switching = false;
         let outcome = mapped.lease.touch(&touch, |touched| {
             let message = match touched {
                 Touched::Granted(grant) => {
                     let parts = grant.parts.iter().map(part).collect();
                     FromServer::Granted { lease, epoch: grant.epoch, parts }
                 }
+                Touched::Buffered { epoch } => FromServer::Buffered { lease, epoch, offset },
+                Touched::Switching => {
+                    is_switching = true;
+                    return;
+                }
                 Touched::BeyondEnd { epoch } => FromServer::Nothing { lease, epoch, offset, errno: 0 },
             };
             program.tell(&message, None);
         });
+        if is_switching {
+            // Not so often that it would hold up those who have to finish.
+            thread::sleep(PAUSE);
+            program.tell(&FromServer::Again { lease, offset }, None);
+        }
         if let Err(error) = outcome {
             let errno = error.errno().raw_os_error().unsigned_abs();
             // Of which moment that is said does not matter: it says nothing about what is mapped.

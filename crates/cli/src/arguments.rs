@@ -159,6 +159,9 @@ pub(crate) struct DaxArguments {
     /// Wait until it has taken effect
     #[arg(long)]
     pub(crate) wait: bool,
+    /// Take mappings by attached programs back so that it takes effect at once; fail, and change nothing, where that is not enough
+    #[arg(long, conflicts_with_all = ["now", "wait"])]
+    pub(crate) revoke: bool,
     /// All files and directories below, too
     #[arg(long, short)]
     pub(crate) recursive: bool,

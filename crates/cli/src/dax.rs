@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{anyhow, bail};
-use lodefs_direct::dax::{self, Answer, Effect, Holder, HolderKind, Reason};
+use lodefs_direct::dax::{self, Answer, Effect, Holder, HolderKind, How, Reason};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use serde_json::{Value, json};
@@ -31,8 +31,8 @@ struct Found {
 
 /// Does it for all paths. What fails for one does not keep it from being done for the others.
 pub(crate) fn run(arguments: &DaxArguments) -> anyhow::Result<ExitCode> {
-    if arguments.action == DaxAction::Status && (arguments.now || arguments.wait) {
-        bail!(Usage("dax status: --now and --wait are for changes".into()));
+    if arguments.action == DaxAction::Status && (arguments.now || arguments.wait || arguments.revoke) {
+        bail!(Usage("dax status: --now, --wait and --revoke are for changes".into()));
     }
     let mut all = Vec::new();
     let mut status = ExitCode::SUCCESS;
@@ -78,7 +78,12 @@ fn of_path(arguments: &DaxArguments, path: PathBuf) -> anyhow::Result<Found> {
 }
 
 fn change(arguments: &DaxArguments, path: &Path, on: bool) -> anyhow::Result<Answer> {
-    let mut answer = match set(path, on, arguments.now) {
+    let how = match (arguments.now, arguments.revoke) {
+        (_, true) => How::Revoke,
+        (true, false) => How::Now,
+        (false, false) => How::Pending,
+    };
+    let mut answer = match set(path, on, how) {
         Err(Errno::BUSY) => {
             let holders = Holders(&ask(path)?.holders).to_string();
             bail!("{}: held by {holders}; nothing was changed", path.display())
@@ -89,7 +94,7 @@ fn change(arguments: &DaxArguments, path: &Path, on: bool) -> anyhow::Result<Ans
     while arguments.wait && answer.reason == Reason::Holders {
         thread::sleep(interval);
         interval = (interval * 2).min(INTERVAL_MAX);
-        answer = match set(path, on, true) {
+        answer = match set(path, on, How::Now) {
             Err(Errno::BUSY) => ask(path)?,
             outcome => outcome.map_err(|errno| explained(path, errno))?,
         };
@@ -107,8 +112,8 @@ fn open(path: &Path) -> Result<File, Errno> {
     if kind.is_file() || kind.is_dir() { Ok(file) } else { Err(Errno::INVAL) }
 }
 
-fn set(path: &Path, on: bool, now: bool) -> Result<Answer, Errno> {
-    dax::set(open(path)?, on, now)
+fn set(path: &Path, on: bool, how: How) -> Result<Answer, Errno> {
+    dax::set(open(path)?, on, how)
 }
 
 fn ask(path: &Path) -> anyhow::Result<Answer> {

@@ -31,7 +31,7 @@ mod types;
 mod volume;
 mod xattr_set;
 
-pub use access::{DaxPolicy, DaxReason, DaxStatus, Effect, Hold, Holder, HolderKind, Switch};
+pub use access::{Asker, DaxPolicy, DaxReason, DaxStatus, Effect, Hold, Holder, HolderKind, Switch};
 pub use clock::Clock;
 pub use error::{Error, Result};
 pub use format::FormatOptions;

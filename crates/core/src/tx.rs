@@ -267,3 +267,31 @@ impl Drop for Tx<'_> {
 pub(crate) fn offset_of(block: u64) -> u64 {
     block * BLOCK_SIZE
 }
+
+#[cfg(test)]
+mod tests {
+    use lodefs_pmem::Domain;
+
+    use super::*;
+
+    #[test]
+    fn what_is_rolled_back_leaves_nothing_behind() {
+        let medium = Medium::anonymous(4 << 20, Domain::Volatile).unwrap();
+        Fs::format(&medium, &crate::FormatOptions::default()).unwrap();
+        let fs = Fs::open(medium, &crate::OpenOptions::default()).unwrap();
+        let free = || fs.blocks.counts().free;
+        let mut tx = Tx::begin(&fs).unwrap();
+        let kept = tx.allocate_metadata_block(false).unwrap();
+        let before = free();
+        let mark = tx.mark();
+        let dropped = tx.allocate_metadata_block(false).unwrap();
+        tx.put(kept * BLOCK_SIZE, &[1; 8]);
+        tx.free_metadata(Run { start: kept, blocks: 1 });
+        tx.free_data(Run { start: kept, blocks: 1 });
+        assert!(free() < before && dropped != kept && !tx.is_empty());
+        tx.roll_back(&mark);
+        assert_eq!(free(), before);
+        assert!(tx.is_empty() && tx.freed_metadata.is_empty() && tx.freed_data.is_empty());
+        assert_eq!(tx.allocated[..], [Run { start: kept, blocks: 1 }]);
+    }
+}

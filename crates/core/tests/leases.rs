@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 
 use lodefs_core::{
-    DaxPolicy, Fallocate, Flags, FormatOptions, Fs, Lease, LeaseOptions, Lessee, NewInode, NewKind, Node,
-    OpenOptions, Part, Recall, SetAttr, Touch, Touched, What,
+    DaxPolicy, Effect, Fallocate, Flags, FormatOptions, Fs, HolderKind, Lease, LeaseOptions, Lessee,
+    NewInode, NewKind, Node, OpenOptions, Part, Recall, SetAttr, Touch, Touched, What,
 };
 use lodefs_pmem::{Access, Domain, Medium, Reserve};
 use rustix::io::Errno;
@@ -19,11 +19,15 @@ const SIZE: u64 = 8 << 20;
 struct Volume {
     fs: Arc<Fs>,
     medium: File,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Volume {
     fn new() -> Self {
+        Self::with(DaxPolicy::Always)
+    }
+
+    fn with(dax: DaxPolicy) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("vol");
         lodefs_pmem::create_file(&path, SIZE, Reserve::Full).unwrap();
@@ -31,10 +35,10 @@ impl Volume {
             lodefs_pmem::OpenOptions { access: Access::ReadWrite, force_domain: Some(Domain::CpuCache) };
         let open = || Medium::open(&path, &options).unwrap();
         Fs::format(&open(), &FormatOptions::default()).unwrap();
-        let options = OpenOptions { dax: DaxPolicy::Always, ..OpenOptions::default() };
+        let options = OpenOptions { dax, ..OpenOptions::default() };
         let fs = Fs::open(open(), &options).unwrap();
         let medium = File::options().read(true).write(true).open(&path).unwrap();
-        Self { fs, medium, _dir: dir }
+        Self { fs, medium, dir }
     }
 
     fn file(&self, name: &str) -> Node {
@@ -119,7 +123,7 @@ fn try_touch(lease: &Lease, touch: &Touch) -> Result<(u64, Vec<Part>), Errno> {
     Ok(match answers.pop() {
         Some(Touched::Granted(grant)) => (grant.epoch, grant.parts.to_vec()),
         Some(Touched::BeyondEnd { epoch }) => (epoch, Vec::new()),
-        None => unreachable!(),
+        other => panic!("not granted: {other:?}"),
     })
 }
 
@@ -182,15 +186,15 @@ fn zeroes_go_before_anybody_else_fills_the_hole() {
     let volume = Volume::new();
     let file = volume.hole("f", 8);
     let (reader, writer) = (Arc::new(Program::default()), Arc::new(Program::default()));
-    let (reads, writes) = (lease(&file, &reader), lease(&file, &writer));
-    touch(&reads, 2, false);
-    touch(&writes, 2, true);
+    let (to_read, to_write) = (lease(&file, &reader), lease(&file, &writer));
+    touch(&to_read, 2, false);
+    touch(&to_write, 2, true);
     assert_eq!(reader.recalls(), [(1, 2, 3)]);
     assert!(writer.recalls().is_empty(), "it had nothing there");
-    touch(&reads, 4, false);
+    touch(&to_read, 4, false);
     volume.fs.write(&file, 4 * BLOCK, b"through the mount", false).unwrap();
     assert_eq!(reader.recalls(), [(2, 4, 5)]);
-    touch(&reads, 5, false);
+    touch(&to_read, 5, false);
     volume.fs.fallocate(&file, Fallocate::Allocate { keep_size: false }, 5 * BLOCK, BLOCK).unwrap();
     assert_eq!(reader.recalls(), [(3, 5, 6)]);
     volume.fs.write(&file, 7 * BLOCK, b"where nobody looked", false).unwrap();
@@ -304,8 +308,8 @@ fn a_volume_with_blocks_in_quarantine_is_not_closed_as_clean() {
         program.waiting()[0].answer.give_up();
         cut.join().unwrap();
     });
-    let path = volume._dir.path().join("vol");
-    let Volume { fs, _dir, .. } = volume;
+    let path = volume.dir.path().join("vol");
+    let Volume { fs, dir: _dir, .. } = volume;
     fs.close().unwrap();
     let copy = path.with_extension("copy");
     std::fs::copy(&path, &copy).unwrap();
@@ -436,4 +440,120 @@ fn a_writable_mapping_changes_the_times_when_it_is_made_touched_and_gone() {
     has_changed("a store that was told of");
     drop(lease);
     has_changed("gone");
+}
+
+/// How a touch is answered.
+fn answer(lease: &Lease) -> Touched {
+    let mut answer = None;
+    lease.touch(&touch_of(0, true), |touched| answer = Some(touched)).unwrap();
+    answer.unwrap()
+}
+
+fn effect(file: &Node) -> Option<Effect> {
+    file.fs().dax_status(file, None).unwrap().effect
+}
+
+fn revoke(file: &Node, on: bool) -> Result<bool, Errno> {
+    file.fs().revoke_dax(file, on, None, &mut || false).map_err(|error| error.errno())
+}
+
+#[test]
+fn a_switch_takes_mappings_back_and_the_next_touch_finds_what_the_file_is_then() {
+    let volume = Volume::with(DaxPolicy::Inode);
+    let file = volume.hole("f", 4);
+    volume.fs.set_flags(&file, Flags::DAX, None).unwrap();
+    let program = Arc::new(Program::default());
+    let lease = lease(&file, &program);
+    let block = at(&touch(&lease, 0, true).1);
+    for round in 0..3 {
+        assert_eq!(revoke(&file, false), Ok(false));
+        assert_eq!(program.recalls(), [(2 * round + 1, 0, u64::MAX / BLOCK)]);
+        assert_eq!(effect(&file), Some(Effect::Buffered));
+        assert_eq!(answer(&lease), Touched::Buffered { epoch: 2 * round + 1 });
+        assert_eq!(revoke(&file, true), Ok(false));
+        assert_eq!(program.recalls(), [(2 * round + 2, 0, u64::MAX / BLOCK)]);
+        assert_eq!(effect(&file), Some(Effect::Direct));
+        assert_eq!(at(&touch(&lease, 0, true).1), block);
+    }
+    assert_eq!(revoke(&file, true), Ok(false), "it is so already");
+    assert!(program.recalls().is_empty());
+    let kinds: Vec<_> =
+        volume.fs.dax_status(&file, None).unwrap().holders.iter().map(|one| one.kind).collect();
+    assert_eq!(kinds, [HolderKind::Mapping { sync: false }]);
+    drop(lease);
+    assert!(volume.fs.dax_status(&file, None).unwrap().holders.is_empty());
+}
+
+#[test]
+fn what_holds_a_file_otherwise_keeps_it_from_being_switched() {
+    let volume = Volume::with(DaxPolicy::Inode);
+    let file = volume.hole("f", 4);
+    volume.fs.set_flags(&file, Flags::DAX, None).unwrap();
+    let program = Arc::new(Program::default());
+    let lease = lease(&file, &program);
+    let block = at(&touch(&lease, 0, true).1);
+    let open = volume.fs.hold(&file, HolderKind::OpenFile, 1).unwrap();
+    assert_eq!(revoke(&file, false), Err(Errno::BUSY));
+    assert_eq!(effect(&file), Some(Effect::Direct));
+    assert!(volume.fs.attr(&file).unwrap().flags.contains(Flags::DAX), "nothing has changed");
+    assert_eq!(at(&touch(&lease, 0, true).1), block, "it goes on as before");
+    let asker = Some(open.asker());
+    assert_eq!(
+        volume.fs.revoke_dax(&file, false, asker, &mut || false).map_err(|error| error.errno()),
+        Ok(true)
+    );
+    assert_eq!(effect(&file), Some(Effect::Buffered), "whoever asks does not count");
+    drop(open);
+    let buffered = volume.fs.hold(&file, HolderKind::OpenFile, 1).unwrap();
+    assert_eq!(revoke(&file, true), Err(Errno::BUSY));
+    let mut left = Some(buffered);
+    let mut patience = || left.take().is_some();
+    assert_eq!(
+        volume.fs.revoke_dax(&file, true, None, &mut patience).map_err(|error| error.errno()),
+        Ok(false)
+    );
+    assert_eq!(effect(&file), Some(Effect::Direct), "the last holder has gone in time");
+}
+
+#[test]
+fn a_synchronous_mapping_is_not_taken_back() {
+    let volume = Volume::with(DaxPolicy::Inode);
+    let file = volume.hole("f", 4);
+    let program = Arc::new(Program::default());
+    let sync = LeaseOptions { sync: true, ..WRITABLE };
+    let lessee = || Arc::clone(&program) as Arc<dyn Lessee>;
+    let refused = volume.fs.lease(&file, lessee(), sync).map(|_| ()).map_err(|error| error.errno());
+    assert_eq!(refused, Err(Errno::OPNOTSUPP), "it is not direct");
+    assert!(volume.fs.dax_status(&file, None).unwrap().holders.is_empty());
+    volume.fs.set_flags(&file, Flags::DAX, None).unwrap();
+    let lease = volume.fs.lease(&file, lessee(), sync).unwrap();
+    assert_eq!(revoke(&file, false), Err(Errno::BUSY));
+    assert!(program.recalls().is_empty());
+    assert_eq!(effect(&file), Some(Effect::Direct));
+    drop(lease);
+    assert_eq!(revoke(&file, false), Ok(false));
+}
+
+#[test]
+fn a_program_that_does_not_answer_keeps_a_file_from_being_switched() {
+    let volume = Volume::with(DaxPolicy::Inode);
+    let file = volume.hole("f", 4);
+    volume.fs.set_flags(&file, Flags::DAX, None).unwrap();
+    let (arrived, has_arrived) = mpsc::channel();
+    let program = Arc::new(Program { keeps: true, arrived: Some(arrived), ..Program::default() });
+    let lease = lease(&file, &program);
+    touch(&lease, 0, true);
+    thread::scope(|scope| {
+        let switch = scope.spawn(|| revoke(&file, false));
+        has_arrived.recv().unwrap();
+        assert_eq!(answer(&lease), Touched::Switching);
+        assert_eq!(revoke(&file, false), Err(Errno::BUSY), "another one is at it");
+        // Nothing else is held up.
+        volume.fs.write(&file, 0, b"meanwhile", false).unwrap();
+        program.waiting()[0].answer.give_up();
+        assert_eq!(switch.join().unwrap(), Err(Errno::BUSY));
+    });
+    assert_eq!(effect(&file), Some(Effect::Direct));
+    program.waiting().clear();
+    at(&touch(&lease, 0, true).1);
 }

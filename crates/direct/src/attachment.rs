@@ -2,7 +2,7 @@
 //!
 //! One attachment for each mount, as long as something of it is mapped. In a child that was forked everything is attached anew.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, Weak};
 
 use lodefs_mapping::{Inside, Mapper, Medium, Pager, Region, enter, set_fork_hook};
@@ -11,6 +11,7 @@ use lodefs_proto::server::{Domain, Outcome};
 use rustix::io::Errno;
 
 use crate::link::Link;
+use crate::origin::Origin;
 use crate::ticket;
 
 /// All attachments of this process. Used inside the gate only, so that no child finds it locked.
@@ -28,8 +29,7 @@ pub(crate) struct Wanted {
 /// What is mapped.
 pub(crate) struct Mapped {
     _attachment: Arc<Attachment>,
-    /// The program's open file, which keeps the mount there, and gets tickets in children.
-    file: OwnedFd,
+    origin: Arc<Origin>,
     wanted: Wanted,
     pub(crate) region: Arc<Region>,
     pub(crate) domain: Domain,
@@ -47,21 +47,21 @@ struct Attachment {
 }
 
 impl Mapped {
-    /// Maps a part of a direct file. INVAL if the file is not direct.
+    /// Maps a part of a file.
     pub(crate) fn new(file: &impl AsFd, wanted: Wanted) -> Result<Arc<Self>, Errno> {
         static HOOK: Once = Once::new();
         HOOK.call_once(|| {
             set_fork_hook(attach_child);
         });
-        let file = rustix::io::fcntl_dupfd_cloexec(file, 3)?;
-        let answer = ticket::ask(&file)?;
+        let answer = ticket::ask(file)?;
+        let origin = Arc::new(Origin::of(file, wanted.writable)?);
         let attachment = Attachment::of(answer.name(), wanted.writable);
         let link = attachment.link()?;
         let (opened, medium) = link.ask(Ask::Open { ticket: answer.ticket })?;
         let (Outcome::Opened { file: number, domain, host_sync }, Some(medium)) = (opened, medium) else {
             return Err(Errno::PROTO);
         };
-        let lease = map(&link, number, &wanted)?;
+        let (lease, is_direct) = map(&link, number, &wanted)?;
         let medium = Medium { file: medium, is_writable: wanted.writable, is_synchronous: host_sync };
         let mapped = attachment.mapper(medium, &link).and_then(|mapper| {
             let request = lodefs_mapping::Request {
@@ -70,11 +70,14 @@ impl Mapped {
                 writable: wanted.writable,
             };
             let region = Region::new(&mapper, &request).map_err(|error| errno_of(&error))?;
-            link.add(lease, &region);
+            link.add(lease, &region, &origin);
+            if !is_direct {
+                show_file(&region, &origin)?;
+            }
             let own = Mutex::new(Some((Arc::clone(&link), lease)));
             Ok(Arc::new(Self {
                 _attachment: Arc::clone(&attachment),
-                file,
+                origin,
                 wanted,
                 region,
                 domain,
@@ -98,13 +101,13 @@ impl Mapped {
 
     /// Maps it again, in a child, at the same addresses.
     fn map_again(&self, link: &Arc<Link>) -> Result<Medium, Errno> {
-        let answer = ticket::ask(&self.file)?;
+        let answer = ticket::ask(self.origin.open()?)?;
         let (opened, medium) = link.ask(Ask::Open { ticket: answer.ticket })?;
         let (Outcome::Opened { file, host_sync, .. }, Some(medium)) = (opened, medium) else {
             return Err(Errno::PROTO);
         };
-        let lease = map(link, file, &self.wanted)?;
-        link.add(lease, &self.region);
+        let (lease, _) = map(link, file, &self.wanted)?;
+        link.add(lease, &self.region, &self.origin);
         *lock(&self.lease, &enter()) = Some((Arc::clone(link), lease));
         Ok(Medium { file: medium, is_writable: self.wanted.writable, is_synchronous: host_sync })
     }
@@ -123,15 +126,23 @@ impl Drop for Mapped {
     }
 }
 
-/// Maps a part of an open file, which then need not be open any more.
-fn map(link: &Link, file: u64, wanted: &Wanted) -> Result<u64, Errno> {
+/// Maps a file that is not direct as the kernel does. If it has become direct meanwhile, the first touch will tell.
+fn show_file(region: &Region, origin: &Origin) -> Result<(), Errno> {
+    match region.install_file(0, origin.open()?).map_err(|error| errno_of(&error)) {
+        Ok(_) | Err(Errno::NODEV) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Maps a part of an open file, which then need not be open any more. Whether it is direct.
+fn map(link: &Link, file: u64, wanted: &Wanted) -> Result<(u64, bool), Errno> {
     let Wanted { offset, size, writable, sync } = *wanted;
     let mapped = link.ask(Ask::Map { file, offset, size: size as u64, writable, sync });
     let closed = link.ask(Ask::Close { file });
     let (mapped, _) = mapped?;
     closed?;
     match mapped {
-        Outcome::Mapped { lease } => Ok(lease),
+        Outcome::Mapped { lease, is_direct } => Ok((lease, is_direct)),
         _ => Err(Errno::PROTO),
     }
 }

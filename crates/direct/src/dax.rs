@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 
-pub use lodefs_proto::dax::{Answer, Effect, Holder, HolderKind, Reason};
+pub use lodefs_proto::dax::{Answer, Effect, Holder, HolderKind, How, Reason};
 use lodefs_proto::dax::{DAX_IOCTL, Message, Request};
 use rustix::io::Errno;
 
@@ -20,10 +20,10 @@ pub fn status(file: impl AsFd) -> Result<Answer, Errno> {
 /// no data of the volume any more (ESTALE), only what the kernel may still have in its cache: close it, and open it again. Otherwise it takes effect when the last holder goes.
 ///
 /// # Errors
-/// BUSY if it is to take effect `now` and cannot: nothing has changed then. PERM if the caller is neither the owner nor root, or
+/// BUSY if it is to take effect now ([`How::Now`], [`How::Revoke`]) and cannot: nothing has changed then. PERM if the caller is neither the owner nor root, or
 /// the file is immutable; ROFS; NOTTY and INVAL as for [`status`].
-pub fn set(file: impl AsFd, on: bool, now: bool) -> Result<Answer, Errno> {
-    send(file, Request::Set { on, now })
+pub fn set(file: impl AsFd, on: bool, how: How) -> Result<Answer, Errno> {
+    send(file, Request::Set { on, how })
 }
 
 fn send(file: impl AsFd, request: Request) -> Result<Answer, Errno> {

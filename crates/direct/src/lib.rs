@@ -3,9 +3,10 @@
 //! | module | question |
 //! |---|---|
 //! | [`dax`] | is this file direct, why, and who keeps it so? |
-//! | [`Mapping`] | how is a file mapped, and what is stored to it made durable? |
+//! | [`map`] | how is a file mapped? ([`Mapping`] says what can be done with it then.) |
 //! | `attachment` | which servers is this process attached to? |
 //! | `link` | how does it talk to one? |
+//! | `origin` | which file does a mapping belong to, when no descriptor of it is open? |
 //! | `ticket` | how does it prove its right to a file? |
 //! | `window` | how much of a hole should one touch decide? |
 
@@ -15,7 +16,9 @@ mod attachment;
 pub mod dax;
 mod link;
 mod mapping;
+mod origin;
 mod ticket;
 mod window;
 
-pub use mapping::{MapOptions, Mapping, MappingKind};
+pub use lodefs_mmap::{MapOptions, Mapping, MappingKind};
+pub use mapping::map;

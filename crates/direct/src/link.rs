@@ -4,7 +4,7 @@
 //! whoever waits for them, and grants and recalls, which it carries out itself.
 
 use std::collections::HashMap;
-use std::io::{IoSlice, IoSliceMut};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,7 +22,11 @@ use rustix::net::{
 };
 use zerocopy::IntoBytes;
 
+use crate::origin::Origin;
 use crate::window::Window;
+
+/// Bytes of a page.
+const PAGE_SIZE: u64 = 4096;
 
 /// The answer to a request, and the descriptor that came with it.
 type Answered = (Outcome, Option<OwnedFd>);
@@ -33,6 +37,7 @@ type Ending = Box<dyn FnOnce() + Send>;
 /// A mapping that the server knows.
 struct Mapped {
     region: Weak<Region>,
+    origin: Arc<Origin>,
     base: usize,
     window: Window,
 }
@@ -45,6 +50,34 @@ pub(crate) struct Link {
     waiting: Mutex<Option<HashMap<u64, mpsc::Sender<Answered>>>>,
     /// By lease.
     mapped: Mutex<HashMap<u64, Mapped>>,
+    /// Whoever opens files; `None` once the server is gone.
+    opener: Mutex<Option<mpsc::Sender<Opening>>>,
+}
+
+/// A file that is to be mapped as the kernel does it. It has to be opened for that, and the server may answer the kernel only when
+/// it has been answered: so that is a thread's that answers nobody.
+struct Opening {
+    region: Weak<Region>,
+    origin: Arc<Origin>,
+    /// Recalls when this was decided.
+    epoch: u64,
+    /// The byte that was touched.
+    offset: u64,
+}
+
+impl Opening {
+    fn carry_out(&self) {
+        let Some(region) = self.region.upgrade() else { return };
+        let errno_of = |error: io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
+        let shown =
+            self.origin.open().and_then(|file| region.install_file(self.epoch, &file).map_err(errno_of));
+        match shown {
+            Ok(_) => {}
+            // It has become direct again, which the kernel does not map.
+            Err(Errno::NODEV) => ask_again(&region, self.offset),
+            Err(_) => region.fail(region.epoch(), self.offset, 1),
+        }
+    }
 }
 
 impl Link {
@@ -52,12 +85,17 @@ impl Link {
     pub(crate) fn connect(name: &[u8], ending: Ending) -> Result<Arc<Self>, Errno> {
         let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         connect(&socket, &SocketAddrUnix::new_abstract_name(name)?)?;
+        let (opener, to_open) = mpsc::channel();
         let link = Arc::new(Self {
             socket,
             last_number: AtomicU64::new(0),
             waiting: Mutex::new(Some(HashMap::new())),
             mapped: Mutex::default(),
+            opener: Mutex::new(Some(opener)),
         });
+        let thread = thread::Builder::new().name("lodefs-open".into());
+        let opening = move || to_open.iter().for_each(|opening: Opening| opening.carry_out());
+        thread.spawn(opening).map_err(|_| Errno::AGAIN)?;
         let listening = Arc::clone(&link);
         let thread = thread::Builder::new().name("lodefs-attach".into());
         thread.spawn(move || listening.listen(ending)).map_err(|_| Errno::AGAIN)?;
@@ -117,9 +155,10 @@ impl Link {
     }
 
     /// From now on grants and recalls of this lease are for this region.
-    pub(crate) fn add(&self, lease: u64, region: &Arc<Region>) {
+    pub(crate) fn add(&self, lease: u64, region: &Arc<Region>, origin: &Arc<Origin>) {
         let base = region.base().addr().get();
-        let mapped = Mapped { region: Arc::downgrade(region), base, window: Window::default() };
+        let (region, origin) = (Arc::downgrade(region), Arc::clone(origin));
+        let mapped = Mapped { region, origin, base, window: Window::default() };
         lock(&self.mapped).insert(lease, mapped);
     }
 
@@ -143,6 +182,7 @@ impl Link {
         self.close();
         // Whoever waits finds nobody who could answer.
         lock(&self.waiting).take();
+        lock(&self.opener).take();
         ending();
     }
 
@@ -181,6 +221,20 @@ impl Link {
                     region.fail(region.epoch(), first.offset, first.size);
                 }
             }
+            FromServer::Buffered { lease, epoch, offset } => {
+                let Some(region) = self.region(lease) else { return };
+                let origin = lock(&self.mapped).get(&lease).map(|mapped| Arc::clone(&mapped.origin));
+                let Some(origin) = origin else { return };
+                let opening = Opening { region: Arc::downgrade(&region), origin, epoch, offset };
+                if lock(&self.opener).as_ref().is_none_or(|opener| opener.send(opening).is_err()) {
+                    region.fail(region.epoch(), offset, 1);
+                }
+            }
+            FromServer::Again { lease, offset } => {
+                if let Some(region) = self.region(lease) {
+                    ask_again(&region, offset);
+                }
+            }
             FromServer::Nothing { lease, epoch, offset, errno } => {
                 let Some(region) = self.region(lease) else { return };
                 let epoch = if errno == 0 { epoch } else { region.epoch() };
@@ -214,6 +268,12 @@ impl Pager for Link {
             region.fail(region.epoch(), fault.offset, 1);
         }
     }
+}
+
+/// Whoever waits for this page asks again: what is installed of another epoch is not mapped.
+fn ask_again(region: &Region, offset: u64) {
+    let page = Part { offset: offset - offset % PAGE_SIZE, size: PAGE_SIZE, what: What::Zeroes };
+    let _nothing_is_installed = region.install(u64::MAX, &[page]);
 }
 
 fn part(part: &lodefs_proto::server::Part) -> Part {

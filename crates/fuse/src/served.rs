@@ -269,13 +269,17 @@ impl Served {
                 Ok(Vec::new())
             }
             ioctl::Request::Dax(dax::Request::Ask) => self.dax_status(&node, handle),
-            ioctl::Request::Dax(dax::Request::Set { on, now }) => {
+            ioctl::Request::Dax(dax::Request::Set { on, how }) => {
                 // The kernel knows nothing of this one, and has checked nothing.
                 ensure_owner(caller, &attr)?;
-                let switch = if now { Switch::Now } else { Switch::Pending };
+                let set = |switch| self.set_dax(&node, handle, on, switch);
                 // The open file by which it is asked for does not stand in the way of a switch, but no data can be reached by
                 // it after one.
-                self.set_dax(&node, handle, on, switch)?;
+                match how {
+                    dax::How::Pending => set(Switch::Pending)?,
+                    dax::How::Now => set(Switch::Now)?,
+                    dax::How::Revoke => self.revoke_dax(&node, handle, on)?,
+                }
                 self.expire_attributes(ino);
                 self.dax_status(&node, handle)
             }
@@ -317,6 +321,21 @@ impl Served {
                 outcome => return outcome,
             }
         }
+    }
+
+    fn revoke_dax(&self, node: &Node, handle: FileHandle, on: bool) -> Result<()> {
+        let asker = self.handles.with(handle.0, |asker| asker.as_ref().map(Hold::asker));
+        let mut left = None;
+        let mut patience = || {
+            // The kernel has to close what programs had opened, after they have given it back.
+            let until: &mut Instant = left.get_or_insert_with(|| Instant::now() + PATIENCE);
+            thread::sleep(PAUSE);
+            Instant::now() < *until
+        };
+        if self.fs.revoke_dax(node, on, asker, &mut patience)? {
+            self.handles.with(handle.0, |asker| drop(asker.take()));
+        }
+        Ok(())
     }
 
     fn dax_status(&self, node: &Node, handle: FileHandle) -> Result<Vec<u8>> {

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::ops::Range;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use crate::memory;
 use crate::request::What;
@@ -63,6 +63,20 @@ impl Change<'_> {
             let result = unsafe { self.service.uffd.fill(&self.addresses(&piece)) };
             self.settle(piece, State::Zeroes, result)?;
         }
+        Ok(())
+    }
+
+    /// Maps the file as the host does, which is `offset` bytes behind its own beginning, and wakes whoever waits.
+    pub(crate) fn install_file(&mut self, file: BorrowedFd<'_>, offset: u64) -> io::Result<()> {
+        let whole = 0..self.runs.size();
+        for piece in joined(self.runs.within(&whole), |_, state| !matches!(state, State::File | State::Gone))
+        {
+            let at = offset + piece.start as u64;
+            // SAFETY: the range is the region's; whoever touches it is to get the file.
+            let result = unsafe { memory::map_as_host(&self.addresses(&piece), file, at, self.writable) };
+            self.settle(piece, State::File, result)?;
+        }
+        self.service.uffd.wake(&self.addresses(&whole));
         Ok(())
     }
 

@@ -181,6 +181,20 @@ pub(crate) unsafe fn map_medium(
     unsafe { map_file(range, medium.file.as_fd(), at, writable, sharing) }
 }
 
+/// Maps a file as the host does, from `at` on.
+///
+/// # Safety
+/// The range is the caller's, and is not to keep its contents.
+pub(crate) unsafe fn map_as_host(
+    range: &Range<usize>,
+    file: BorrowedFd<'_>,
+    at: u64,
+    writable: bool,
+) -> io::Result<()> {
+    // SAFETY: by the caller's promise.
+    unsafe { map_file(range, file, at, writable, MapFlags::SHARED) }
+}
+
 /// Maps a file that has no pages: an access raises SIGBUS, or fails with EFAULT if a system call makes it.
 ///
 /// # Safety

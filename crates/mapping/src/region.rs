@@ -6,8 +6,10 @@ use std::fmt;
 use std::io;
 use std::num::NonZeroUsize;
 use std::ops::Range;
+use std::os::fd::AsFd;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -33,6 +35,8 @@ pub struct Region {
     size: usize,
     writable: bool,
     installed_at: AtomicU64,
+    /// It shows the file as the host does.
+    shows_file: AtomicBool,
     content: Mutex<Content>,
 }
 
@@ -134,6 +138,7 @@ impl Region {
             size,
             writable: request.writable && service.medium.is_writable,
             installed_at: AtomicU64::new(0),
+            shows_file: AtomicBool::new(false),
             content: Mutex::new(Content { standing: Standing::default(), runs: Runs::new(size) }),
         }))
     }
@@ -181,6 +186,34 @@ impl Region {
             }
         }
         Ok(true)
+    }
+
+    /// Maps all of the region as the host maps this file, of which it is to be a part as it is of the one that is direct. It stays so
+    /// until it is recalled. The descriptor may be closed then.
+    ///
+    /// False, and nothing is mapped, as for [`install`](Self::install). After an error, somebody must fail the range.
+    pub fn install_file(&self, epoch: u64, file: impl AsFd) -> io::Result<bool> {
+        let inside = enter();
+        let service = self.mapper.service(&inside)?;
+        self.mapper.make_room(&service, &inside);
+        let installed = self.change(&service, &inside, |standing, mut change| {
+            if standing.counts(epoch) {
+                // Before anybody can reach it.
+                self.shows_file.store(true, Release);
+                change.install_file(file.as_fd(), self.offset).map(|()| true)
+            } else {
+                Ok(false)
+            }
+        });
+        if !matches!(installed, Ok(true)) {
+            service.uffd.wake(&self.addresses());
+        }
+        installed
+    }
+
+    /// Whether it shows the file as the host does, with its cache; asked without a lock.
+    pub fn shows_file(&self) -> bool {
+        self.shows_file.load(Acquire)
     }
 
     /// Whoever waits for these pages, or touches them within [`SIGNAL_TIME`], gets SIGBUS, or EFAULT from a system call. Later they are
@@ -245,6 +278,7 @@ impl Region {
             State::Armed => Shown::Armed,
             State::Zeroes => Shown::Zeroes,
             State::Medium(at) => Shown::Medium(at),
+            State::File => Shown::File,
             State::Failing => Shown::Failing,
             State::Gone => Shown::Unmapped,
         };
@@ -293,7 +327,9 @@ impl Region {
         let before = runs.count();
         let result =
             how(standing, Change { service, base: self.address.get(), writable: self.writable, runs });
-        self.mapper.used.change(before, content.runs.count());
+        let after = content.runs.count();
+        self.mapper.used.change(before, after);
+        self.shows_file.store(after.file > 0, Release);
         result
     }
 

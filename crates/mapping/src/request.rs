@@ -69,6 +69,8 @@ pub enum Shown {
     Zeroes,
     /// The medium, from here on.
     Medium(u64),
+    /// The file as the host shows it, with whatever cache it has.
+    File,
     /// A touch raises SIGBUS, for a moment.
     Failing,
     /// Unmapped.

@@ -15,6 +15,8 @@ pub(crate) enum State {
     Zeroes,
     /// This place of the medium.
     Medium(u64),
+    /// The host's own mapping of the file.
+    File,
     /// A touch raises SIGBUS.
     Failing,
     /// No longer the region's.
@@ -32,7 +34,7 @@ impl State {
 
     /// Whether it takes a mapping of its own.
     pub(crate) fn is_mapping(self) -> bool {
-        matches!(self, Self::Medium(_) | Self::Failing)
+        matches!(self, Self::Medium(_) | Self::File | Self::Failing)
     }
 }
 
@@ -49,6 +51,8 @@ pub(crate) struct Count {
     pub(crate) mappings: usize,
     /// Bytes of zeroes.
     pub(crate) zeroes: usize,
+    /// Runs that are the host's own mapping of the file.
+    pub(crate) file: usize,
 }
 
 /// What all pages of a region are.
@@ -153,6 +157,7 @@ impl Runs {
 
     fn put(&mut self, range: Range<usize>, state: State) {
         self.count.mappings += usize::from(state.is_mapping());
+        self.count.file += usize::from(state == State::File);
         if state == State::Zeroes {
             self.count.zeroes += range.len();
         }
@@ -162,6 +167,7 @@ impl Runs {
     fn take(&mut self, start: usize) {
         let run = self.by_start.remove(&start).expect("the caller has seen it");
         self.count.mappings -= usize::from(run.state.is_mapping());
+        self.count.file -= usize::from(run.state == State::File);
         if run.state == State::Zeroes {
             self.count.zeroes -= run.end - start;
         }
@@ -180,6 +186,7 @@ mod tests {
         Count {
             mappings: (0..SIZE).filter(|&i| pages[i].is_mapping() && is_new(i)).count(),
             zeroes: pages.iter().filter(|&&state| state == State::Zeroes).count(),
+            file: (0..SIZE).filter(|&i| pages[i] == State::File && is_new(i)).count(),
         }
     }
 
@@ -195,12 +202,13 @@ mod tests {
         for _ in 0..20_000 {
             let start = next(SIZE as u64) as usize;
             let end = start + next((SIZE - start) as u64 + 1) as usize;
-            let state = match next(7) {
+            let state = match next(8) {
                 0 | 1 => State::Armed,
                 2 => State::Zeroes,
                 // Often what continues its neighbours.
                 3 | 4 => State::Medium(start as u64 + 100 * next(2)),
                 5 => State::Failing,
+                6 => State::File,
                 _ => State::Gone,
             };
             runs.set(start..end, state);

@@ -28,8 +28,9 @@ pub struct Message {
     version: u32,
     /// Question: 0 to ask, 1 to set the flag, 2 to clear it.
     operation: u32,
-    /// Question: 1 to change nothing unless it takes effect at once.
-    now: u32,
+    /// Question: 0 to let it be pending, 1 to change nothing unless it takes effect at once, 2 to take mappings by programs back for
+    /// that.
+    how: u32,
     /// Answer: 1 if the flag is set.
     flag: u32,
     /// Answer: 0 there is none (a directory), 1 direct, 2 buffered.
@@ -55,9 +56,20 @@ pub enum Request {
     Set {
         /// Set.
         on: bool,
-        /// EBUSY, and no change, unless it takes effect at once.
-        now: bool,
+        /// What if it cannot take effect at once.
+        how: How,
     },
+}
+
+/// What if a flag cannot take effect at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// It takes effect when the last holder has gone.
+    Pending,
+    /// EBUSY, and no change.
+    Now,
+    /// Mappings by attached programs are taken back; EBUSY, and no change, if that is not enough.
+    Revoke,
 }
 
 /// How programs reach the bytes of a file.
@@ -124,22 +136,31 @@ pub struct Answer {
 impl Request {
     /// The message to send.
     pub fn message(self) -> Message {
-        let (operation, now) = match self {
-            Self::Ask => (0, false),
-            Self::Set { on: true, now } => (1, now),
-            Self::Set { on: false, now } => (2, now),
+        let (operation, how) = match self {
+            Self::Ask => (0, How::Pending),
+            Self::Set { on: true, how } => (1, how),
+            Self::Set { on: false, how } => (2, how),
         };
-        Message { version: VERSION, operation, now: now.into(), ..Message::new_zeroed() }
+        let how = match how {
+            How::Pending => 0,
+            How::Now => 1,
+            How::Revoke => 2,
+        };
+        Message { version: VERSION, operation, how, ..Message::new_zeroed() }
     }
 
     /// What was received.
     pub fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
         let message = Message::read_from_bytes(bytes).map_err(|_| Malformed)?;
-        match message {
-            Message { version: VERSION, operation: 0, .. } => Ok(Self::Ask),
-            Message { version: VERSION, operation: operation @ (1 | 2), now: now @ (0 | 1), .. } => {
-                Ok(Self::Set { on: operation == 1, now: now == 1 })
-            }
+        let how = match message.how {
+            0 => How::Pending,
+            1 => How::Now,
+            2 => How::Revoke,
+            _ => return Err(Malformed),
+        };
+        match (message.version, message.operation) {
+            (VERSION, 0) => Ok(Self::Ask),
+            (VERSION, operation @ (1 | 2)) => Ok(Self::Set { on: operation == 1, how }),
             _ => Err(Malformed),
         }
     }
@@ -225,10 +246,12 @@ mod tests {
 
     #[test]
     fn a_request_arrives_as_it_was_sent() {
-        let set = |on, now| Request::Set { on, now };
-        for request in [Request::Ask, set(true, false), set(true, true), set(false, false), set(false, true)]
-        {
-            assert_eq!(Request::parse(request.message().as_bytes()), Ok(request));
+        assert_eq!(Request::parse(Request::Ask.message().as_bytes()), Ok(Request::Ask));
+        for on in [true, false] {
+            for how in [How::Pending, How::Now, How::Revoke] {
+                let request = Request::Set { on, how };
+                assert_eq!(Request::parse(request.message().as_bytes()), Ok(request));
+            }
         }
     }
 
@@ -261,11 +284,11 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        let good = Request::Set { on: true, now: true }.message();
+        let good = Request::Set { on: true, how: How::Now }.message();
         let bad = [
             Message { version: 2, ..good },
             Message { operation: 3, ..good },
-            Message { now: 2, ..good },
+            Message { how: 3, ..good },
             Message { version: 0, ..good },
         ];
         for message in bad {

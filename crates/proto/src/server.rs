@@ -78,6 +78,8 @@ pub enum Outcome {
     Mapped {
         /// By which the mapping is named from now on.
         lease: u64,
+        /// The file is direct now. If not, the program had better map it as the kernel does, at once.
+        is_direct: bool,
     },
     /// To all others.
     Done,
@@ -110,6 +112,22 @@ pub enum FromServer {
         /// 0: it lies beyond the end of the file; else why it cannot be provided.
         errno: u32,
     },
+    /// After a touch: the file is not direct, and is to be mapped as the kernel does it.
+    Buffered {
+        /// Which mapping.
+        lease: u64,
+        /// Recalls before it.
+        epoch: u64,
+        /// The byte that was touched.
+        offset: u64,
+    },
+    /// After a touch: the file is just being switched. Whoever has touched it is to touch it again.
+    Again {
+        /// Which mapping.
+        lease: u64,
+        /// The byte that was touched.
+        offset: u64,
+    },
     /// What lies here is to be unmapped, and that to be answered.
     Recall {
         /// Which mapping.
@@ -130,6 +148,8 @@ const REFUSED: u32 = 4;
 const GRANTED: u32 = 5;
 const NOTHING: u32 = 6;
 const RECALL: u32 = 7;
+const BUFFERED: u32 = 8;
+const AGAIN: u32 = 9;
 
 const HOLE: u64 = u64::MAX;
 
@@ -146,7 +166,9 @@ impl FromServer {
                         let end = host_sync.into();
                         Head { kind: OPENED, object: file, value: domain.number(), end, ..head }
                     }
-                    Outcome::Mapped { lease } => Head { kind: MAPPED, object: lease, ..head },
+                    Outcome::Mapped { lease, is_direct } => {
+                        Head { kind: MAPPED, object: lease, end: is_direct.into(), ..head }
+                    }
                     Outcome::Done => Head { kind: DONE, ..head },
                     Outcome::Refused(errno) => Head { kind: REFUSED, value: errno, ..head },
                 }
@@ -158,6 +180,10 @@ impl FromServer {
             Self::Nothing { lease, epoch, offset, errno } => {
                 Head { kind: NOTHING, object: *lease, epoch: *epoch, offset: *offset, value: *errno, ..head }
             }
+            Self::Buffered { lease, epoch, offset } => {
+                Head { kind: BUFFERED, object: *lease, epoch: *epoch, offset: *offset, ..head }
+            }
+            Self::Again { lease, offset } => Head { kind: AGAIN, object: *lease, offset: *offset, ..head },
             Self::Recall { lease, epoch, offset, end } => {
                 Head { kind: RECALL, object: *lease, epoch: *epoch, offset: *offset, end: *end, ..head }
             }
@@ -179,11 +205,13 @@ impl FromServer {
                 let domain = Domain::from_number(value)?;
                 Self::Outcome(number, Outcome::Opened { file: object, domain, host_sync: end != 0 })
             }
-            MAPPED => Self::Outcome(number, Outcome::Mapped { lease: object }),
+            MAPPED => Self::Outcome(number, Outcome::Mapped { lease: object, is_direct: end != 0 }),
             DONE => Self::Outcome(number, Outcome::Done),
             REFUSED => Self::Outcome(number, Outcome::Refused(value)),
             GRANTED => Self::Granted { lease: object, epoch, parts: parse_parts(rest)? },
             NOTHING => Self::Nothing { lease: object, epoch, offset, errno: value },
+            BUFFERED => Self::Buffered { lease: object, epoch, offset },
+            AGAIN => Self::Again { lease: object, offset },
             RECALL => Self::Recall { lease: object, epoch, offset, end },
             _ => return Err(Malformed),
         };
@@ -236,13 +264,16 @@ mod tests {
             outcome(Outcome::Opened { file: 1, domain: Domain::CpuCache, host_sync: true }),
             outcome(Outcome::Opened { file: 1, domain: Domain::MemoryController, host_sync: false }),
             outcome(Outcome::Opened { file: 1, domain: Domain::Volatile, host_sync: false }),
-            outcome(Outcome::Mapped { lease: 2 }),
+            outcome(Outcome::Mapped { lease: 2, is_direct: true }),
+            outcome(Outcome::Mapped { lease: 2, is_direct: false }),
             outcome(Outcome::Done),
             outcome(Outcome::Refused(28)),
             FromServer::Granted { lease: 3, epoch: 4, parts: vec![] },
             FromServer::Granted { lease: 3, epoch: 4, parts: vec![part, Part { at: None, ..part }] },
             FromServer::Granted { lease: 3, epoch: 4, parts: vec![part; PARTS_MAX] },
             FromServer::Nothing { lease: 5, epoch: 6, offset: 7, errno: 28 },
+            FromServer::Buffered { lease: 8, epoch: 9, offset: 10 },
+            FromServer::Again { lease: 8, offset: 10 },
             FromServer::Recall { lease: 8, epoch: 9, offset: 10, end: u64::MAX },
         ]
     }
@@ -266,7 +297,7 @@ mod tests {
             let mut longer = good.clone();
             longer.extend([0; 24]);
             assert_eq!(FromServer::parse(&longer), Err(Malformed));
-            for (at, value) in [(0, 9), (4, 0), (4, 8)] {
+            for (at, value) in [(0, 9), (4, 0), (4, 10)] {
                 let mut bad = good.clone();
                 bad[at] = value;
                 assert_eq!(FromServer::parse(&bad), Err(Malformed), "{message:?}");

@@ -49,7 +49,7 @@ fn byte(file: &File, offset: u64) -> u8 {
 }
 
 fn map(file: &File, size: usize) -> Result<Mapping, Errno> {
-    Mapping::new(file, &MapOptions { offset: 0, size, writable: true, sync: false })
+    lodefs_direct::map(file, &MapOptions { offset: 0, size, writable: true, sync: false })
 }
 
 #[test]
@@ -287,7 +287,7 @@ fn who_may_not_attach_maps_what_the_kernel_maps() {
     mapping.sync().unwrap();
     assert_eq!(fs::read(&path).unwrap()[..17], *b"through the cache");
     let synchronous = MapOptions { offset: 0, size: 4096, writable: true, sync: true };
-    assert_eq!(Mapping::new(&buffered, &synchronous).map(|_| ()), Err(Errno::OPNOTSUPP));
+    assert_eq!(lodefs_direct::map(&buffered, &synchronous).map(|_| ()), Err(Errno::OPNOTSUPP));
     drop(mapping);
     let only_written = OpenOptions::new().write(true).open(&path).unwrap();
     assert_eq!(map(&only_written, 4096).map(|_| ()), Err(Errno::ACCESS));
@@ -321,6 +321,68 @@ fn where_there_is_no_room_there_is_sigbus_and_nothing_else_is_lost() {
     assert_eq!(program.death(), Some(Signal::BUS.as_raw()));
     assert_eq!((byte(&file, 0), byte(&file, page * PAGE)), (1, 0));
     drop((file, other));
+    mounted.unmount();
+    assert!(succeed(lodefs(["fsck"]).arg(bench.volume())).contains("clean"));
+}
+
+fn switch(path: &Path, on: bool) -> bool {
+    let action = if on { "on" } else { "off" };
+    lodefs(["dax", action, "--revoke"]).arg(path).output().unwrap().status.success()
+}
+
+#[test]
+fn a_mapped_file_is_switched_on_demand_and_back() {
+    if !can_mount() {
+        return;
+    }
+    let bench = Workbench::new();
+    let mounted = mount(&bench, "dax=inode");
+    let (path, file) = hole(&mounted, 8);
+    drop(file);
+    assert!(switch(&path, true));
+    let mut program = Program::start(&path, 8 * 4096);
+    program.write(0, 1);
+    for round in 0..4 {
+        assert!(switch(&path, false));
+        assert_eq!(program.tell("kind"), "Direct", "until it touches it");
+        program.write(4096, 2 + round);
+        assert_eq!((program.tell("kind").as_str(), program.read(0)), ("Buffered", 1 + round));
+        assert!(switch(&path, true));
+        assert_eq!((program.read(4096), program.tell("kind").as_str()), (2 + round, "Direct"));
+        program.write(0, 2 + round);
+    }
+    // An open file of the program is not known to be one that it can do without.
+    let open = open(&path);
+    assert!(!switch(&path, false), "somebody else has it open");
+    program.write(0, 9);
+    assert_eq!(byte(&open, 0), 9);
+    drop((open, program));
+    mounted.unmount();
+}
+
+#[test]
+fn no_store_is_lost_while_a_file_is_switched() {
+    if !can_mount() {
+        return;
+    }
+    let bench = Workbench::new();
+    let mounted = mount(&bench, "dax=inode");
+    let (path, file) = hole(&mounted, 16);
+    drop(file);
+    assert!(switch(&path, true));
+    let mut program = Program::start(&path, 16 * 4096);
+    let rounds = 3_000_000_u32;
+    program.begin(&format!("count 16 {rounds}"));
+    let mut switches = 0;
+    for round in 0..60 {
+        switches += u32::from(switch(&path, round % 2 == 1));
+    }
+    assert_eq!(program.answer(), "done");
+    assert!(switches >= 30, "{switches} of 60 switches were made");
+    let content = fs::read(&path).unwrap();
+    let expected = (rounds % 256) as u8;
+    assert_eq!(content.iter().step_by(4096).copied().collect::<Vec<_>>(), [expected; 16]);
+    drop(program);
     mounted.unmount();
     assert!(succeed(lodefs(["fsck"]).arg(bench.volume())).contains("clean"));
 }

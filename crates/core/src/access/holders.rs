@@ -32,7 +32,7 @@ pub struct Holder {
     pub pid: u32,
 }
 
-/// A file that somebody holds. There is at least one holder.
+/// A file that somebody holds. There is at least one holder, and all have its effect.
 struct Held {
     effect: Effect,
     /// With the number of each, ascending.
@@ -52,7 +52,7 @@ impl Holders {
     }
 
     /// Adds a holder. Gives its number, and the effect that the file has from now on: `wanted`, unless others hold it.
-    pub(super) fn add(&self, ino: Ino, wanted: Effect, holder: Holder) -> (u64, Effect) {
+    pub(crate) fn add(&self, ino: Ino, wanted: Effect, holder: Holder) -> (u64, Effect) {
         let id = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
         let mut shard = self.shard(ino).lock();
         let held = shard.entry(ino.0).or_insert_with(|| Held { effect: wanted, holders: Vec::new() });
@@ -61,11 +61,10 @@ impl Holders {
     }
 
     /// Takes a holder out, if it is there. With the last one goes what held the effect back.
-    pub(crate) fn release(&self, hold: &Hold) {
-        let ino = hold.node.ino();
+    pub(crate) fn release(&self, ino: Ino, number: u64) {
         let mut shard = self.shard(ino).lock();
         let Some(entry) = shard.get_mut(&ino.0) else { return };
-        entry.holders.retain(|(id, _)| *id != hold.id);
+        entry.holders.retain(|(id, _)| *id != number);
         if entry.holders.is_empty() {
             shard.remove(&ino.0);
         }
@@ -80,11 +79,10 @@ impl Holders {
         Some((held.effect, others.map(|(_, holder)| *holder).collect()))
     }
 
-    /// Whether anybody but `asker` holds the file with another effect than `wanted`.
-    pub(crate) fn is_held_otherwise(&self, ino: Ino, wanted: Effect, asker: Option<&Hold>) -> bool {
-        let asker = asker.map(|hold| hold.id);
+    /// Whether anybody but those with the numbers `besides` holds the file with another effect than `wanted`.
+    pub(crate) fn is_held_otherwise(&self, ino: Ino, wanted: Effect, besides: &[u64]) -> bool {
         let shard = self.shard(ino).lock();
-        let others = |held: &Held| held.holders.iter().any(|(id, _)| Some(*id) != asker);
+        let others = |held: &Held| held.holders.iter().any(|(id, _)| !besides.contains(id));
         shard.get(&ino.0).is_some_and(|held| held.effect != wanted && others(held))
     }
 }

@@ -14,6 +14,7 @@
 //! Lock order: the inode, then a shard of the holders.
 
 mod holders;
+mod revoke;
 
 use std::fmt;
 
@@ -159,11 +160,28 @@ impl Hold {
     pub fn node(&self) -> &Node {
         &self.node
     }
+
+    /// Its number among the holders.
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// What names it where it cannot be lent ([`Fs::revoke_dax`]).
+    pub fn asker(&self) -> Asker {
+        Asker { id: self.id, effect: self.effect }
+    }
+}
+
+/// Names a hold by which somebody asks for a switch.
+#[derive(Clone, Copy, Debug)]
+pub struct Asker {
+    id: u64,
+    effect: Effect,
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.fs.holders.release(self);
+        self.fs.holders.release(self.node.ino(), self.id);
     }
 }
 

@@ -95,6 +95,8 @@ pub(crate) struct InodeState {
     pub(crate) nodes: NodeCache,
     /// Mappings by programs of this, which is direct then.
     pub(crate) leases: Vec<Leased>,
+    /// Mappings are just being taken back so that it can become direct, or buffered.
+    pub(crate) is_switching: bool,
     /// It never had a name, and may get one ([`crate::Fs::tmpfile`]).
     pub(crate) awaits_name: bool,
     /// It has been reclaimed: nothing may be done with it any more.
@@ -108,6 +110,7 @@ impl InodeState {
             extents: None,
             nodes: NodeCache::default(),
             leases: Vec::new(),
+            is_switching: false,
             awaits_name: false,
             dead: false,
         }

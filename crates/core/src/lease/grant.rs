@@ -22,6 +22,13 @@ pub struct Touch {
 pub enum Touched {
     /// What may be mapped.
     Granted(Grant),
+    /// The file is not direct: it is to be mapped as the host does it.
+    Buffered {
+        /// Recalls that the lease had seen.
+        epoch: u64,
+    },
+    /// The file is just being switched: the touch is to be made again.
+    Switching,
     /// There is nothing: it lies beyond the end of the file.
     BeyondEnd {
         /// Recalls that the lease had seen.

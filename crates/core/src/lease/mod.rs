@@ -24,16 +24,17 @@ use lodefs_layout::BLOCK_SIZE;
 use lodefs_pmem::Domain;
 use rustix::io::Errno;
 
-use crate::access::{Effect, Hold, HolderKind};
+use crate::access::{Effect, Holder, HolderKind};
 use crate::error::{Result, ensure};
 use crate::fs::Fs;
 use crate::inode::{InodeState, Node};
-use crate::types::{Flags, Ino};
+use crate::ops::locked::LockedInode;
+use crate::types::{Flags, Ino, Kind};
 use lodefs_sync::{Arc, Ordering, Weak};
 
 pub use grant::{Grant, Part, Touch, Touched, What};
 pub use recall::{Answer, Recall};
-pub(crate) use recall::{Lagging, Quarantine, recall_blocks, recall_zeroes};
+pub(crate) use recall::{Lagging, Quarantine, Recalled, recall_blocks, recall_zeroes};
 
 /// Who carries grants and recalls to a program.
 pub trait Lessee: Send + Sync {
@@ -58,6 +59,10 @@ pub(crate) struct Leased {
     id: u64,
     lessee: Arc<dyn Lessee>,
     fs: Weak<Fs>,
+    /// Not to be recalled for a switch.
+    pub(crate) sync: bool,
+    /// Its number among those who hold the file direct; `None`: it does not.
+    pub(crate) holder: Option<u64>,
     /// Recalls so far.
     epoch: u64,
     /// Where it may have mapped blocks: from the first to behind the last.
@@ -103,35 +108,60 @@ impl Bounds {
     }
 }
 
-/// A mapping of a direct file. Dropping it tells that the program has unmapped it, or is gone.
+/// A mapping of a file by a program. Dropping it tells that the program has unmapped it, or is gone.
 pub struct Lease {
-    hold: Hold,
+    node: Node,
     id: u64,
     options: LeaseOptions,
 }
 
 impl Fs {
-    /// Lets a program map a direct file. INVAL if the file is not direct, OPNOTSUPP if it should be `sync` and the medium cannot
-    /// do that, PERM if it should be writable and is immutable or append-only. A writable one counts as a change.
+    /// Lets a program map a file. INVAL if it is no regular file; OPNOTSUPP if it should be `sync`, and the file is not direct or the
+    /// medium cannot do that, or if the medium cannot be attached at all; PERM if it should be writable and is immutable or
+    /// append-only. A writable one counts as a change.
+    ///
+    /// As long as the file is direct, the lease holds it so. One of a file that is buffered holds nothing: a touch tells the program to
+    /// map the file as the host does.
     pub fn lease(
         self: &Arc<Self>,
         node: &Node,
         lessee: Arc<dyn Lessee>,
         options: LeaseOptions,
     ) -> Result<Lease> {
-        let hold = self.hold(node, HolderKind::Mapping { sync: options.sync }, options.pid)?;
-        ensure(hold.effect() == Effect::Direct, Errno::INVAL)?;
-        ensure(!options.sync || self.domain().domain.is_durable_on_fence(), Errno::OPNOTSUPP)?;
+        ensure(node.kind() == Kind::File, Errno::INVAL)?;
+        ensure(self.can_be_attached(), Errno::OPNOTSUPP)?;
         if options.writable {
             let flags = node.inode().read()?.flags();
             ensure(!flags.intersects(Flags::IMMUTABLE | Flags::APPEND), Errno::PERM)?;
             self.note_content_changed(node)?;
         }
         let id = self.last_lease.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut state = node.inode().write()?;
+        let holder = self.hold_direct(node.ino(), state.flags(), options);
+        if options.sync {
+            let is_synchronous = holder.is_some() && self.domain().domain.is_durable_on_fence();
+            if let Some(holder) = holder.filter(|_| !is_synchronous) {
+                self.holders.release(node.ino(), holder);
+            }
+            ensure(is_synchronous, Errno::OPNOTSUPP)?;
+        }
         let (blocks, zeroes) = (Bounds::default(), Bounds::default());
-        let leased = Leased { id, lessee, fs: Arc::downgrade(self), epoch: 0, blocks, zeroes };
-        node.inode().write()?.leases.push(leased);
-        Ok(Lease { hold, id, options })
+        let fs = Arc::downgrade(self);
+        state.leases.push(Leased { id, lessee, fs, sync: options.sync, holder, epoch: 0, blocks, zeroes });
+        drop(state);
+        Ok(Lease { node: node.clone(), id, options })
+    }
+
+    /// Holds a file, whose lock the caller has, for a mapping, if it is direct.
+    fn hold_direct(&self, ino: Ino, flags: Flags, options: LeaseOptions) -> Option<u64> {
+        let (wanted, _) = self.dax_rules.wanted(flags);
+        let kind = HolderKind::Mapping { sync: options.sync };
+        let (holder, effect) = self.holders.add(ino, wanted, Holder { kind, pid: options.pid });
+        if effect == Effect::Buffered {
+            self.holders.release(ino, holder);
+            return None;
+        }
+        Some(holder)
     }
 }
 
@@ -156,7 +186,7 @@ impl Fs {
 impl Lease {
     /// The file.
     pub fn node(&self) -> &Node {
-        self.hold.node()
+        &self.node
     }
 
     /// Its number, by which recalls name it: unique as long as the volume is open.
@@ -174,10 +204,20 @@ impl Lease {
         self.options
     }
 
+    /// If the file is direct, holds it so. If it is not: nothing that is on the medium may be granted; gives the number of recalls so
+    /// far.
+    pub(crate) fn renounce_unless_direct(&self, locked: &mut LockedInode<'_>) -> Result<Option<u64>> {
+        let flags = locked.flags();
+        let leased = find(&mut locked.state, self.id)?;
+        if leased.holder.is_none() {
+            leased.holder = self.node.fs().hold_direct(self.ino(), flags, self.options);
+        }
+        Ok(leased.holder.is_none().then_some(leased.epoch))
+    }
+
     /// Notes what is granted. Gives the number of recalls so far.
     pub(crate) fn note(&self, state: &mut InodeState, parts: &[Part]) -> Result<u64> {
-        let mut all = state.leases.iter_mut();
-        let leased = all.find(|leased| leased.id == self.id).ok_or(Errno::STALE)?;
+        let leased = find(state, self.id)?;
         for part in parts {
             let bounds =
                 Bounds { from: part.offset / BLOCK_SIZE, to: (part.offset + part.size) / BLOCK_SIZE };
@@ -189,6 +229,13 @@ impl Lease {
         Ok(leased.epoch)
     }
 
+    /// Whether it holds its file direct now.
+    pub fn is_direct(&self) -> bool {
+        let mut state = self.node().inode().state.write();
+        state.keep_glimpse();
+        find(&mut state, self.id).is_ok_and(|leased| leased.holder.is_some())
+    }
+
     /// Notes that the program has changed the file by its stores.
     pub fn note_change(&self) -> Result<()> {
         let node = self.node();
@@ -196,12 +243,20 @@ impl Lease {
     }
 }
 
+fn find(state: &mut InodeState, id: u64) -> Result<&mut Leased> {
+    Ok(state.leases.iter_mut().find(|leased| leased.id == id).ok_or(Errno::STALE)?)
+}
+
 impl Drop for Lease {
     fn drop(&mut self) {
         let mut state = self.node().inode().state.write();
+        let holder = find(&mut state, self.id).ok().and_then(|leased| leased.holder.take());
         state.leases.retain(|leased| leased.id != self.id);
         state.keep_glimpse();
         drop(state);
+        if let Some(holder) = holder {
+            self.node().fs().holders.release(self.ino(), holder);
+        }
         if self.options.writable
             && let Err(error) = self.note_change()
         {

@@ -3,6 +3,7 @@
 use super::{Bounds, Leased};
 use crate::alloc::Run;
 use crate::fs::Fs;
+use crate::inode::InodeState;
 use crate::ops::locked::LockedInode;
 use lodefs_layout::BLOCK_SIZE;
 use lodefs_sync::{Arc, Condvar, Mutex, Weak};
@@ -140,17 +141,43 @@ impl Quarantine {
     }
 }
 
-/// Takes back what lies within `bounds` from everybody who was granted anything like it there, and waits for the answers.
+/// Takes back what lies within `bounds` from everybody who was granted any like it there, and waits for the answers.
 fn recall(locked: &mut LockedInode<'_>, taken: Taken, bounds: Bounds) -> Option<Lagging> {
     if locked.state.leases.is_empty() {
         return None;
     }
-    let has_some = |leased: &&mut Leased| match taken {
+    ask_back(&mut locked.state, bounds, |leased| match taken {
         Taken::Blocks => leased.blocks.meets(bounds),
         Taken::Zeroes => leased.zeroes.meets(bounds),
-    };
+    })
+    .wait()
+}
+
+/// Recalls on their way.
+pub(crate) struct Recalled(Arc<Round>);
+
+impl Recalled {
+    /// Takes everything back from everybody, whatever it is.
+    pub(crate) fn everything(state: &mut InodeState) -> Self {
+        ask_back(state, Bounds { from: 0, to: u64::MAX }, |_| true)
+    }
+
+    /// Waits until all have answered, or were given up on.
+    pub(crate) fn wait(self) -> Option<Lagging> {
+        let mut counts = self.0.counts.lock();
+        while counts.awaited > 0 {
+            counts = self.0.changed.wait(counts);
+        }
+        let is_lagging = counts.lagging > 0;
+        drop(counts);
+        is_lagging.then_some(Lagging(self.0))
+    }
+}
+
+/// Asks those to whom it applies to give back what lies within `bounds`.
+fn ask_back(state: &mut InodeState, bounds: Bounds, applies: impl Fn(&Leased) -> bool) -> Recalled {
     let round = Arc::new(Round { counts: Mutex::new(Counts::default()), changed: Condvar::default() });
-    for leased in locked.state.leases.iter_mut().filter(has_some) {
+    for leased in state.leases.iter_mut().filter(|leased| applies(leased)) {
         leased.epoch += 1;
         // Whatever it has mapped there goes.
         leased.blocks.remove(bounds);
@@ -164,11 +191,5 @@ fn recall(locked: &mut LockedInode<'_>, taken: Taken, bounds: Bounds) -> Option<
             answer: Answer { round: Arc::clone(&round), fs: leased.fs.clone(), is_given_up: false },
         });
     }
-    let mut counts = round.counts.lock();
-    while counts.awaited > 0 {
-        counts = round.changed.wait(counts);
-    }
-    let is_lagging = counts.lagging > 0;
-    drop(counts);
-    is_lagging.then_some(Lagging(round))
+    Recalled(round)
 }

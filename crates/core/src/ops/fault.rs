@@ -35,6 +35,14 @@ impl Lease {
             fs.check_writable()?;
         }
         let mut locked = LockedInode::lock(node.inode())?;
+        if locked.state.is_switching {
+            deliver(Touched::Switching);
+            return Ok(());
+        }
+        if let Some(epoch) = self.renounce_unless_direct(&mut locked)? {
+            deliver(Touched::Buffered { epoch });
+            return Ok(());
+        }
         let window = touch.window();
         let filled = fs.answer(&mut locked, touch, window);
         if filled.is_err() {

@@ -43,7 +43,8 @@ impl Fs {
         flags.set(Flags::DAX, on);
         check_immutable(locked.flags(), flags)?;
         let (effect, _) = self.dax_rules.wanted(flags);
-        let stays = self.holders.is_held_otherwise(node.ino(), effect, asker.as_ref());
+        let asker_id: Vec<u64> = asker.iter().map(Hold::id).collect();
+        let stays = self.holders.is_held_otherwise(node.ino(), effect, &asker_id);
         ensure(switch == Switch::Pending || !stays, Errno::BUSY)?;
         if flags != locked.flags() {
             self.commit_flags(tx, &mut locked, flags)?;
@@ -55,7 +56,7 @@ impl Fs {
         Ok(())
     }
 
-    fn commit_flags(&self, tx: Tx<'_>, locked: &mut LockedInode<'_>, flags: Flags) -> Result<()> {
+    pub(crate) fn commit_flags(&self, tx: Tx<'_>, locked: &mut LockedInode<'_>, flags: Flags) -> Result<()> {
         locked.slot.xflags = U32::new(flags.bits());
         let now = locked.now(self);
         locked.slot.set_ctime(now);
@@ -69,7 +70,7 @@ pub(crate) fn has_flags(kind: Kind) -> bool {
 }
 
 /// As on XFS, an immutable file keeps its DAX flag, unless it ceases to be immutable at the same time.
-fn check_immutable(before: Flags, after: Flags) -> Result<()> {
+pub(crate) fn check_immutable(before: Flags, after: Flags) -> Result<()> {
     let stays = before & after & Flags::IMMUTABLE;
     ensure(stays.is_empty() || !(before ^ after).contains(Flags::DAX), Errno::PERM)
 }

@@ -28,7 +28,7 @@ pub(crate) struct LockedInode<'i> {
 
 impl<'i> LockedInode<'i> {
     /// Locks one inode; STALE if it has been reclaimed.
-    pub(super) fn lock(inode: &'i Inode) -> Result<Self> {
+    pub(crate) fn lock(inode: &'i Inode) -> Result<Self> {
         Ok(Self::new(inode, inode.write()?))
     }
 
@@ -62,11 +62,11 @@ impl<'i> LockedInode<'i> {
         Ok(())
     }
 
-    pub(super) fn flags(&self) -> Flags {
+    pub(crate) fn flags(&self) -> Flags {
         self.state.flags()
     }
 
-    pub(super) fn kind(&self) -> Kind {
+    pub(crate) fn kind(&self) -> Kind {
         self.state.kind()
     }
 

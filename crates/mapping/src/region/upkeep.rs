@@ -45,7 +45,7 @@ impl Region {
         let is_open = match content.runs.at(position) {
             State::Armed => true,
             State::Zeroes => touch.write,
-            State::Medium(_) | State::Failing | State::Gone => false,
+            State::Medium(_) | State::File | State::Failing | State::Gone => false,
         };
         let fault = Fault { offset: self.offset + position as u64, write: touch.write };
         (is_open && !is_shut).then_some((fault, epoch))
@@ -98,6 +98,7 @@ impl Region {
         let mut content = self.lock(inside);
         let before = content.runs.count();
         content.standing.is_shut = true;
+        self.shows_file.store(false, Relaxed);
         for range in self.pieces_left(&content) {
             let addresses = self.addresses_of(&range);
             // SAFETY: the range is the region's, or nobody's.

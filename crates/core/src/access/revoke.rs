@@ -1,0 +1,123 @@
+//! Switching a file between direct and buffered although programs have it mapped.
+//!
+//! Their mappings are recalled, the switch is made, and the next touch maps what the file is then. Meanwhile touches have to be
+//! made again, and nothing else is held up: a program that has mapped the file as the host does gives it back by unmapping it,
+//! whereupon the host writes its cache to the file, which needs the lock of the inode.
+
+use rustix::io::Errno;
+
+use super::Asker;
+use crate::error::{Result, ensure};
+use crate::fs::Fs;
+use crate::inode::Node;
+use crate::lease::Recalled;
+use crate::ops::flags::{check_immutable, has_flags};
+use crate::ops::locked::LockedInode;
+use crate::tx::Tx;
+use crate::types::Flags;
+
+impl Fs {
+    /// Sets or clears the DAX flag, and takes mappings by programs back so that it takes effect at once. BUSY, and nothing has changed,
+    /// if somebody holds the file otherwise, has mapped it synchronously, or does not give it back; INVAL, PERM as for
+    /// [`Self::set_dax`].
+    ///
+    /// `asker`, by which it is asked for, does not count; whether it does not hold the file any more, and is to be dropped.
+    /// `patience` is called while others may be about to let go of the file; it waits a moment, and returns `false` when it has
+    /// waited long enough.
+    pub fn revoke_dax(
+        &self,
+        node: &Node,
+        on: bool,
+        asker: Option<Asker>,
+        patience: &mut dyn FnMut() -> bool,
+    ) -> Result<bool> {
+        let Some(recalled) = self.begin_switch(node, on)? else {
+            let switched = self.try_switch(node, on, asker, false)?;
+            return Ok(switched.ok_or(Errno::BUSY)?);
+        };
+        let outcome = match recalled.wait() {
+            None => self.finish_switch(node, on, asker, patience),
+            // It may reach the medium, or a cache, for as long as it likes.
+            Some(_) => Err(Errno::BUSY.into()),
+        };
+        node.inode().state.write().is_switching = false;
+        outcome
+    }
+
+    /// Asks for all mappings back; `None` if the file stays as it is, or nobody has any.
+    fn begin_switch(&self, node: &Node, on: bool) -> Result<Option<Recalled>> {
+        self.check_writable()?;
+        let mut locked = LockedInode::lock(node.inode())?;
+        let (effect, _) = self.dax_rules.wanted(flags_with(&locked, on)?);
+        let changes = self.holders.of(node.ino(), None).is_none_or(|(present, _)| present != effect);
+        if locked.state.leases.is_empty() || !changes {
+            return Ok(None);
+        }
+        // Another one is at it, or a mapping is never to become anything weaker.
+        let stays = locked.state.is_switching || locked.state.leases.iter().any(|leased| leased.sync);
+        ensure(!stays, Errno::BUSY)?;
+        locked.state.is_switching = true;
+        Ok(Some(Recalled::everything(&mut locked.state)))
+    }
+
+    /// All mappings have been given back.
+    fn finish_switch(
+        &self,
+        node: &Node,
+        on: bool,
+        asker: Option<Asker>,
+        patience: &mut dyn FnMut() -> bool,
+    ) -> Result<bool> {
+        loop {
+            if let Some(is_spent) = self.try_switch(node, on, asker, true)? {
+                return Ok(is_spent);
+            }
+            ensure(patience(), Errno::BUSY)?;
+        }
+    }
+
+    /// Switches, if nobody holds the file otherwise but the asker and, if they have all been `given_back`, mappings. Gives whether the
+    /// asker does not hold it any more; `None`: it was not switched.
+    fn try_switch(
+        &self,
+        node: &Node,
+        on: bool,
+        asker: Option<Asker>,
+        given_back: bool,
+    ) -> Result<Option<bool>> {
+        let tx = Tx::begin(self)?;
+        let mut locked = LockedInode::lock(node.inode())?;
+        let flags = flags_with(&locked, on)?;
+        let (effect, _) = self.dax_rules.wanted(flags);
+        let leased = locked.state.leases.iter().filter(|_| given_back);
+        let leased: Vec<u64> = leased.filter_map(|leased| leased.holder).collect();
+        let besides: Vec<u64> = leased.iter().copied().chain(asker.map(|asker| asker.id)).collect();
+        if self.holders.is_held_otherwise(node.ino(), effect, &besides) {
+            return Ok(None);
+        }
+        if flags != locked.flags() {
+            self.commit_flags(tx, &mut locked, flags)?;
+        }
+        // Nobody can come to hold the file before the inode is unlocked.
+        for holder in leased {
+            self.holders.release(node.ino(), holder);
+        }
+        if given_back {
+            locked.state.leases.iter_mut().for_each(|leased| leased.holder = None);
+        }
+        let spent = asker.filter(|asker| asker.effect != effect);
+        if let Some(asker) = spent {
+            self.holders.release(node.ino(), asker.id);
+        }
+        Ok(Some(spent.is_some()))
+    }
+}
+
+/// The flags of a locked inode with the DAX flag set or cleared, if that may be.
+fn flags_with(locked: &LockedInode<'_>, on: bool) -> Result<Flags> {
+    ensure(has_flags(locked.kind()), Errno::INVAL)?;
+    let mut flags = locked.flags();
+    flags.set(Flags::DAX, on);
+    check_immutable(locked.flags(), flags)?;
+    Ok(flags)
+}
