@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use common::{Mounted, Workbench, can_mount, fail, lodefs, succeed};
-use lodefs_direct::dax::{Effect, set, status as ask};
+use lodefs_direct::dax::{Effect, How, set, status as ask};
 use rustix::fs::{IFlags, OFlags, ioctl_getflags, ioctl_setflags};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, MsyncFlags, ProtFlags, mmap, msync, munmap};
@@ -148,7 +148,7 @@ fn a_file_that_a_switch_was_asked_through_reaches_no_data_any_more() {
     let path = mounted.path("f");
     fs::write(&path, "content").unwrap();
     let file = File::options().read(true).write(true).open(&path).unwrap();
-    let answer = set(&file, true, true).unwrap();
+    let answer = set(&file, true, How::Now).unwrap();
     assert_eq!(answer.effect, Effect::Direct);
     let stale = |outcome: std::io::Result<usize>| {
         assert_eq!(outcome.unwrap_err().raw_os_error(), Some(Errno::STALE.raw_os_error()));
@@ -196,7 +196,7 @@ fn switch_at_once(path: &Path, round: u32) {
     let effects = if on { [Effect::Direct, Effect::Buffered] } else { [Effect::Buffered, Effect::Direct] };
     drop(File::open(path).unwrap());
     let asker = File::open(path).unwrap();
-    assert_eq!(set(&asker, on, true).map(|answer| answer.effect), Ok(effects[0]), "round {round}");
+    assert_eq!(set(&asker, on, How::Now).map(|answer| answer.effect), Ok(effects[0]), "round {round}");
     // And pending: who opens it next finds it switched.
     let users = [File::open(path).unwrap(), File::open(path).unwrap()];
     set_flag(path, !on);
