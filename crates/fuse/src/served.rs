@@ -166,8 +166,7 @@ impl Served {
     /// Tells how an open file is held, which the kernel knows by now.
     fn opened(&self, hold: Hold, rights: Rights) -> Opened {
         let is_direct = hold.effect() == Effect::Direct;
-        let was_direct = self.nodes.was_direct(hold.node().ino().0, is_direct);
-        let flags = match (is_direct, was_direct) {
+        let flags = match (is_direct, hold.was_direct()) {
             (true, _) => FopenFlags::FOPEN_DIRECT_IO,
             // What is in the kernel's cache nobody else has changed since.
             (false, false) => FopenFlags::FOPEN_KEEP_CACHE,

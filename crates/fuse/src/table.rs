@@ -25,8 +25,6 @@ const ROOT: u64 = 1;
 struct Held<N> {
     node: N,
     lookups: u64,
-    /// It has been opened for direct access since the kernel knows it.
-    was_direct: bool,
 }
 
 /// Maps inode numbers to the nodes that the kernel holds.
@@ -60,17 +58,9 @@ impl<N: Clone> NodeTable<N> {
         match self.shard(ino).lock().entry(ino) {
             Entry::Occupied(mut held) => held.get_mut().lookups += 1,
             Entry::Vacant(free) => {
-                free.insert(Held { node, lookups: 1, was_direct: false });
+                free.insert(Held { node, lookups: 1 });
             }
         }
-    }
-
-    /// Whether `ino` has been opened for direct access since the kernel knows it; from now on it has, if `is_direct`.
-    pub(crate) fn was_direct(&self, ino: u64, is_direct: bool) -> bool {
-        self.shard(ino).lock().get_mut(&ino).is_some_and(|held| {
-            held.was_direct |= is_direct;
-            held.was_direct
-        })
     }
 
     /// The kernel gives back `lookups` of the times that it was told of `ino`.

@@ -1,5 +1,6 @@
 //! Programs that have files of a mount mapped directly: what they see, and what becomes of them.
 
+mod coherence;
 #[path = "../common/mod.rs"]
 mod common;
 mod program;
@@ -9,6 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use common::{Mounted, Workbench, can_mount, lodefs, succeed, wait_for_end};
+use lodefs_direct::dax::{self, How};
 use lodefs_direct::{MapOptions, Mapping, MappingKind};
 use program::Program;
 use rustix::fs::{FallocateFlags, fallocate};
@@ -22,6 +24,29 @@ const PAGE: u64 = 4096;
 #[ignore = "it is no test"]
 fn a_program() {
     program::run();
+}
+
+/// A process of the test of coherence.
+#[test]
+#[ignore = "it is no test"]
+fn a_process() {
+    coherence::run();
+}
+
+/// With `LODEFS_TEST_OPERATIONS=10000000`, as long as one likes.
+#[test]
+fn all_processes_see_one_file_whatever_it_is() {
+    if !can_mount() {
+        return;
+    }
+    let operations = std::env::var(coherence::OPERATIONS).map_or(12_000, |number| number.parse().unwrap());
+    let bench = Workbench::new();
+    let mounted = mount(&bench, "dax=inode");
+    let [made, refused] = coherence::let_loose(&mounted.path("f"), &bench.path("model"), operations);
+    println!("{operations} operations; {made} switches, {refused} refused");
+    assert!(made > 0);
+    mounted.unmount();
+    assert!(succeed(lodefs(["fsck"]).arg(bench.volume())).contains("clean"));
 }
 
 fn mount(bench: &Workbench, options: &str) -> Mounted {
@@ -121,12 +146,12 @@ fn beyond_the_end_there_is_sigbus_until_the_file_is_longer() {
     let bench = Workbench::new();
     let mounted = mount(&bench, "rw");
     let (path, file) = hole(&mounted, 8);
-    let mut program = Program::start(&path, 16 * 4096);
+    let mut program = Program::start(&path, 16 * 4096, MappingKind::Direct);
     for page in 0..8 {
         program.write(page * PAGE, 1);
     }
     file.set_len(2 * PAGE).unwrap();
-    let mut other = Program::start(&path, 16 * 4096);
+    let mut other = Program::start(&path, 16 * 4096, MappingKind::Direct);
     assert_eq!(other.tell("read 8192"), "", "it dies");
     assert_eq!(other.death(), Some(Signal::BUS.as_raw()));
     file.set_len(12 * PAGE).unwrap();
@@ -148,7 +173,7 @@ fn without_the_server_nothing_is_reached() {
     let bench = Workbench::new();
     let mounted = mount(&bench, "rw");
     let (path, file) = hole(&mounted, 8);
-    let mut program = Program::start(&path, 8 * 4096);
+    let mut program = Program::start(&path, 8 * 4096, MappingKind::Direct);
     program.write(0, 1);
     let server = mounted.server();
     rustix::process::kill_process(server, Signal::KILL).unwrap();
@@ -178,7 +203,7 @@ fn while_a_stopped_program_has_it_mapped_the_volume_stays_locked() {
     let bench = Workbench::new();
     let mounted = mount(&bench, "rw");
     let (path, file) = hole(&mounted, 8);
-    let mut program = Program::start(&path, 8 * 4096);
+    let mut program = Program::start(&path, 8 * 4096, MappingKind::Direct);
     program.write(0, 1);
     program.stop();
     let server = mounted.server();
@@ -202,7 +227,7 @@ fn what_a_stopped_program_may_still_reach_is_kept() {
     let bench = Workbench::new();
     let mounted = mount(&bench, "rw");
     let (path, file) = hole(&mounted, 64);
-    let mut program = Program::start(&path, 64 * 4096);
+    let mut program = Program::start(&path, 64 * 4096, MappingKind::Direct);
     for page in 0..64 {
         program.write(page * PAGE, 1);
     }
@@ -232,7 +257,7 @@ fn a_killed_program_holds_up_nobody() {
     let mounted = mount(&bench, "rw");
     let (path, file) = hole(&mounted, 64);
     for round in 0..20 {
-        let mut program = Program::start(&path, 64 * 4096);
+        let mut program = Program::start(&path, 64 * 4096, MappingKind::Direct);
         program.begin("count 64 100000");
         std::thread::sleep(std::time::Duration::from_millis(10 * (round % 4)));
         program.signal(Signal::KILL);
@@ -253,7 +278,7 @@ fn parent_and_child_write_to_one_file() {
     let bench = Workbench::new();
     let mounted = mount(&bench, "rw");
     let (path, file) = hole(&mounted, 8);
-    let mut program = Program::start(&path, 8 * 4096);
+    let mut program = Program::start(&path, 8 * 4096, MappingKind::Direct);
     program.write(0, 5);
     assert_eq!(program.tell("fork 0 6"), "Some(0) 6");
     assert_eq!(program.tell("fork 8192 7"), "Some(0) 7", "a hole");
@@ -305,7 +330,7 @@ fn where_there_is_no_room_there_is_sigbus_and_nothing_else_is_lost() {
     let bench = Workbench::new();
     let mounted = mount(&bench, "rw");
     let (path, file) = hole(&mounted, 1 << 20);
-    let mut program = Program::start(&path, 1 << 30);
+    let mut program = Program::start(&path, 1 << 30, MappingKind::Direct);
     program.write(0, 1);
     let other = open(&mounted.path("other"));
     let mut size = 64 << 20;
@@ -340,7 +365,7 @@ fn a_mapped_file_is_switched_on_demand_and_back() {
     let (path, file) = hole(&mounted, 8);
     drop(file);
     assert!(switch(&path, true));
-    let mut program = Program::start(&path, 8 * 4096);
+    let mut program = Program::start(&path, 8 * 4096, MappingKind::Direct);
     program.write(0, 1);
     for round in 0..4 {
         assert!(switch(&path, false));
@@ -370,7 +395,7 @@ fn no_store_is_lost_while_a_file_is_switched() {
     let (path, file) = hole(&mounted, 16);
     drop(file);
     assert!(switch(&path, true));
-    let mut program = Program::start(&path, 16 * 4096);
+    let mut program = Program::start(&path, 16 * 4096, MappingKind::Direct);
     let rounds = 3_000_000_u32;
     program.begin(&format!("count 16 {rounds}"));
     let mut switches = 0;
@@ -385,4 +410,26 @@ fn no_store_is_lost_while_a_file_is_switched() {
     drop(program);
     mounted.unmount();
     assert!(succeed(lodefs(["fsck"]).arg(bench.volume())).contains("clean"));
+}
+
+#[test]
+fn what_the_kernel_had_cached_before_is_not_shown_after() {
+    if !can_mount() {
+        return;
+    }
+    let bench = Workbench::new();
+    let mounted = mount(&bench, "dax=inode");
+    let (path, asker) = hole(&mounted, 8);
+    let mut program = Program::start(&path, 8 * 4096, MappingKind::Buffered);
+    program.write(0, 1);
+    for round in 2..6 {
+        assert_eq!(fs::read(&path).unwrap()[0], round - 1, "it is in the cache now");
+        // One descriptor for both, so that nobody opens the file while it is direct.
+        dax::set(&asker, true, How::Revoke).unwrap();
+        program.write(0, round);
+        dax::set(&asker, false, How::Revoke).unwrap();
+    }
+    assert_eq!(fs::read(&path).unwrap()[0], 5);
+    drop((asker, program));
+    mounted.unmount();
 }

@@ -6,11 +6,11 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use lodefs_direct::{MapOptions, Mapping};
+use lodefs_direct::{MapOptions, Mapping, MappingKind};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 /// The environment variable that names the file.
-const FILE: &str = "LODEFS_TEST_FILE";
+pub(crate) const FILE: &str = "LODEFS_TEST_FILE";
 
 /// A program, seen from the test.
 pub(crate) struct Program {
@@ -21,7 +21,7 @@ pub(crate) struct Program {
 
 impl Program {
     /// Starts one that maps the first `size` bytes of a file. It is this test program, with the test that is none.
-    pub(crate) fn start(file: &Path, size: usize) -> Self {
+    pub(crate) fn start(file: &Path, size: usize, kind: MappingKind) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["a_program", "--exact", "--ignored", "--nocapture", "--quiet"])
             .env(FILE, file)
@@ -31,7 +31,7 @@ impl Program {
             .unwrap();
         let (input, output) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
         let mut program = Self { child, input, output };
-        assert_eq!(program.tell(&format!("map {size}")), "Direct");
+        assert_eq!(program.tell(&format!("map {size}")), format!("{kind:?}"));
         program
     }
 

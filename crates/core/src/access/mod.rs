@@ -26,7 +26,7 @@ use crate::inode::Node;
 use crate::ops::flags::has_flags;
 use crate::types::{Flags, Kind};
 use lodefs_pmem::Domain;
-use lodefs_sync::Arc;
+use lodefs_sync::{Arc, Ordering};
 
 pub(crate) use holders::Holders;
 pub use holders::{Holder, HolderKind};
@@ -151,9 +151,16 @@ impl Hold {
         self.effect
     }
 
-    /// Whether the effect is not the one that was wanted when the hold was taken: others held the file.
+    /// Whether the effect is not the one that was wanted when the hold was taken, because others held the file, or is just about to
+    /// change unless this hold stands in the way.
     pub fn is_behind(&self) -> bool {
         self.is_behind
+    }
+
+    /// Whether anybody, program or mapping, has held the file direct since it is in memory: what a cache had of it before then is out
+    /// of date.
+    pub fn was_direct(&self) -> bool {
+        self.node.inode().was_direct.load(Ordering::Acquire)
     }
 
     /// The file.
@@ -203,8 +210,11 @@ impl Fs {
         // The flag cannot change before the hold counts.
         let (wanted, _) = self.dax_rules.wanted(state.flags());
         let (id, effect) = self.holders.add(node.ino(), wanted, Holder { kind, pid });
+        if effect == Effect::Direct {
+            node.inode().was_direct.store(true, Ordering::Release);
+        }
+        let is_behind = effect != wanted || state.is_switching;
         drop(state);
-        let is_behind = effect != wanted;
         Ok(Hold { fs: Arc::clone(self), node: node.clone(), id, effect, is_behind })
     }
 

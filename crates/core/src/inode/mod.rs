@@ -37,6 +37,8 @@ pub(crate) struct Inode {
     pub(crate) references: AtomicU64,
     /// Somebody has seen its times since they last changed: the next change has to show.
     pub(crate) times_seen: AtomicBool,
+    /// Somebody has held it direct since it is in memory: what a cache had of it is out of date.
+    pub(crate) was_direct: AtomicBool,
     /// Lock order: inodes in ascending order of their numbers.
     pub(crate) state: StateCell,
 }
@@ -51,6 +53,7 @@ impl Inode {
             kind: state.kind(),
             references: AtomicU64::new(references),
             times_seen: AtomicBool::new(true),
+            was_direct: AtomicBool::new(false),
             state: StateCell::new(state),
         }
     }

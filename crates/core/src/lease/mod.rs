@@ -34,6 +34,7 @@ use lodefs_sync::{Arc, Ordering, Weak};
 
 pub use grant::{Grant, Part, Touch, Touched, What};
 pub use recall::{Answer, Recall};
+use recall::Asked;
 pub(crate) use recall::{Lagging, Quarantine, Recalled, recall_blocks, recall_zeroes};
 
 /// Who carries grants and recalls to a program.
@@ -69,6 +70,8 @@ pub(crate) struct Leased {
     blocks: Bounds,
     /// Where it may have mapped zeroes in place of holes.
     zeroes: Bounds,
+    /// Where it may have mapped either until it answers.
+    asked: Vec<Asked>,
 }
 
 /// Block numbers from one to before another; nothing if they are equal.
@@ -85,6 +88,10 @@ impl Bounds {
 
     fn meets(self, other: Self) -> bool {
         self.from.max(other.from) < self.to.min(other.to)
+    }
+
+    fn common(self, other: Self) -> Self {
+        Self { from: self.from.max(other.from), to: self.to.min(other.to) }
     }
 
     fn add(&mut self, other: Self) {
@@ -137,7 +144,7 @@ impl Fs {
         }
         let id = self.last_lease.fetch_add(1, Ordering::Relaxed) + 1;
         let mut state = node.inode().write()?;
-        let holder = self.hold_direct(node.ino(), state.flags(), options);
+        let holder = self.hold_direct(node, state.flags(), options);
         if options.sync {
             let is_synchronous = holder.is_some() && self.domain().domain.is_durable_on_fence();
             if let Some(holder) = holder.filter(|_| !is_synchronous) {
@@ -146,14 +153,15 @@ impl Fs {
             ensure(is_synchronous, Errno::OPNOTSUPP)?;
         }
         let (blocks, zeroes) = (Bounds::default(), Bounds::default());
-        let fs = Arc::downgrade(self);
-        state.leases.push(Leased { id, lessee, fs, sync: options.sync, holder, epoch: 0, blocks, zeroes });
+        let (fs, sync, asked) = (Arc::downgrade(self), options.sync, Vec::new());
+        state.leases.push(Leased { id, lessee, fs, sync, holder, epoch: 0, blocks, zeroes, asked });
         drop(state);
         Ok(Lease { node: node.clone(), id, options })
     }
 
     /// Holds a file, whose lock the caller has, for a mapping, if it is direct.
-    fn hold_direct(&self, ino: Ino, flags: Flags, options: LeaseOptions) -> Option<u64> {
+    fn hold_direct(&self, node: &Node, flags: Flags, options: LeaseOptions) -> Option<u64> {
+        let ino = node.ino();
         let (wanted, _) = self.dax_rules.wanted(flags);
         let kind = HolderKind::Mapping { sync: options.sync };
         let (holder, effect) = self.holders.add(ino, wanted, Holder { kind, pid: options.pid });
@@ -161,6 +169,7 @@ impl Fs {
             self.holders.release(ino, holder);
             return None;
         }
+        node.inode().was_direct.store(true, Ordering::Release);
         Some(holder)
     }
 }
@@ -210,7 +219,7 @@ impl Lease {
         let flags = locked.flags();
         let leased = find(&mut locked.state, self.id)?;
         if leased.holder.is_none() {
-            leased.holder = self.node.fs().hold_direct(self.ino(), flags, self.options);
+            leased.holder = self.node.fs().hold_direct(&self.node, flags, self.options);
         }
         Ok(leased.holder.is_none().then_some(leased.epoch))
     }

@@ -43,14 +43,29 @@ struct Counts {
     lagging: usize,
 }
 
+impl Round {
+    /// Whether somebody has still not answered.
+    fn is_open(&self) -> bool {
+        let counts = self.counts.lock();
+        counts.awaited + counts.lagging > 0
+    }
+}
+
+/// What a lease was asked to give back, which it may not have done yet.
+pub(super) struct Asked {
+    blocks: Bounds,
+    zeroes: Bounds,
+    round: Arc<Round>,
+}
+
 /// Recalls that were given up on.
 #[derive(Clone)]
-pub(crate) struct Lagging(Arc<Round>);
+pub(crate) struct Lagging(Vec<Arc<Round>>);
 
 impl Lagging {
     /// Whether somebody has still not answered.
     fn is_there(&self) -> bool {
-        self.0.counts.lock().lagging > 0
+        self.0.iter().any(|round| round.is_open())
     }
 }
 
@@ -146,15 +161,22 @@ fn recall(locked: &mut LockedInode<'_>, taken: Taken, bounds: Bounds) -> Option<
     if locked.state.leases.is_empty() {
         return None;
     }
-    ask_back(&mut locked.state, bounds, |leased| match taken {
-        Taken::Blocks => leased.blocks.meets(bounds),
-        Taken::Zeroes => leased.zeroes.meets(bounds),
-    })
-    .wait()
+    let reached = |blocks: Bounds, zeroes: Bounds| match taken {
+        Taken::Blocks => blocks.meets(bounds),
+        Taken::Zeroes => zeroes.meets(bounds),
+    };
+    // What others have asked for, without waiting under the lock or in vain, may not have been given back.
+    let asked = locked.state.leases.iter().flat_map(|leased| &leased.asked);
+    let open = asked.filter(|asked| reached(asked.blocks, asked.zeroes)).map(|asked| Arc::clone(&asked.round));
+    let open: Vec<Arc<Round>> = open.collect();
+    let mut recalled =
+        ask_back(&mut locked.state, bounds, |leased| reached(leased.blocks, leased.zeroes));
+    recalled.0.extend(open);
+    recalled.wait()
 }
 
 /// Recalls on their way.
-pub(crate) struct Recalled(Arc<Round>);
+pub(crate) struct Recalled(Vec<Arc<Round>>);
 
 impl Recalled {
     /// Takes everything back from everybody, whatever it is.
@@ -164,13 +186,15 @@ impl Recalled {
 
     /// Waits until all have answered, or were given up on.
     pub(crate) fn wait(self) -> Option<Lagging> {
-        let mut counts = self.0.counts.lock();
-        while counts.awaited > 0 {
-            counts = self.0.changed.wait(counts);
-        }
-        let is_lagging = counts.lagging > 0;
-        drop(counts);
-        is_lagging.then_some(Lagging(self.0))
+        let mut lagging = self.0;
+        lagging.retain(|round| {
+            let mut counts = round.counts.lock();
+            while counts.awaited > 0 {
+                counts = round.changed.wait(counts);
+            }
+            counts.lagging > 0
+        });
+        (!lagging.is_empty()).then_some(Lagging(lagging))
     }
 }
 
@@ -179,6 +203,9 @@ fn ask_back(state: &mut InodeState, bounds: Bounds, applies: impl Fn(&Leased) ->
     let round = Arc::new(Round { counts: Mutex::new(Counts::default()), changed: Condvar::default() });
     for leased in state.leases.iter_mut().filter(|leased| applies(leased)) {
         leased.epoch += 1;
+        leased.asked.retain(|asked| asked.round.is_open());
+        let (blocks, zeroes) = (leased.blocks.common(bounds), leased.zeroes.common(bounds));
+        leased.asked.push(Asked { blocks, zeroes, round: Arc::clone(&round) });
         // Whatever it has mapped there goes.
         leased.blocks.remove(bounds);
         leased.zeroes.remove(bounds);
@@ -191,5 +218,5 @@ fn ask_back(state: &mut InodeState, bounds: Bounds, applies: impl Fn(&Leased) ->
             answer: Answer { round: Arc::clone(&round), fs: leased.fs.clone(), is_given_up: false },
         });
     }
-    Recalled(round)
+    Recalled(vec![round])
 }
