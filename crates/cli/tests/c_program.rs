@@ -1,0 +1,86 @@
+//! A program in C that reaches the files of a mount directly: the example of `lodefs-direct-c`.
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use common::{Mounted, Workbench, can_mount, succeed};
+
+fn sources() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crates").join("direct-c")
+}
+
+/// Builds the libraries for C, and says where they are. (They are nobody's dependency, so that cargo has not done it.)
+fn libraries() -> PathBuf {
+    let program = Path::new(env!("CARGO_BIN_EXE_lodefs"));
+    let target = program.ancestors().nth(2).expect("the target directory");
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--quiet", "--package", "lodefs-direct-c", "--target-dir"]).arg(target);
+    succeed(cargo.current_dir(sources()));
+    target.join("debug")
+}
+
+/// What `pkg-config` says to a compiler, of a library that is installed where it was built.
+fn flags(directory: &Path, libraries: &Path, question: &[&str]) -> Vec<String> {
+    let template = fs::read_to_string(sources().join("lodefs_direct.pc.in")).expect("the template");
+    let filled = template
+        .replace("@PREFIX@", "/usr")
+        .replace("@LIBDIR@", libraries.to_str().expect("text"))
+        .replace("@INCLUDEDIR@", sources().join("include").to_str().expect("text"))
+        .replace("@VERSION@", env!("CARGO_PKG_VERSION"));
+    assert!(!filled.contains('@'), "{filled}");
+    fs::write(directory.join("lodefs_direct.pc"), filled).expect("a file");
+    let mut pkg_config = Command::new("pkg-config");
+    let answer = succeed(pkg_config.env("PKG_CONFIG_PATH", directory).args(question).arg("lodefs_direct"));
+    answer.split_whitespace().map(str::to_owned).collect()
+}
+
+/// Compiles the example, with so many warnings that the header must be good C.
+fn compile(program: &Path, language: &[&str], flags: &[String]) {
+    let mut cc = Command::new("cc");
+    cc.args(["-Wall", "-Wextra", "-Wpedantic", "-Werror"]).args(language);
+    succeed(cc.arg(sources().join("examples/notes.c")).args(flags).arg("-o").arg(program));
+}
+
+/// Runs it.
+fn notes(program: &Path, libraries: &Path, file: &Path, text: &str) -> String {
+    succeed(Command::new(program).env("LD_LIBRARY_PATH", libraries).arg(file).arg(text))
+}
+
+#[test]
+fn the_example_in_c_keeps_notes_in_a_mount() {
+    let bench = Workbench::new();
+    let libraries = libraries();
+    let program = bench.path("notes");
+    compile(&program, &["-std=c11"], &flags(&bench.path(""), &libraries, &["--cflags", "--libs"]));
+    let ordinary = bench.path("ordinary");
+    assert_eq!(notes(&program, &libraries, &ordinary, "one"), "buffered, not on a lodefs volume\nbefore: \n");
+    assert_eq!(notes(&program, &libraries, &ordinary, "two"), "buffered, not on a lodefs volume\nbefore: one\n");
+    if !can_mount() {
+        return;
+    }
+    let mut mount = bench.mount_command(&["-o", "dax=always"]);
+    succeed(mount.env("LODEFS_FORCE_DOMAIN", "memory-controller"));
+    let mounted = Mounted { directory: bench.directory() };
+    let file = mounted.path("f");
+    // Direct, by the mount option; the file has no flag.
+    assert_eq!(notes(&program, &libraries, &file, "one"), "direct, flag 0, reason 1\nbefore: \n");
+    assert_eq!(notes(&program, &libraries, &file, "two"), "direct, flag 0, reason 1\nbefore: one\n");
+    assert_eq!(fs::read(&file).expect("the file")[..4], *b"two\0");
+    mounted.unmount();
+}
+
+#[test]
+fn it_can_be_linked_statically() {
+    let bench = Workbench::new();
+    let libraries = libraries();
+    let program = bench.path("notes");
+    let mut with = flags(&bench.path(""), &libraries, &["--cflags", "--libs", "--static"]);
+    let dynamic = with.iter().position(|flag| flag == "-llodefs_direct").expect("the library");
+    with[dynamic] = libraries.join("liblodefs_direct.a").to_str().expect("text").to_owned();
+    compile(&program, &["-std=c99", "-D_GNU_SOURCE"], &with);
+    let none = Path::new("/nonexistent");
+    assert!(notes(&program, none, &bench.path("f"), "one").starts_with("buffered"));
+}
