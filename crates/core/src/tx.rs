@@ -270,7 +270,7 @@ pub(crate) fn offset_of(block: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use lodefs_pmem::Domain;
+    use lodefs_pmem::{Access, Domain, OpenOptions, Reserve, What};
 
     use super::*;
 
@@ -293,5 +293,55 @@ mod tests {
         assert_eq!(free(), before);
         assert!(tx.is_empty() && tx.freed_metadata.is_empty() && tx.freed_data.is_empty());
         assert_eq!(tx.allocated[..], [Run { start: kept, blocks: 1 }]);
+    }
+
+    #[test]
+    fn a_record_that_is_too_large_is_refused() {
+        let medium = Medium::anonymous(4 << 20, Domain::Volatile).unwrap();
+        Fs::format(&medium, &crate::FormatOptions::default()).unwrap();
+        let fs = Fs::open(medium, &crate::OpenOptions::default()).unwrap();
+        let mut tx = Tx::begin(&fs).unwrap();
+        let block = tx.allocate_metadata_block(false).unwrap();
+        while tx.record.len() <= RECORD_SIZE_MAX {
+            tx.put(block * BLOCK_SIZE, &[1; 1024]);
+        }
+        assert_eq!(tx.commit().map_err(|error| error.errno()), Err(Errno::TOOBIG));
+        assert!(!fs.is_latched());
+    }
+
+    #[test]
+    fn what_changes_nothing_but_data_is_made_durable_by_a_sync() {
+        let (medium, recording) = Medium::recording(4 << 20, Domain::Page).unwrap();
+        Fs::format(&medium, &crate::FormatOptions::default()).unwrap();
+        let fs = Fs::open(medium, &crate::OpenOptions::default()).unwrap();
+        let mut tx = Tx::begin(&fs).unwrap();
+        let block = tx.allocate_metadata_block(false).unwrap();
+        fs.sync().unwrap();
+        recording.take();
+        tx.write_fresh(block * BLOCK_SIZE, &[1; 8]).unwrap();
+        tx.commit().unwrap();
+        fs.sync().unwrap();
+        let events = recording.take();
+        assert!(events.iter().any(|event| matches!(event.what, What::Sync { .. })), "{events:?}");
+    }
+
+    #[test]
+    fn blocks_of_a_record_that_may_be_there_go_to_nobody_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("volume");
+        lodefs_pmem::create_file(&path, 4 << 20, Reserve::Full).unwrap();
+        let options = OpenOptions { access: Access::ReadWrite, force_domain: Some(Domain::Volatile) };
+        let open = || Medium::open(&path, &options).unwrap();
+        Fs::format(&open(), &crate::FormatOptions::default()).unwrap();
+        let fs = Fs::open(open(), &crate::OpenOptions::default()).unwrap();
+        let mut tx = Tx::begin(&fs).unwrap();
+        let block = tx.allocate_metadata_block(false).unwrap();
+        tx.put(block * BLOCK_SIZE, &[1; 8]);
+        let free = fs.blocks.counts().free;
+        // The record goes to a page that is lost.
+        std::fs::File::options().write(true).open(&path).unwrap().set_len(4096).unwrap();
+        tx.commit().unwrap_err();
+        assert!(fs.is_latched());
+        assert_eq!(fs.blocks.counts().free, free);
     }
 }
