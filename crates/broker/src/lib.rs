@@ -68,7 +68,7 @@ impl Broker {
             return Ok(None);
         }
         let tickets = Arc::new(Tickets::default());
-        let listener = Listener::start(Arc::clone(fs), Arc::clone(&tickets))?;
+        let listener = Listener::start(Arc::clone(fs), Arc::clone(&tickets), policy)?;
         Ok(Some(Arc::new(Self { fs: Arc::clone(fs), policy, tickets, listener })))
     }
 

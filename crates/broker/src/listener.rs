@@ -15,6 +15,7 @@ use rustix::net::{
 };
 use rustix::rand::{GetRandomFlags, getrandom};
 
+use crate::policy::{Caller, Policy};
 use crate::presence::Presence;
 use crate::program::Program;
 use crate::tickets::Tickets;
@@ -28,6 +29,7 @@ const BUFFER_SIZE: usize = 1 << 20;
 struct Shared {
     fs: Arc<Fs>,
     tickets: Arc<Tickets>,
+    policy: Policy,
     socket: OwnedFd,
     /// The medium's, as lists of mappings show it.
     medium: u64,
@@ -43,7 +45,7 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    pub(crate) fn start(fs: Arc<Fs>, tickets: Arc<Tickets>) -> io::Result<Self> {
+    pub(crate) fn start(fs: Arc<Fs>, tickets: Arc<Tickets>, policy: Policy) -> io::Result<Self> {
         let medium = fs.medium_inode().map_err(io::Error::other)?;
         let name = random_name()?;
         let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
@@ -51,8 +53,15 @@ impl Listener {
         bind(&socket, &SocketAddrUnix::new_abstract_name(&name)?)?;
         listen(&socket, 64)?;
         let programs = Mutex::new(Vec::new());
-        let shared =
-            Arc::new(Shared { fs, tickets, socket, medium, is_stopping: AtomicBool::new(false), programs });
+        let shared = Arc::new(Shared {
+            fs,
+            tickets,
+            policy,
+            socket,
+            medium,
+            is_stopping: AtomicBool::new(false),
+            programs,
+        });
         let accepting = Arc::clone(&shared);
         let thread = thread::Builder::new().name("attach".into()).spawn(move || accepting.accept_all())?;
         Ok(Self { name, shared, thread: Mutex::new(Some(thread)) })
@@ -107,9 +116,12 @@ impl Shared {
             return Err(io::Error::other("there are too many"));
         }
         let peer = sockopt::socket_peercred(&socket)?;
+        let pid = peer.pid.as_raw_nonzero().get().cast_unsigned();
+        if !self.policy.allows(&Caller::of_process(pid, peer.uid, peer.gid, self.policy)) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
         sockopt::set_socket_send_buffer_size(&socket, BUFFER_SIZE)?;
         let presence = Presence::of(peer.pid, self.medium)?;
-        let pid = peer.pid.as_raw_nonzero().get().cast_unsigned();
         let program = Arc::new(Program::new(socket, pid, presence)?);
         let (fs, tickets, served) = (Arc::clone(&self.fs), Arc::clone(&self.tickets), Arc::clone(&program));
         let thread =

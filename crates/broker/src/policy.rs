@@ -44,6 +44,21 @@ impl Policy {
     }
 }
 
+impl Caller {
+    /// A process, whose groups matter if the policy names one.
+    pub(crate) fn of_process(pid: u32, uid: Uid, gid: Gid, policy: Policy) -> Self {
+        let is_member = policy.group().is_some_and(|group| gid == group || has_group(pid, group));
+        Self { pid, uid, is_member }
+    }
+}
+
+/// Whether a process belongs to a group beside its own.
+fn has_group(pid: u32, group: Gid) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let groups = status.lines().find_map(|line| line.strip_prefix("Groups:")).unwrap_or_default();
+    groups.split_ascii_whitespace().any(|one| one.parse() == Ok(group.as_raw()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

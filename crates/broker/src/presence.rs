@@ -10,8 +10,9 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-/// How often one that has closed its connection is looked after.
-const PERIOD: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+/// How often one that has closed its connection is looked after: at first, and in the end.
+const PERIOD_MIN: Duration = Duration::from_millis(1);
+const PERIOD_MAX: Duration = Duration::from_secs(1);
 
 /// One process.
 pub(crate) struct Presence {
@@ -34,7 +35,10 @@ impl Presence {
 
     /// Returns when it has ended, or has nothing of the medium mapped.
     pub(crate) fn wait_until_gone(&self) {
-        while !self.has_ended(&PERIOD) && self.has_mapped() {}
+        let mut period = PERIOD_MIN;
+        while !self.has_ended(&timespec(period)) && self.has_mapped() {
+            period = (period * 2).min(PERIOD_MAX);
+        }
     }
 
     fn has_ended(&self, patience: &Timespec) -> bool {

@@ -9,7 +9,7 @@ use lodefs_core::{
     DaxPolicy, Effect, Fallocate, Flags, FormatOptions, Fs, HolderKind, Lease, LeaseOptions, Lessee,
     NewInode, NewKind, Node, OpenOptions, Part, Recall, SetAttr, Touch, Touched, What,
 };
-use lodefs_pmem::{Access, Domain, Medium, Reserve};
+use lodefs_pmem::{Access, Domain, Medium, Reserve, What as PmemEvent};
 use rustix::io::Errno;
 
 const BLOCK: u64 = 4096;
@@ -221,6 +221,18 @@ fn blocks_are_taken_back_before_they_are_freed() {
     volume.fs.unlink(&volume.fs.root().unwrap(), b"f").unwrap();
     assert!(program.recalls().is_empty(), "what is mapped stays");
     touch(&lease, 7, true);
+}
+
+#[test]
+fn zeroes_behind_the_end_are_taken_back() {
+    let volume = Volume::new();
+    let file = volume.hole("f", 8);
+    let program = Arc::new(Program::default());
+    let lease = lease(&file, &program);
+    touch(&lease, 6, false);
+    volume.resize(&file, 2 * BLOCK);
+    assert_eq!(program.recalls().len(), 1);
+    assert_eq!(touch(&lease, 6, false), (1, vec![]), "beyond the end");
 }
 
 #[test]
@@ -556,4 +568,76 @@ fn a_program_that_does_not_answer_keeps_a_file_from_being_switched() {
     assert_eq!(effect(&file), Some(Effect::Direct));
     program.waiting().clear();
     at(&touch(&lease, 0, true).1);
+}
+
+/// What a switch has asked for is still reached until the program answers, whoever frees it.
+#[test]
+fn what_a_switch_did_not_get_back_is_not_used_again() {
+    let volume = Volume::with(DaxPolicy::Inode);
+    let file = volume.hole("f", 4);
+    volume.fs.set_flags(&file, Flags::DAX, None).unwrap();
+    let (arrived, has_arrived) = mpsc::channel();
+    let program = Arc::new(Program { keeps: true, arrived: Some(arrived), ..Program::default() });
+    let lease = lease(&file, &program);
+    let free = volume.free();
+    touch(&lease, 0, true);
+    touch(&lease, 1, true);
+    thread::scope(|scope| {
+        let switch = scope.spawn(|| revoke(&file, false));
+        has_arrived.recv().unwrap();
+        let punch = scope.spawn(|| volume.fs.fallocate(&file, Fallocate::PunchHole, 0, BLOCK).unwrap());
+        thread::sleep(std::time::Duration::from_millis(50));
+        let waits = !punch.is_finished();
+        program.waiting()[0].answer.give_up();
+        assert_eq!(switch.join().unwrap(), Err(Errno::BUSY));
+        punch.join().unwrap();
+        assert!(waits, "not only the switch");
+    });
+    volume.fs.fallocate(&file, Fallocate::PunchHole, BLOCK, BLOCK).unwrap();
+    assert_eq!(volume.free(), free - 2, "both are kept");
+    program.waiting().clear();
+    assert_eq!(volume.free(), free);
+}
+
+#[test]
+fn what_was_stored_to_a_mapping_is_made_durable_when_nobody_else_can_or_somebody_asks() {
+    let (medium, recording) = Medium::recording(SIZE, Domain::MemoryController).unwrap();
+    Fs::format(&medium, &FormatOptions::default()).unwrap();
+    let fs = Fs::open(medium, &OpenOptions::default()).unwrap();
+    let new = NewInode { kind: NewKind::File, perm: 0o644, umask: 0, uid: 0, gid: 0 };
+    let file = fs.create(&fs.root().unwrap(), b"f", &new).unwrap();
+    fs.set_attr(&file, &SetAttr { size: Some(8 * BLOCK), ..SetAttr::default() }).unwrap();
+    fs.set_flags(&file, Flags::DAX, None).unwrap();
+    let is_flushed = |block: u64| {
+        let covers = |at: u64, size: u64| at <= block && block + BLOCK <= at + size;
+        let events = recording.take();
+        let flush = events
+            .iter()
+            .position(|event| matches!(event.what, PmemEvent::Flush { at, size, .. } if covers(at, size)));
+        flush.is_some_and(|at| events[at..].iter().any(|event| matches!(event.what, PmemEvent::Fence { .. })))
+    };
+    let program = Arc::new(Program::default());
+    let first = lease(&file, &program);
+    let block = at(&touch(&first, 5, true).1);
+    recording.take();
+    fs.fsync(&file, true).unwrap();
+    assert!(is_flushed(block), "fsync");
+    // Zeroes that are taken back beside it make the program unmap it, too.
+    touch(&first, 7, false);
+    fs.write(&file, 7 * BLOCK, b"x", false).unwrap();
+    recording.take();
+    fs.fsync(&file, true).unwrap();
+    assert!(is_flushed(block), "fsync, after it was taken back");
+    assert_eq!(revoke(&file, false), Ok(false));
+    assert!(is_flushed(block), "a switch");
+    assert_eq!(revoke(&file, true), Ok(false));
+    touch(&first, 5, true);
+    recording.take();
+    drop(first);
+    assert!(is_flushed(block), "the end of the mapping");
+    let reader = fs.lease(&file, program, LeaseOptions { writable: false, ..WRITABLE }).unwrap();
+    touch(&reader, 5, false);
+    recording.take();
+    fs.fsync(&file, true).unwrap();
+    assert!(!is_flushed(block), "nothing was stored");
 }

@@ -122,6 +122,7 @@ impl Drop for Mapped {
             link.remove(lease);
             // If the server is gone, it has forgotten it.
             drop(link.ask(Ask::Unmap { lease }));
+            link.forget(lease);
         }
     }
 }

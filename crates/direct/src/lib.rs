@@ -8,7 +8,6 @@
 //! | `link` | how does it talk to one? |
 //! | `origin` | which file does a mapping belong to, when no descriptor of it is open? |
 //! | `ticket` | how does it prove its right to a file? |
-//! | `window` | how much of a hole should one touch decide? |
 
 #![deny(missing_docs)]
 
@@ -18,7 +17,8 @@ mod link;
 mod mapping;
 mod origin;
 mod ticket;
-mod window;
+
+use lodefs_mmap::window;
 
 pub use lodefs_mmap::{MapOptions, Mapping, MappingKind};
 pub use mapping::map;

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, mpsc};
 use std::thread;
@@ -38,8 +39,15 @@ type Ending = Box<dyn FnOnce() + Send>;
 struct Mapped {
     region: Weak<Region>,
     origin: Arc<Origin>,
-    base: usize,
     window: Window,
+}
+
+/// The mappings of a connection, by lease.
+#[derive(Default)]
+struct Table {
+    mapped: HashMap<u64, Mapped>,
+    /// Recalls of leases whose regions were not known yet: the last of each.
+    missed: HashMap<u64, u64>,
 }
 
 /// A connection to the server of one mount.
@@ -48,8 +56,7 @@ pub(crate) struct Link {
     last_number: AtomicU64,
     /// Who waits for answers; `None` once there are none any more.
     waiting: Mutex<Option<HashMap<u64, mpsc::Sender<Answered>>>>,
-    /// By lease.
-    mapped: Mutex<HashMap<u64, Mapped>>,
+    mapped: Mutex<Table>,
     /// Whoever opens files; `None` once the server is gone.
     opener: Mutex<Option<mpsc::Sender<Opening>>>,
 }
@@ -156,19 +163,28 @@ impl Link {
 
     /// From now on grants and recalls of this lease are for this region.
     pub(crate) fn add(&self, lease: u64, region: &Arc<Region>, origin: &Arc<Origin>) {
-        let base = region.base().addr().get();
-        let (region, origin) = (Arc::downgrade(region), Arc::clone(origin));
-        let mapped = Mapped { region, origin, base, window: Window::default() };
-        lock(&self.mapped).insert(lease, mapped);
+        let (known, region, origin) = (region, Arc::downgrade(region), Arc::clone(origin));
+        let mapped = Mapped { region, origin, window: Window::default() };
+        let mut table = lock(&self.mapped);
+        table.mapped.insert(lease, mapped);
+        if let Some(epoch) = table.missed.remove(&lease) {
+            // Nothing was mapped, but it has to be counted.
+            known.recall(known.offset(), 0, epoch);
+        }
+    }
+
+    /// The server knows nothing of this lease any more.
+    pub(crate) fn forget(&self, lease: u64) {
+        lock(&self.mapped).missed.remove(&lease);
     }
 
     /// The region of this lease is unmapped.
     pub(crate) fn remove(&self, lease: u64) {
-        lock(&self.mapped).remove(&lease);
+        lock(&self.mapped).mapped.remove(&lease);
     }
 
     fn region(&self, lease: u64) -> Option<Arc<Region>> {
-        lock(&self.mapped).get(&lease)?.region.upgrade()
+        lock(&self.mapped).mapped.get(&lease)?.region.upgrade()
     }
 
     /// Takes what the server sends, until it is gone.
@@ -223,7 +239,7 @@ impl Link {
             }
             FromServer::Buffered { lease, epoch, offset } => {
                 let Some(region) = self.region(lease) else { return };
-                let origin = lock(&self.mapped).get(&lease).map(|mapped| Arc::clone(&mapped.origin));
+                let origin = lock(&self.mapped).mapped.get(&lease).map(|mapped| Arc::clone(&mapped.origin));
                 let Some(origin) = origin else { return };
                 let opening = Opening { region: Arc::downgrade(&region), origin, epoch, offset };
                 if lock(&self.opener).as_ref().is_none_or(|opener| opener.send(opening).is_err()) {
@@ -241,7 +257,8 @@ impl Link {
                 region.fail(epoch, offset, 1);
             }
             FromServer::Recall { lease, epoch, offset, end } => {
-                if let Some(region) = self.region(lease) {
+                let known = lock(&self.mapped).note_recall(lease, epoch);
+                if let Some(region) = known.and_then(|region| region.upgrade()) {
                     region.recall(offset, end.saturating_sub(offset), epoch);
                 }
                 // If the server does not hear it, it is gone.
@@ -251,18 +268,29 @@ impl Link {
     }
 }
 
+impl Table {
+    /// The region of a lease that is recalled; if it is not known yet, it will have to be told.
+    fn note_recall(&mut self, lease: u64, epoch: u64) -> Option<Weak<Region>> {
+        if let Some(mapped) = self.mapped.get(&lease) {
+            return Some(Weak::clone(&mapped.region));
+        }
+        self.missed.insert(lease, epoch);
+        None
+    }
+}
+
 impl Pager for Link {
     fn fault(&self, region: &Arc<Region>, fault: Fault) {
-        let base = region.base().addr().get();
-        let mut mapped = lock(&self.mapped);
-        let found = mapped.iter_mut().find(|(_, mapped)| mapped.base == base);
+        let mut table = lock(&self.mapped);
+        let is_meant = |mapped: &Mapped| ptr::eq(mapped.region.as_ptr(), Arc::as_ptr(region));
+        let found = table.mapped.iter_mut().find(|(_, mapped)| is_meant(mapped));
         let touch = found.map(|(lease, mapped)| FromProgram::Touch {
             lease: *lease,
             offset: fault.offset,
             window: mapped.window.next(fault.offset),
             write: fault.write,
         });
-        drop(mapped);
+        drop(table);
         let is_asked = touch.is_some_and(|touch| self.say(&touch).is_ok());
         if !is_asked {
             region.fail(region.epoch(), fault.offset, 1);

@@ -9,6 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use lodefs_core::{Error, Node, SetAttr, XattrMode};
 use rustix::io::Errno;
 
+use crate::buffers::own;
 use crate::metadata::Metadata;
 
 pub(crate) fn metadata(node: &Node) -> io::Result<Metadata> {
@@ -21,7 +22,7 @@ pub(crate) fn permissions_change(permissions: &Permissions) -> SetAttr {
 }
 
 pub(crate) fn xattr(node: &Node, name: &OsStr) -> io::Result<Option<Vec<u8>>> {
-    match node.fs().get_xattr(node, name.as_bytes()) {
+    match node.fs().get_xattr(node, &own(name.as_bytes())) {
         Ok(value) => Ok(Some(value)),
         Err(Error::Refused(Errno::NODATA)) => Ok(None),
         Err(error) => Err(error.into()),
@@ -29,7 +30,7 @@ pub(crate) fn xattr(node: &Node, name: &OsStr) -> io::Result<Option<Vec<u8>>> {
 }
 
 pub(crate) fn set_xattr(node: &Node, name: &OsStr, value: &[u8], mode: XattrMode) -> io::Result<()> {
-    Ok(node.fs().set_xattr(node, name.as_bytes(), value, mode)?)
+    Ok(node.fs().set_xattr(node, &own(name.as_bytes()), &own(value), mode)?)
 }
 
 pub(crate) fn xattr_names(node: &Node) -> io::Result<Vec<OsString>> {
@@ -39,5 +40,5 @@ pub(crate) fn xattr_names(node: &Node) -> io::Result<Vec<OsString>> {
 }
 
 pub(crate) fn remove_xattr(node: &Node, name: &OsStr) -> io::Result<()> {
-    Ok(node.fs().remove_xattr(node, name.as_bytes())?)
+    Ok(node.fs().remove_xattr(node, &own(name.as_bytes()))?)
 }

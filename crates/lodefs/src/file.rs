@@ -6,11 +6,14 @@ use std::io;
 use std::path::Path;
 
 use lodefs_core::{Error, Fallocate, Flags, SeekTarget, SetAttr, XattrMode};
+use lodefs_mmap::{MapOptions, Mapping};
 use rustix::io::Errno;
 
 use crate::attributes;
+use crate::buffers;
 use crate::cursor::FileCursor;
 use crate::dir::Dir;
+use crate::mapped;
 use crate::metadata::{FileTimes, Metadata};
 use crate::open_options::OpenOptions;
 use crate::shared::{Credentials, Held};
@@ -95,7 +98,7 @@ impl File {
     /// the file.
     pub fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
         check(self.access.read)?;
-        Ok(self.held.fs().read(&self.held, offset, into)?)
+        buffers::filled(into, |into| Ok(self.held.fs().read(&self.held, offset, into)?))
     }
 
     /// Fills `into` from byte `offset` on. `UnexpectedEof` if the file ends before.
@@ -114,10 +117,10 @@ impl File {
     pub fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
         let drop_privileges = !self.credentials.keep_privileges();
         if self.access.append {
-            return Ok(self.held.fs().append(&self.held, bytes, drop_privileges)?.1);
+            return Ok(self.held.fs().append(&self.held, &buffers::own(bytes), drop_privileges)?.1);
         }
         check(self.access.write)?;
-        Ok(self.held.fs().write(&self.held, offset, bytes, drop_privileges)?)
+        Ok(self.held.fs().write(&self.held, offset, &buffers::own(bytes), drop_privileges)?)
     }
 
     /// Writes all of `bytes` at byte `offset`. After an error, some of them may have been written.
@@ -137,7 +140,7 @@ impl File {
     pub fn append(&self, bytes: &[u8]) -> io::Result<u64> {
         check(self.access.append || self.access.write)?;
         let drop_privileges = !self.credentials.keep_privileges();
-        let (offset, written) = self.held.fs().append(&self.held, bytes, drop_privileges)?;
+        let (offset, written) = self.held.fs().append(&self.held, &buffers::own(bytes), drop_privileges)?;
         if written == bytes.len() { Ok(offset) } else { Err(Errno::NOSPC.into()) }
     }
 
@@ -276,6 +279,40 @@ impl File {
     /// Like [`cursor`](Self::cursor); the cursor owns the file.
     pub fn into_cursor(self) -> FileCursor<Self> {
         FileCursor::new(self)
+    }
+
+    /// Maps a part of the file into memory: loads and stores reach the medium itself, with no call to the library.
+    ///
+    /// ```
+    /// use lodefs::{File, MapOptions, Volume};
+    ///
+    /// let volume = Volume::in_memory(16 << 20)?;
+    /// let file = File::create_new(&volume, "f")?;
+    /// file.set_len(8192)?;
+    /// let mapping = file.map(&MapOptions { offset: 0, size: 8192, writable: true, sync: false })?;
+    /// mapping.write(5000, b"stored")?; // or through `mapping.as_ptr()`
+    /// mapping.persist(5000..5006)?;
+    /// let mut read = [0; 6];
+    /// file.read_exact_at(&mut read, 5000)?;
+    /// assert_eq!(&read, b"stored");
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// The mapping is always [direct](crate::MappingKind::Direct), and keeps the volume open. A store to a hole gives it a block first, or raises
+    /// SIGBUS if there is no room, as an access beyond the end of the file does. A mapping may be the buffer of any call to this library,
+    /// which then makes a copy of it.
+    ///
+    /// `EACCES` if the file is not open for reading, or not for writing and the mapping is to be `writable`; `EINVAL` for an offset or a
+    /// size that cannot be mapped; `EPERM` if it should be writable, and the file is `IMMUTABLE` or `APPEND`; `EOPNOTSUPP` (`Unsupported`)
+    /// if it should be `sync`, and the domain is not [`CpuCache`](crate::Domain::CpuCache) or
+    /// [`MemoryController`](crate::Domain::MemoryController), or if the medium cannot be mapped: on a [`Page`](crate::Domain::Page)
+    /// volume, no file can.
+    pub fn map(&self, options: &MapOptions) -> io::Result<Mapping> {
+        let Access { read, write, append } = self.access;
+        if !read || options.writable && !(write || append) {
+            return Err(Errno::ACCESS.into());
+        }
+        mapped::map(&self.held, options)
     }
 
     pub(crate) fn appends(&self) -> bool {

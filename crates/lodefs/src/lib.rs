@@ -27,7 +27,7 @@
 //!
 //! # Finding the way
 //! The interface is that of [`std::fs`], with the functions as methods of [`Dir`]; a [`Volume`] stands for its root
-//! directory. A [`File`] has no position, which [`FileCursor`] adds. Errors are [`std::io::Error`]s with the errno of
+//! directory. A [`File`] has no position, which [`FileCursor`] adds, and can be mapped ([`File::map`]). Errors are [`std::io::Error`]s with the errno of
 //! the system call ([`errno`]), or with an [`Error`] inside that says more ([`engine_error`]). Offsets and sizes are in
 //! bytes, unless a name or a sentence says otherwise. Names are any bytes but `/` and NUL, at most 255; files have at
 //! most 2^63-1 bytes.
@@ -56,19 +56,23 @@
 //! who owns new files, which matters when the volume is mounted. The flags `IMMUTABLE` and `APPEND` are enforced.
 //!
 //! A volume is open for writing once: a second [`Volume::open`], or a mount, is refused with `ResourceBusy`. Do not
-//! fork a process that has one open and use it in both.
+//! fork a process that has one open and use it in both: a child has no mappings either (their addresses stay reserved, and
+//! an access raises SIGSEGV).
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
 mod attributes;
+mod buffers;
 mod cursor;
 mod dir;
 mod error;
 mod file;
+mod mapped;
 mod metadata;
 mod names;
 mod open_options;
+mod pager;
 mod path;
 mod read_dir;
 mod shared;
@@ -83,6 +87,7 @@ pub use file::File;
 pub use lodefs_core::{
     Flags, Kind, MemoryUse, NewKind, RecoveryReport, RenameMode, SpaceUse, VolumeInfo, XattrMode,
 };
+pub use lodefs_mmap::{MapOptions, Mapping, MappingKind};
 pub use lodefs_pmem::{Domain, DomainReport, MediumError, MediumKind};
 pub use metadata::{FileTimes, FileType, Metadata};
 pub use names::DirBuilder;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use lodefs_core::{Error, Kind, NewKind, RenameMode, Result};
 use rustix::io::Errno;
 
+use crate::buffers::own;
 use crate::dir::Dir;
 use crate::file::File;
 use crate::path::{AtEnd, Last, Walker, resolve, resolve_if_any};
@@ -106,8 +107,8 @@ impl Dir {
 
     /// Makes a symbolic link that leads to `target`, which need not exist.
     pub fn symlink(&self, target: impl AsRef<Path>, link: impl AsRef<Path>) -> io::Result<()> {
-        let target = target.as_ref().as_os_str().as_bytes();
-        Ok(self.make(link.as_ref(), Makes::Other, NewKind::Symlink(target), 0o777)?)
+        let target = own(target.as_ref().as_os_str().as_bytes());
+        Ok(self.make(link.as_ref(), Makes::Other, NewKind::Symlink(&target), 0o777)?)
     }
 
     /// Where a symbolic link leads. `EINVAL` if there is another kind of file.

@@ -13,6 +13,8 @@ use std::path::Path;
 use lodefs_core::{Error, Kind, Node, Result};
 use rustix::io::Errno;
 
+use crate::buffers;
+
 /// Most symbolic links that are followed on one way, as in the kernel.
 const LINKS_MAX: u32 = 40;
 
@@ -69,7 +71,7 @@ impl<'a> Walker<'a> {
     /// A walk along `path` that starts in the directory `start`. `ENOENT` if the path is empty.
     pub(crate) fn new(start: &'a Node, path: &'a Path) -> Result<Self> {
         let path = path.as_os_str().as_bytes();
-        let mut walker = Self { here: Here::Start(start), path: Cow::Borrowed(path), rest: 0, links: 0 };
+        let mut walker = Self { here: Here::Start(start), path: buffers::own(path), rest: 0, links: 0 };
         walker.begin()?;
         Ok(walker)
     }

@@ -6,11 +6,15 @@ use std::sync::Arc;
 
 use lodefs_core::{Fs, Node};
 
+use crate::pager::Maps;
+
 /// Keeps the volume open. When the last of its references goes, the volume is closed, and then the medium is free.
 ///
 /// Whoever also holds a [`Node`] lets go of that first (fields are dropped in the order of their declaration).
 pub(crate) struct Shared {
     pub(crate) fs: Arc<Fs>,
+    /// Its files in memory, each of which holds on to this.
+    pub(crate) maps: Maps,
 }
 
 impl Drop for Shared {

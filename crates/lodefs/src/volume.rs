@@ -10,6 +10,7 @@ use lodefs_core::{Error, Fs, MemoryUse, RecoveryReport, SpaceUse, VolumeInfo};
 use lodefs_pmem::{DomainReport, Medium};
 
 use crate::dir::Dir;
+use crate::pager::Maps;
 use crate::shared::{Credentials, Held, Shared};
 use crate::volume_options::VolumeOptions;
 
@@ -37,7 +38,7 @@ use crate::volume_options::VolumeOptions;
 ///
 /// # Closing
 /// [`close`](Self::close) saves what makes the next open quick, and reports errors. Dropping does the same as soon as
-/// the last [`File`](crate::File), [`Dir`] or listing of the volume is gone too, and can only log them. Not closing at
+/// the last [`File`](crate::File), [`Mapping`](crate::Mapping), [`Dir`] or listing of the volume is gone too, and can only log them. Not closing at
 /// all loses nothing that was durable: the next open recovers the volume, and looks at each inode to do so.
 pub struct Volume {
     root: Dir,
@@ -90,7 +91,7 @@ impl Volume {
     ) -> Result<Self, Error> {
         let fs = Fs::open(medium, options)?;
         let node = fs.root()?;
-        let held = Held { node, shared: Arc::new(Shared { fs }) };
+        let held = Held { node, shared: Arc::new(Shared { fs, maps: Maps::default() }) };
         Ok(Self { root: Dir { held, credentials } })
     }
 
@@ -102,6 +103,9 @@ impl Volume {
     ///
     /// Files of it that are still open can be read, but not changed any more (`EROFS`), and keep the medium in use. If
     /// one of them has no name left, the next open has to recover the volume in order to free its space.
+    ///
+    /// The same goes for mappings, but what is mapped already to be stored to stays so, and is kept: only a store to a hole raises
+    /// SIGBUS. That such a mapping has changed its file does not show in the times of the file any more.
     pub fn close(self) -> io::Result<()> {
         Ok(self.fs().close()?)
     }

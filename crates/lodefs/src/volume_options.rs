@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use lodefs_core::{Error, FormatOptions, Fs};
+use lodefs_core::{DaxPolicy, Error, FormatOptions, Fs};
 use lodefs_layout::geometry::{VOLUME_SIZE_MAX, VOLUME_SIZE_MIN};
 use lodefs_pmem::{Access, Domain, Medium, Reserve, create_file};
 use rustix::io::Errno;
@@ -207,6 +207,8 @@ impl VolumeOptions {
             read_only: self.read_only,
             commit_interval: self.commit_interval,
             no_atime: self.no_atime,
+            // There is no cache in between, so if the medium can be mapped, every file of it can.
+            dax: DaxPolicy::Always,
             ..lodefs_core::OpenOptions::default()
         };
         Volume::on(medium, &options, self.credentials)

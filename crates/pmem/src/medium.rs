@@ -252,7 +252,7 @@ impl Medium {
         self.check_whole()?;
         let pages = match staged.what {
             StagedWhat::InPlace(dirty) => {
-                self.write_back(&dirty)?;
+                self.write_back_all(&dirty)?;
                 Vec::new()
             }
             StagedWhat::Copied(pages) => {
@@ -329,7 +329,7 @@ impl Medium {
 
     /// Writes back every changed line, in place.
     #[track_caller]
-    fn write_back(&self, dirty: &DirtyRanges) -> Result<(), MediumError> {
+    fn write_back_all(&self, dirty: &DirtyRanges) -> Result<(), MediumError> {
         let Protocol::WriteBack(way) = self.protocol else { return Ok(()) };
         for (at, size) in dirty.runs(LINE_SIZE) {
             // The medium may end within its last line.

@@ -125,6 +125,18 @@ impl Medium {
         span.write_back(way);
     }
 
+    /// Starts the write-back of lines that others have stored to, in mappings of their own.
+    #[inline]
+    #[track_caller]
+    pub fn write_back(&self, at: u64, size: u64) -> Result<Flushed, MediumError> {
+        let span =
+            self.shared.span_mut(at, size as usize).map_err(|refused| self.refused(refused, at, size))?;
+        if let Protocol::WriteBack(way) = self.protocol {
+            self.flush(at, span, way);
+        }
+        Ok(Flushed::new())
+    }
+
     /// Orders this thread's stores and write-backs before what follows.
     #[inline]
     #[track_caller]

@@ -16,6 +16,7 @@ pub mod generate;
 pub mod golden;
 pub mod host;
 pub mod hostile;
+pub mod mapped;
 pub mod memory_file;
 pub mod minimise;
 pub mod model;

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use lodefs_core::{FormatOptions, Fs, NewInode, NewKind, OpenOptions, RenameMode};
 use lodefs_pmem::Domain;
+use lodefs_sync::{Condvar, Mutex};
 use lodefs_testkit::memory_file::MemoryFile;
+use lodefs_testkit::schedules::leases::{self, Variant};
 use lodefs_testkit::schedules::{Meeting, Plan, Theme};
 use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
 use shuttle::{Config, Runner};
@@ -28,11 +30,25 @@ fn meet(theme: Theme, seed: u64, domain: Domain) {
     }
 }
 
+/// Programs that map files meet others who change them.
+fn meet_programs(seed: u64, variant: Variant) {
+    let meeting = leases::Meeting::new(seed, variant).unwrap();
+    let threads: Vec<_> = meeting.begin().into_iter().map(shuttle::thread::spawn).collect();
+    let deeds = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+    if let Err(fault) = meeting.judge(deeds) {
+        panic!("seed {seed}: {fault}");
+    }
+}
+
 fn run(scheduler: impl Scheduler + 'static, theme: Theme, seed: u64, domain: Domain) {
+    Runner::new(scheduler, config(shuttle::FailurePersistence::Print)).run(move || meet(theme, seed, domain));
+}
+
+fn config(failure_persistence: shuttle::FailurePersistence) -> Config {
     let mut config = Config::new();
     config.stack_size = 1 << 20;
-    config.failure_persistence = shuttle::FailurePersistence::Print;
-    Runner::new(scheduler, config).run(move || meet(theme, seed, domain));
+    config.failure_persistence = failure_persistence;
+    config
 }
 
 fn explore(theme: Theme) {
@@ -68,6 +84,84 @@ fn a_volume_that_is_nearly_full() {
 #[test]
 fn names_in_a_directory_of_several_leaves() {
     explore(Theme::Tree);
+}
+
+#[test]
+fn programs_that_map_files() {
+    let (plans, schedules) = counts();
+    for seed in 0..plans {
+        let run = |scheduler: Box<dyn Scheduler + Send>| {
+            let config = config(shuttle::FailurePersistence::Print);
+            Runner::new(scheduler, config).run(move || meet_programs(seed, Variant::Right));
+        };
+        run(Box::new(RandomScheduler::new_from_seed(seed, schedules)));
+        run(Box::new(PctScheduler::new_from_seed(seed, 3, schedules)));
+    }
+    println!("programs: {plans} plans, {} schedules", plans * 2 * schedules as u64);
+}
+
+/// Plans in one of which what is wrong must be found.
+const PLANS_MAX: u64 = 100;
+
+/// What comes of it where something is done wrong, and in which plan.
+fn found(variant: Variant) -> (u64, String) {
+    for seed in 0..PLANS_MAX {
+        let meet = move || {
+            let scheduler = RandomScheduler::new_from_seed(seed, 50);
+            let config = config(shuttle::FailurePersistence::None);
+            Runner::new(scheduler, config).run(move || meet_programs(seed, variant));
+        };
+        if let Err(panic) = std::thread::spawn(meet).join() {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
+            return (seed, text.unwrap_or_else(|| "(no message)".to_owned()));
+        }
+    }
+    panic!("{variant:?}: nothing is wrong with {PLANS_MAX} plans");
+}
+
+#[test]
+fn what_programs_or_the_server_do_wrong_is_found() {
+    const LOST: &str = "no order explains";
+    const NOT_ITS_OWN: &str = "somebody else's block";
+    const COPIES: &str = "two copies";
+    for (variant, expected) in [
+        (Variant::LateGrant, &[LOST, NOT_ITS_OWN][..]),
+        (Variant::EarlyReuse, &[LOST, NOT_ITS_OWN]),
+        (Variant::ZeroesStay, &[LOST]),
+        (Variant::KindAtFault, &[COPIES]),
+    ] {
+        let (seed, text) = found(variant);
+        println!("{variant:?}, plan {seed}: {}", text.lines().next().unwrap_or_default());
+        assert!(expected.iter().any(|expected| text.contains(expected)), "{variant:?}: {text}");
+    }
+}
+
+/// Whoever waits is told, though it may be said before he waits, or to several at once.
+#[test]
+fn nobody_waits_for_what_was_said() {
+    let wait_and_tell = || {
+        let shared = Arc::new((Mutex::new(0), Condvar::default()));
+        let threads: Vec<_> = (0..3)
+            .map(|number| {
+                let shared = Arc::clone(&shared);
+                shuttle::thread::spawn(move || {
+                    let (count, changed) = &*shared;
+                    let mut count = count.lock();
+                    while *count < number {
+                        count = changed.wait(count);
+                    }
+                    *count += 1;
+                    drop(count);
+                    changed.notify_all();
+                })
+            })
+            .collect();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        assert_eq!(*shared.0.lock(), 3);
+    };
+    Runner::new(RandomScheduler::new_from_seed(0, 1000), Config::new()).run(wait_and_tell);
+    Runner::new(PctScheduler::new_from_seed(0, 3, 1000), Config::new()).run(wait_and_tell);
 }
 
 /// Two directories are moved into each other: one of them at most gets there, or both would hang in the air.

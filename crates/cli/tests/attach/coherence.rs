@@ -87,7 +87,7 @@ impl Model {
         let start = Instant::now();
         while self.locks()[slot].swap(1, Ordering::Acquire) != 0 {
             std::thread::yield_now();
-            assert!(start.elapsed() < Duration::from_secs(60), "slot {slot}: whoever has it does not go on");
+            assert!(start.elapsed() < Duration::from_mins(1), "slot {slot}: whoever has it does not go on");
         }
     }
 
@@ -109,7 +109,7 @@ fn start_of(slot: usize) -> usize {
     group * group_size + within * within * group_size / 1024
 }
 
-/// Random numbers (SplitMix64).
+/// Random numbers (`SplitMix64`).
 struct Random(u64);
 
 impl Random {
@@ -225,7 +225,9 @@ fn punch(model: &Model, way: &mut dyn Way, slot: usize) {
     let touched: Vec<usize> =
         (0..SLOTS).filter(|slot| start_of(*slot) < page + 4096 && start_of(slot + 1) > page).collect();
     // In order, so that nobody waits for each other.
-    touched.iter().for_each(|slot| model.lock(*slot));
+    for slot in &touched {
+        model.lock(*slot);
+    }
     way.punch(page);
     for slot in &touched {
         let from = page.saturating_sub(start_of(*slot));
@@ -233,7 +235,9 @@ fn punch(model: &Model, way: &mut dyn Way, slot: usize) {
         let to = (page + 4096 - start_of(*slot)).min(content.len());
         content[from..to].fill(0);
     }
-    touched.iter().for_each(|slot| model.unlock(*slot));
+    for slot in &touched {
+        model.unlock(*slot);
+    }
 }
 
 /// Switches the file to and fro.

@@ -9,6 +9,7 @@ mod program;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::{Mounted, Workbench, can_mount, lodefs, succeed, wait_for_end};
 use liar::Liar;
@@ -525,4 +526,42 @@ fn whatever_a_program_says_harms_nobody_else() {
     drop((file, other, honest, flood));
     mounted.unmount();
     assert!(succeed(lodefs(["fsck"]).arg(bench.volume())).contains("clean"));
+}
+
+#[test]
+fn mappings_come_and_go_while_a_file_is_switched() {
+    if !can_mount() {
+        return;
+    }
+    let bench = Workbench::new();
+    let mounted = mount(&bench, "dax=inode");
+    let (path, asker) = hole(&mounted, 8);
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let switching = scope.spawn(|| {
+            let mut on = true;
+            let mut made = 0;
+            while !is_over.load(Ordering::Relaxed) {
+                if dax::set(&asker, on, How::Revoke).is_ok() {
+                    on = !on;
+                    made += 1;
+                }
+            }
+            made
+        });
+        for round in 0..400_usize {
+            let file = open(&path);
+            let mapping = map(&file, 8 * 4096).unwrap();
+            drop(file);
+            let at = round % 8 * 4096;
+            mapping.write(at, &[round as u8]).unwrap();
+            let mut byte = [0];
+            mapping.read(at, &mut byte).unwrap();
+            assert_eq!(byte[0], round as u8);
+        }
+        is_over.store(true, Ordering::Relaxed);
+        assert!(switching.join().unwrap() > 0);
+    });
+    drop(asker);
+    mounted.unmount();
 }

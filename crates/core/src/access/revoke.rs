@@ -36,7 +36,10 @@ impl Fs {
             return Ok(switched.ok_or(Errno::BUSY)?);
         };
         let outcome = match recalled.wait() {
-            None => self.finish_switch(node, on, asker, patience),
+            // The programs cannot do that any more: what they reach next is elsewhere.
+            None => {
+                self.flush_mapped(node, |_| true).and_then(|()| self.finish_switch(node, on, asker, patience))
+            }
             // It may reach the medium, or a cache, for as long as it likes.
             Some(_) => Err(Errno::BUSY.into()),
         };

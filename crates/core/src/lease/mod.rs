@@ -15,6 +15,7 @@
 //!
 //! A crash tears nothing here: what was granted for writing was committed before.
 
+mod flush;
 mod grant;
 mod recall;
 
@@ -33,8 +34,8 @@ use crate::types::{Flags, Ino, Kind};
 use lodefs_sync::{Arc, Ordering, Weak};
 
 pub use grant::{Grant, Part, Touch, Touched, What};
-pub use recall::{Answer, Recall};
 use recall::Asked;
+pub use recall::{Answer, Recall};
 pub(crate) use recall::{Lagging, Quarantine, Recalled, recall_blocks, recall_zeroes};
 
 /// Who carries grants and recalls to a program.
@@ -68,6 +69,8 @@ pub(crate) struct Leased {
     epoch: u64,
     /// Where it may have mapped blocks: from the first to behind the last.
     blocks: Bounds,
+    /// Where it may have stored to blocks, whatever has become of them.
+    stored: Bounds,
     /// Where it may have mapped zeroes in place of holes.
     zeroes: Bounds,
     /// Where it may have mapped either until it answers.
@@ -152,9 +155,9 @@ impl Fs {
             }
             ensure(is_synchronous, Errno::OPNOTSUPP)?;
         }
-        let (blocks, zeroes) = (Bounds::default(), Bounds::default());
+        let (blocks, stored, zeroes) = (Bounds::default(), Bounds::default(), Bounds::default());
         let (fs, sync, asked) = (Arc::downgrade(self), options.sync, Vec::new());
-        state.leases.push(Leased { id, lessee, fs, sync, holder, epoch: 0, blocks, zeroes, asked });
+        state.leases.push(Leased { id, lessee, fs, sync, holder, epoch: 0, blocks, stored, zeroes, asked });
         drop(state);
         Ok(Lease { node: node.clone(), id, options })
     }
@@ -231,7 +234,12 @@ impl Lease {
             let bounds =
                 Bounds { from: part.offset / BLOCK_SIZE, to: (part.offset + part.size) / BLOCK_SIZE };
             match part.what {
-                What::Medium(_) => leased.blocks.add(bounds),
+                What::Medium(_) => {
+                    leased.blocks.add(bounds);
+                    if self.options.writable {
+                        leased.stored.add(bounds);
+                    }
+                }
                 What::Zeroes => leased.zeroes.add(bounds),
             }
         }
@@ -258,6 +266,10 @@ fn find(state: &mut InodeState, id: u64) -> Result<&mut Leased> {
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        if let Err(error) = self.node().fs().flush_mapped(self.node(), |leased| leased.id == self.id) {
+            // The medium has failed; the volume is read-only, or gone.
+            tracing::warn!(ino = self.ino().0, %error, "what was stored to a mapping was not made durable");
+        }
         let mut state = self.node().inode().state.write();
         let holder = find(&mut state, self.id).ok().and_then(|leased| leased.holder.take());
         state.leases.retain(|leased| leased.id != self.id);

@@ -167,10 +167,10 @@ fn recall(locked: &mut LockedInode<'_>, taken: Taken, bounds: Bounds) -> Option<
     };
     // What others have asked for, without waiting under the lock or in vain, may not have been given back.
     let asked = locked.state.leases.iter().flat_map(|leased| &leased.asked);
-    let open = asked.filter(|asked| reached(asked.blocks, asked.zeroes)).map(|asked| Arc::clone(&asked.round));
+    let open =
+        asked.filter(|asked| reached(asked.blocks, asked.zeroes)).map(|asked| Arc::clone(&asked.round));
     let open: Vec<Arc<Round>> = open.collect();
-    let mut recalled =
-        ask_back(&mut locked.state, bounds, |leased| reached(leased.blocks, leased.zeroes));
+    let mut recalled = ask_back(&mut locked.state, bounds, |leased| reached(leased.blocks, leased.zeroes));
     recalled.0.extend(open);
     recalled.wait()
 }
@@ -205,7 +205,9 @@ fn ask_back(state: &mut InodeState, bounds: Bounds, applies: impl Fn(&Leased) ->
         leased.epoch += 1;
         leased.asked.retain(|asked| asked.round.is_open());
         let (blocks, zeroes) = (leased.blocks.common(bounds), leased.zeroes.common(bounds));
-        leased.asked.push(Asked { blocks, zeroes, round: Arc::clone(&round) });
+        if !blocks.is_empty() || !zeroes.is_empty() {
+            leased.asked.push(Asked { blocks, zeroes, round: Arc::clone(&round) });
+        }
         // Whatever it has mapped there goes.
         leased.blocks.remove(bounds);
         leased.zeroes.remove(bounds);

@@ -107,7 +107,7 @@ impl Fs {
     }
 
     /// Locks a regular file for reading, with its extents in memory.
-    pub(super) fn lock_with_extents<'i>(&self, inode: &'i Inode) -> Result<RwLockReadGuard<'i, InodeState>> {
+    pub(crate) fn lock_with_extents<'i>(&self, inode: &'i Inode) -> Result<RwLockReadGuard<'i, InodeState>> {
         loop {
             let state = inode.read()?;
             match state.kind() {
@@ -217,7 +217,8 @@ impl Fs {
     }
 
     /// Makes what was written to this file, and all that has to be known to find it, durable as far as the domain can.
-    pub fn fsync(&self, _node: &Node, _data_only: bool) -> Result<()> {
+    pub fn fsync(&self, node: &Node, _data_only: bool) -> Result<()> {
+        self.flush_mapped(node, |_| true)?;
         self.sync()
     }
 }

@@ -10,7 +10,7 @@ use crate::extents::map::Edits;
 use crate::extents::store;
 use crate::fs::Fs;
 use crate::inode::Node;
-use crate::lease::recall_blocks;
+use crate::lease::{recall_blocks, recall_zeroes};
 use crate::tx::Tx;
 use crate::types::Kind;
 
@@ -29,6 +29,8 @@ impl Fs {
         } else {
             // The bytes behind the new end in its block stay as they are: zeroing them now would change the old file
             // if the record did not make it. They are zeroed before the end moves past them.
+            // Zeroes that are shown in place of holes go as well.
+            recall_zeroes(locked, size.div_ceil(BLOCK_SIZE), u64::MAX);
             self.unmap(tx, locked, size.div_ceil(BLOCK_SIZE), u64::MAX)?;
         }
         locked.slot.size = U64::new(size);

@@ -3,6 +3,7 @@
 //!
 //! Who decides about the schedule is not known here: a test brings its own way to start threads and to wait for them.
 
+pub mod leases;
 mod order;
 mod plan;
 

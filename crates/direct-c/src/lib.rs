@@ -1,0 +1,16 @@
+//! How does a program in C reach the files of a mount directly?
+//!
+//! What `lodefs-direct` can do, in the manner of libpmem2. The header, `include/lodefs_direct.h`, is made of what is written here
+//! (`tests/header.rs`).
+//!
+//! | module | question |
+//! |---|---|
+//! | [`mapping`] | how is a file mapped, and what is stored to it made durable? |
+//! | [`dax`] | is a file direct, and why? |
+//! | `outcome` | what does a function return? |
+
+#![deny(missing_docs)]
+
+pub mod dax;
+pub mod mapping;
+mod outcome;
