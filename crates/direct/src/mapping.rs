@@ -1,7 +1,7 @@
 //! How does an attached program map a file?
 
 use std::os::fd::AsFd;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use lodefs_mmap::{MapOptions, Mapping, Source};
 use lodefs_pmem::Domain;
@@ -29,7 +29,8 @@ pub fn map(file: &impl AsFd, options: &MapOptions) -> Result<Mapping, Errno> {
     match Mapped::new(file, Wanted { offset, size, writable, sync }) {
         Ok(mapped) => {
             let (region, domain) = (Arc::clone(&mapped.region), domain_of(mapped.domain));
-            Mapping::of_region(region, writable, domain, Box::new(Attached(mapped))).map_err(|e| errno_of(&e))
+            Mapping::of_region(region, writable, domain, Box::new(Attached(mapped)))
+                .map_err(|error| refusal(&error))
         }
         // It is not direct, not on a lodefs volume, or this process may not attach.
         Err(Errno::INVAL | Errno::NOTTY | Errno::OPNOTSUPP | Errno::PERM) if !sync => {
@@ -38,6 +39,16 @@ pub fn map(file: &impl AsFd, options: &MapOptions) -> Result<Mapping, Errno> {
         Err(Errno::INVAL | Errno::NOTTY | Errno::PERM) if sync => Err(Errno::OPNOTSUPP),
         Err(errno) => Err(errno),
     }
+}
+
+/// Of a medium to which stores cannot be made durable as the environment asks: an errno cannot say why.
+fn refusal(error: &std::io::Error) -> Errno {
+    static SAID: Once = Once::new();
+    if error.kind() != std::io::ErrorKind::Unsupported {
+        return errno_of(error);
+    }
+    SAID.call_once(|| eprintln!("lodefs: {error}"));
+    Errno::OPNOTSUPP
 }
 
 fn errno_of(error: &std::io::Error) -> Errno {

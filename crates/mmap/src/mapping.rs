@@ -75,7 +75,8 @@ impl Mapping {
         domain: Domain,
         source: Box<dyn Source>,
     ) -> io::Result<Self> {
-        let persist = Persist::new(domain).ok_or(Errno::OPNOTSUPP)?;
+        let persist =
+            Persist::new(domain).map_err(|error| io::Error::new(io::ErrorKind::Unsupported, error))?;
         let (base, size) = (region.base(), region.size());
         Ok(Self { base, size, writable, how: How::Region { persist, source, region } })
     }

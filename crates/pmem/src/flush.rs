@@ -25,7 +25,13 @@ pub(crate) const STREAM_SIZE_MIN: usize = 8;
 impl WriteBack {
     /// The fastest way that this processor has, if it has one.
     pub(crate) fn best() -> Option<Self> {
-        Self::ALL.iter().copied().find(|way| way.is_supported())
+        Self::best_unless(|_| false)
+    }
+
+    /// The fastest way that this processor has and that no environment variable rules out which `is_set`.
+    pub(crate) fn best_unless(is_set: impl Fn(&'static str) -> bool) -> Option<Self> {
+        let may_be = |way: &Self| way.is_supported() && !way.ruled_out_by().is_some_and(&is_set);
+        Self::ALL.iter().copied().find(may_be)
     }
 }
 

@@ -52,5 +52,5 @@ pub use error::MediumError;
 pub use evidence::{Dirty, DirtyRanges, Durable, Flushed, Ordered, Settled, Staged};
 pub use medium::Medium;
 pub use open::{Access, FORCE_DOMAIN_VARIABLE, OpenOptions};
-pub use persist::Persist;
+pub use persist::{Persist, PersistError};
 pub use recording::{Event, Recording, What};

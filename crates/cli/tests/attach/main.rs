@@ -7,7 +7,7 @@ mod liar;
 mod program;
 
 use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -563,5 +563,59 @@ fn mappings_come_and_go_while_a_file_is_switched() {
         assert!(switching.join().unwrap() > 0);
     });
     drop(asker);
+    mounted.unmount();
+}
+
+#[test]
+fn sixteen_threads_of_four_processes_fill_one_hole_once() {
+    if !can_mount() {
+        return;
+    }
+    let bench = Workbench::new();
+    let mounted = mount(&bench, "rw");
+    let (path, file) = hole(&mounted, 256);
+    let mut programs: Vec<Program> =
+        (0..4).map(|_| Program::start(&path, 256 * 4096, MappingKind::Direct)).collect();
+    for (program, number) in programs.iter_mut().zip(0..) {
+        program.begin(&format!("race 256 {number}"));
+    }
+    for program in &mut programs {
+        assert_eq!(program.answer(), "done");
+    }
+    let content = fs::read(&path).unwrap();
+    for page in content.chunks(4096) {
+        assert!(page[..64].iter().all(|byte| *byte == 1) && page[64..].iter().all(|byte| *byte == 0));
+    }
+    assert_eq!(fs::metadata(&path).unwrap().blocks(), 256 * 8);
+    drop((file, programs));
+    mounted.unmount();
+}
+
+#[test]
+fn the_end_of_the_largest_file_can_be_mapped_and_nothing_behind_it() {
+    if !can_mount() {
+        return;
+    }
+    let bench = Workbench::new();
+    let mounted = mount(&bench, "rw");
+    let file = open(&mounted.path("f"));
+    file.set_len(i64::MAX as u64).unwrap();
+    let last = (1 << 63) - PAGE;
+    let options = |offset, size| MapOptions { offset, size, writable: true, sync: false };
+    let mapping = lodefs_direct::map(&file, &options(last, 4096)).unwrap();
+    mapping.write(4090, b"last").unwrap();
+    let mut read = [0; 4];
+    file.read_exact_at(&mut read, last + 4090).unwrap();
+    assert_eq!(&read, b"last");
+    for (offset, size) in
+        [(last, 8192), (last + PAGE, 4096), (u64::MAX - 4095, 4096), (last - PAGE, usize::MAX)]
+    {
+        let refused = lodefs_direct::map(&file, &options(offset, size)).map(|_| ());
+        assert!(
+            matches!(refused, Err(Errno::INVAL | Errno::OVERFLOW | Errno::NOMEM)),
+            "{offset}: {refused:?}"
+        );
+    }
+    drop((mapping, file));
     mounted.unmount();
 }

@@ -118,7 +118,7 @@ pub(crate) fn run() {
     }
 }
 
-fn access(mapping: &Mapping, words: &[&str], number: &dyn Fn(usize) -> usize) -> String {
+fn access(mapping: &Mapping, words: &[&str], number: &(dyn Fn(usize) -> usize + Sync)) -> String {
     match words[0] {
         "read" => {
             let mut byte = [0];
@@ -138,6 +138,19 @@ fn access(mapping: &Mapping, words: &[&str], number: &dyn Fn(usize) -> usize) ->
                     mapping.write(page * 4096, &[byte[0].wrapping_add(1)]).unwrap();
                 }
             }
+            "done".into()
+        }
+        "race" => {
+            // Each of 16 threads touches all pages, and stores a byte of its own to each.
+            std::thread::scope(|scope| {
+                for thread in 0..16 {
+                    scope.spawn(move || {
+                        for page in 0..number(1) {
+                            mapping.write(page * 4096 + number(2) * 16 + thread, &[1]).unwrap();
+                        }
+                    });
+                }
+            });
             "done".into()
         }
         "kind" => format!("{:?}", mapping.kind()),

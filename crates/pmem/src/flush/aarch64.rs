@@ -18,6 +18,12 @@ impl WriteBack {
         std::arch::is_aarch64_feature_detected!("dpb")
     }
 
+    /// libpmem has no environment variable that rules it out.
+    pub(super) fn ruled_out_by(self) -> Option<&'static str> {
+        let Self::CleanToPersistence = self;
+        None
+    }
+
     /// Starts the write-back of every line that holds a byte of the given ones.
     ///
     /// # Safety

@@ -17,6 +17,11 @@ impl WriteBack {
         match self {}
     }
 
+    /// Never asked.
+    pub(super) fn ruled_out_by(self) -> Option<&'static str> {
+        match self {}
+    }
+
     /// Never called.
     ///
     /// # Safety

@@ -35,6 +35,15 @@ impl WriteBack {
         }
     }
 
+    /// The environment variable of libpmem that rules it out, if there is one.
+    pub(super) fn ruled_out_by(self) -> Option<&'static str> {
+        match self {
+            Self::Clwb => Some("PMEM_NO_CLWB"),
+            Self::ClflushOpt => Some("PMEM_NO_CLFLUSHOPT"),
+            Self::Clflush => None,
+        }
+    }
+
     /// Starts the write-back of every line that holds a byte of the given ones.
     ///
     /// # Safety
