@@ -253,6 +253,48 @@ const HARMLESS: &[Harmless] = &[
         text: "self.is_empty()",
         why: "a record that changes nothing is then written, and replayed",
     },
+    Harmless {
+        file: "core/src/tx.rs",
+        function: "drop",
+        kind: Kind::Evidence("fence"),
+        text: "self.fs.volume.medium.fence(fresh)",
+        why: "the lock of the allocator, which is taken next, lets stores past the caches out first on all processors that could be tried",
+    },
+    Harmless {
+        file: "core/src/tx.rs",
+        function: "drop",
+        kind: Kind::Statement,
+        text: "SPARE.set(std::mem::take(&mut self.record));",
+        why: "the next transaction then gets a new buffer",
+    },
+    Harmless {
+        file: "core/src/recovery.rs",
+        function: "scan_chunk",
+        kind: Kind::False,
+        text: "!volume.holds(run)",
+        why: "marking it as used fails then, and the volume is as damaged in other words",
+    },
+    Harmless {
+        file: "core/src/recovery.rs",
+        function: "visit_runs",
+        kind: Kind::False,
+        text: "!volume.holds(run)",
+        why: "marking it as used fails then, and the volume is as damaged in other words",
+    },
+    Harmless {
+        file: "core/src/bitmap.rs",
+        function: "load",
+        kind: Kind::Statement,
+        text: "words.truncate(volume.shape.total_blocks.div_ceil(64) as usize);",
+        why: "words behind the last block are not looked at",
+    },
+    Harmless {
+        file: "core/src/bitmap.rs",
+        function: "save",
+        kind: Kind::Evidence("sync"),
+        text: "volume.medium.sync(flushed)",
+        why: "a block of the bitmap that is not there has another number of update, and everything is counted again",
+    },
 ];
 
 impl Harmless {
