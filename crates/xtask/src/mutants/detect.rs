@@ -28,7 +28,7 @@ pub(crate) struct Detector {
 }
 
 /// What is run, the quickest first: most mutants get no further than the first few.
-const DETECTORS: [Program; 22] = [
+const DETECTORS: [Program; 25] = [
     Program::Test("lodefs-layout", "lodefs_layout"),
     Program::Test("lodefs-pmem", "lodefs_pmem"),
     Program::Test("lodefs-pmem", "recording"),
