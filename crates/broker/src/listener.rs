@@ -8,6 +8,7 @@ use std::thread::{self, JoinHandle};
 
 use lodefs_core::Fs;
 use parking_lot::Mutex;
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen, shutdown,
@@ -16,9 +17,9 @@ use rustix::net::{
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::policy::{Caller, Policy};
-use crate::presence::Presence;
+use crate::presence::{Presence, timespec};
 use crate::program::Program;
-use crate::tickets::Tickets;
+use crate::tickets::{LIFETIME, Tickets};
 
 /// Most programs at a time.
 const PROGRAMS_MAX: usize = 1024;
@@ -93,6 +94,12 @@ impl Listener {
 impl Shared {
     fn accept_all(&self) {
         while !self.is_stopping.load(Ordering::Acquire) {
+            let mut polled = [PollFd::new(&self.socket, PollFlags::IN)];
+            // Nobody may come for a long time, and tickets keep files that have been deleted.
+            if poll(&mut polled, Some(&timespec(LIFETIME))) == Ok(0) {
+                self.tickets.expire();
+                continue;
+            }
             match accept_with(&self.socket, SocketFlags::CLOEXEC) {
                 Ok(socket) => {
                     if let Err(error) = self.take_in(socket) {

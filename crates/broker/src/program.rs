@@ -49,6 +49,8 @@ pub(crate) struct Program {
     awaited: Mutex<Vec<Awaited>>,
     /// It has been given up on: nobody waits for it until it has answered everything.
     is_lagging: AtomicBool,
+    /// The conversation has ended: it answers nothing any more.
+    is_over: AtomicBool,
     /// It reaches nothing of the medium any more.
     is_gone: AtomicBool,
 }
@@ -62,6 +64,7 @@ impl Program {
             alarm: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
             awaited: Mutex::new(Vec::new()),
             is_lagging: AtomicBool::new(false),
+            is_over: AtomicBool::new(false),
             is_gone: AtomicBool::new(false),
         })
     }
@@ -77,11 +80,17 @@ impl Program {
                     tracing::warn!(pid = self.pid, %error, "a program is cut off");
                 }
                 self.cut_off();
-                self.presence.wait_until_gone();
-                self.forget();
+                self.expect_no_answers();
                 drop(queue);
-                // Its leases end with it. If it has panicked, it has said so.
-                let _ = worker.join();
+                // What it has done is kept as long as the program may reach the medium by it.
+                let done = worker.join();
+                let has_nothing =
+                    done.as_ref().is_ok_and(Requests::have_left_nothing) && self.awaited.lock().is_empty();
+                if !has_nothing {
+                    self.presence.wait_until_gone();
+                }
+                self.forget();
+                drop(done);
             }
             Err(error) => tracing::warn!(pid = self.pid, %error, "a program cannot be served"),
         }
@@ -91,6 +100,18 @@ impl Program {
     pub(crate) fn cut_off(&self) {
         // Perhaps it has ended it first.
         let _ = shutdown(&self.socket, Shutdown::Both);
+    }
+
+    /// Nobody waits for it any more, whatever is recalled from it.
+    fn expect_no_answers(&self) {
+        let mut awaited = self.awaited.lock();
+        self.is_over.store(true, Ordering::Release);
+        awaited.iter_mut().for_each(|one| one.answer.give_up());
+    }
+
+    /// Whether it has been given up on, and is not to be granted anything more.
+    pub(crate) fn is_lagging(&self) -> bool {
+        self.is_lagging.load(Ordering::Acquire)
     }
 
     /// Whatever was recalled from it, it does not reach any more.
@@ -115,10 +136,19 @@ impl Program {
             let message = FromProgram::parse(&bytes[..size]).map_err(|_| io::ErrorKind::InvalidData)?;
             match message {
                 FromProgram::Answer { lease, epoch } => self.take_answer(lease, epoch),
-                request => queue.try_send(request).map_err(|error| match error {
-                    TrySendError::Full(_) => io::Error::other("it asks for too much at once"),
-                    TrySendError::Disconnected(_) => io::Error::other("nobody does what it asks for"),
-                })?,
+                request => match queue.try_send(request) {
+                    Ok(()) => {}
+                    // A thread may touch the same page many times while it waits.
+                    Err(TrySendError::Full(FromProgram::Touch { lease, offset, .. })) => {
+                        self.tell(&FromServer::Again { lease, offset }, None);
+                    }
+                    Err(TrySendError::Full(_)) => {
+                        return Err(io::Error::other("it asks for too much at once"));
+                    }
+                    Err(TrySendError::Disconnected(_)) => {
+                        return Err(io::Error::other("nobody does what it asks for"));
+                    }
+                },
             }
         }
     }
@@ -202,15 +232,22 @@ impl Program {
 
 impl Lessee for Program {
     fn recall(&self, recall: Recall) {
-        let Recall { lease, offset, end, epoch, answer } = recall;
+        let Recall { lease, offset, end, epoch, mut answer } = recall;
         let mut awaited = self.awaited.lock();
         if self.is_gone.load(Ordering::Acquire) {
             drop(awaited);
             drop(answer);
             return;
         }
+        let is_over = self.is_over.load(Ordering::Acquire);
+        if is_over {
+            answer.give_up();
+        }
         awaited.push(Awaited { lease, epoch, since: Instant::now(), answer });
         drop(awaited);
+        if is_over {
+            return;
+        }
         self.tell(&FromServer::Recall { lease, epoch, offset, end }, None);
         // If it is full, it has been rung.
         let _ = rustix::io::write(&self.alarm, &1u64.to_ne_bytes());

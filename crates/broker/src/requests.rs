@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::thread;
@@ -53,21 +54,33 @@ impl Requests {
         Self { program, fs, tickets, files: HashMap::new(), mapped: HashMap::new(), last_file: 0 }
     }
 
-    /// Does what is asked for, one after the other, until nobody can ask any more.
-    pub(crate) fn run(mut self, queued: &Receiver<FromProgram>) {
+    /// Does what is asked for, one after the other, until nobody can ask any more. What it has left behind is returned.
+    pub(crate) fn run(mut self, queued: &Receiver<FromProgram>) -> Self {
         for message in queued {
-            match message {
-                FromProgram::Ask(number, Ask::Open { ticket }) => self.open(number, &ticket),
-                FromProgram::Ask(number, ask) => {
-                    let outcome = self.answer(&ask).unwrap_or_else(refused);
-                    self.program.tell(&FromServer::Outcome(number, outcome), None);
-                }
-                FromProgram::Touch { lease, offset, window, write } => {
-                    self.touch(lease, offset, window, write);
-                }
-                // Whoever listens takes these.
-                FromProgram::Answer { .. } => {}
+            if catch_unwind(AssertUnwindSafe(|| self.take(message))).is_err() {
+                // It has said why. What the program has mapped, it still has.
+                self.program.cut_off();
+                break;
             }
+        }
+        self
+    }
+
+    /// Whether nothing is mapped.
+    pub(crate) fn have_left_nothing(&self) -> bool {
+        self.mapped.is_empty()
+    }
+
+    fn take(&mut self, message: FromProgram) {
+        match message {
+            FromProgram::Ask(number, Ask::Open { ticket }) => self.open(number, &ticket),
+            FromProgram::Ask(number, ask) => {
+                let outcome = self.answer(&ask).unwrap_or_else(refused);
+                self.program.tell(&FromServer::Outcome(number, outcome), None);
+            }
+            FromProgram::Touch { lease, offset, window, write } => self.touch(lease, offset, window, write),
+            // Whoever listens takes these.
+            FromProgram::Answer { .. } => {}
         }
     }
 
@@ -141,6 +154,12 @@ impl Requests {
     /// A touch of what is no longer mapped is a message that was on its way, and nobody waits for the answer.
     fn touch(&self, lease: u64, offset: u64, window: u64, write: bool) {
         let Some(mapped) = self.mapped.get(&lease) else { return };
+        if self.program.is_lagging() {
+            // What it has not given back comes first.
+            thread::sleep(PAUSE);
+            self.program.tell(&FromServer::Again { lease, offset }, None);
+            return;
+        }
         let touch = Touch { offset, write, from: mapped.from, to: mapped.to, window };
         let program = &self.program;
         let mut is_switching = false;

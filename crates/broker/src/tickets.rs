@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 
 /// A program comes for its file at once; one that does not come keeps the file in memory so long.
-const LIFETIME: Duration = Duration::from_secs(10);
+pub(crate) const LIFETIME: Duration = Duration::from_secs(10);
 
 /// Most tickets that wait, of all programs.
 const TICKETS_MAX: usize = 4096;
@@ -61,6 +61,12 @@ impl Tickets {
         (Instant::now() < right.until).then_some(right)
     }
 
+    /// Forgets those that nobody has come for in time.
+    pub(crate) fn expire(&self) {
+        let expired = take_expired(&mut self.0.lock(), Instant::now());
+        drop(expired);
+    }
+
     /// Forgets all.
     pub(crate) fn clear(&self) {
         let all = std::mem::take(&mut *self.0.lock());
@@ -69,8 +75,5 @@ impl Tickets {
 }
 
 fn take_expired(tickets: &mut HashMap<Ticket, Right>, now: Instant) -> Vec<Right> {
-    if tickets.len() < TICKETS_MAX / 2 {
-        return Vec::new();
-    }
     tickets.extract_if(|_, right| right.until <= now).map(|(_, right)| right).collect()
 }

@@ -641,3 +641,26 @@ fn what_was_stored_to_a_mapping_is_made_durable_when_nobody_else_can_or_somebody
     fs.fsync(&file, true).unwrap();
     assert!(!is_flushed(block), "nothing was stored");
 }
+
+#[test]
+fn a_synchronous_mapping_that_is_made_during_a_switch_keeps_the_file_direct() {
+    let volume = Volume::with(DaxPolicy::Inode);
+    let file = volume.hole("f", 4);
+    volume.fs.set_flags(&file, Flags::DAX, None).unwrap();
+    let (arrived, has_arrived) = mpsc::channel();
+    let program = Arc::new(Program { keeps: true, arrived: Some(arrived), ..Program::default() });
+    let first = lease(&file, &program);
+    touch(&first, 0, true);
+    let sync = thread::scope(|scope| {
+        let switch = scope.spawn(|| revoke(&file, false));
+        has_arrived.recv().unwrap();
+        let options = LeaseOptions { sync: true, ..WRITABLE };
+        let sync = volume.fs.lease(&file, Arc::new(Program::default()), options).unwrap();
+        program.waiting().clear();
+        assert_eq!(switch.join().unwrap(), Err(Errno::BUSY));
+        sync
+    });
+    assert!(sync.is_direct());
+    assert_eq!(effect(&file), Some(Effect::Direct));
+    at(&touch(&sync, 0, true).1);
+}

@@ -3,6 +3,9 @@
 //! One attachment for each mount, as long as something of it is mapped. In a child that was forked everything is attached anew.
 
 use std::os::fd::AsFd;
+use std::process;
+use std::ptr;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, Weak};
 
 use lodefs_mapping::{Inside, Mapper, Medium, Pager, Region, enter, set_fork_hook};
@@ -33,6 +36,8 @@ pub(crate) struct Mapped {
     wanted: Wanted,
     pub(crate) region: Arc<Region>,
     pub(crate) domain: Domain,
+    /// The process whose mapping it is.
+    pid: AtomicU32,
     /// How this process names it.
     lease: Mutex<Option<(Arc<Link>, u64)>>,
 }
@@ -82,6 +87,7 @@ impl Mapped {
                 region,
                 domain,
                 lease: own,
+                pid: AtomicU32::new(process::id()),
             }))
         });
         match &mapped {
@@ -109,12 +115,17 @@ impl Mapped {
         let (lease, _) = map(link, file, &self.wanted)?;
         link.add(lease, &self.region, &self.origin);
         *lock(&self.lease, &enter()) = Some((Arc::clone(link), lease));
+        self.pid.store(process::id(), Ordering::Relaxed);
         Ok(Medium { file: medium, is_writable: self.wanted.writable, is_synchronous: host_sync })
     }
 }
 
 impl Drop for Mapped {
     fn drop(&mut self) {
+        if self.pid.load(Ordering::Relaxed) != process::id() {
+            // A child without a mapping of its own: the addresses are reserved, or somebody else's.
+            return;
+        }
         // Whatever is recalled from now on is not mapped any more.
         let _unmapped = self.region.unmap(self.wanted.offset, self.region.size() as u64);
         let lease = lock(&self.lease, &enter()).take();
@@ -187,18 +198,30 @@ impl Attachment {
 
     fn connect(self: &Arc<Self>) -> Result<Arc<Link>, Errno> {
         let attachment = Arc::downgrade(self);
-        Link::connect(
-            &self.name,
-            Box::new(move || {
-                // The server is gone: nothing may be reached any more, and the volume's file is let go of.
-                if let Some(attachment) = attachment.upgrade() {
-                    let mapper = lock(&attachment.mapper, &enter()).clone();
-                    if let Some(mapper) = mapper {
-                        mapper.shut_down();
-                    }
-                }
-            }),
-        )
+        let ending = move |link: &Link| {
+            if let Some(attachment) = attachment.upgrade() {
+                attachment.end(link);
+            }
+        };
+        Link::connect(&self.name, Box::new(ending))
+    }
+
+    /// The server is gone, or has cut this process off: nothing may be reached any more, and the volume's file is let go of.
+    fn end(&self, ended: &Link) {
+        let inside = enter();
+        let mut link = lock(&self.link, &inside);
+        // Another one may have been quicker to connect, and this one never used.
+        if !link.as_ref().is_some_and(|link| ptr::eq(Arc::as_ptr(link), ended)) {
+            return;
+        }
+        let gone = link.take();
+        drop(link);
+        let mapper = lock(&self.mapper, &inside).take();
+        drop(inside);
+        if let Some(mapper) = mapper {
+            mapper.shut_down();
+        }
+        drop(gone);
     }
 
     /// The mapper, which is made when the first medium has come.
@@ -219,15 +242,24 @@ impl Attachment {
         all.push(Arc::downgrade(mapped));
     }
 
+    /// In a child: what is known of the server is the parent's.
+    fn forget_parent(&self) {
+        let inside = enter();
+        if let Some(parents) = lock(&self.link, &inside).take() {
+            parents.leave_to_parent();
+        }
+        for mapped in lock(&self.mapped, &inside).iter().filter_map(Weak::upgrade) {
+            lock(&mapped.lease, &inside).take();
+        }
+    }
+
     /// Attaches the child that this process is, and maps again what its parent had mapped.
     fn attach_child(self: &Arc<Self>) -> Result<(), Errno> {
         let all: Vec<_> = lock(&self.mapped, &enter()).iter().filter_map(Weak::upgrade).collect();
         let mapper = lock(&self.mapper, &enter()).clone();
         let Some(mapper) = mapper.filter(|_| !all.is_empty()) else { return Ok(()) };
         let link = self.connect()?;
-        if let Some(parents) = lock(&self.link, &enter()).replace(Arc::clone(&link)) {
-            parents.leave_to_parent();
-        }
+        *lock(&self.link, &enter()) = Some(Arc::clone(&link));
         let mut medium = None;
         for mapped in &all {
             medium = Some(mapped.map_again(&link)?);
@@ -247,6 +279,9 @@ impl Drop for Attachment {
 /// In a child that has just been forked. What cannot be attached again stays reserved: an access to it raises SIGSEGV.
 fn attach_child() {
     let all: Vec<_> = lock(&ATTACHMENTS, &enter()).iter().filter_map(Weak::upgrade).collect();
+    for attachment in &all {
+        attachment.forget_parent();
+    }
     for attachment in all {
         let _attached_or_reserved = attachment.attach_child();
     }

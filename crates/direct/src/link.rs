@@ -7,12 +7,13 @@ use std::collections::HashMap;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::process;
 use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, mpsc};
 use std::thread;
 
-use lodefs_mapping::{Fault, Pager, Part, Region, What};
+use lodefs_mapping::{Fault, Pager, Part, Region, What, enter};
 use lodefs_proto::attach::{Ask, FromProgram};
 use lodefs_proto::server::{FromServer, MESSAGE_MAX, Outcome};
 use rustix::fs::{Mode, OFlags};
@@ -33,7 +34,7 @@ const PAGE_SIZE: u64 = 4096;
 type Answered = (Outcome, Option<OwnedFd>);
 
 /// Runs once when the server is gone.
-type Ending = Box<dyn FnOnce() + Send>;
+type Ending = Box<dyn FnOnce(&Link) + Send>;
 
 /// A mapping that the server knows.
 struct Mapped {
@@ -53,6 +54,8 @@ struct Table {
 /// A connection to the server of one mount.
 pub(crate) struct Link {
     socket: OwnedFd,
+    /// The process that has made it. A child has a copy, and must not use it.
+    pid: u32,
     last_number: AtomicU64,
     /// Who waits for answers; `None` once there are none any more.
     waiting: Mutex<Option<HashMap<u64, mpsc::Sender<Answered>>>>,
@@ -95,11 +98,14 @@ impl Link {
         let (opener, to_open) = mpsc::channel();
         let link = Arc::new(Self {
             socket,
+            pid: process::id(),
             last_number: AtomicU64::new(0),
             waiting: Mutex::new(Some(HashMap::new())),
             mapped: Mutex::default(),
             opener: Mutex::new(Some(opener)),
         });
+        // Whoever runs a signal handler may touch a mapping, and wait for these threads: they take none.
+        let _masked = enter();
         let thread = thread::Builder::new().name("lodefs-open".into());
         let opening = move || to_open.iter().for_each(|opening: Opening| opening.carry_out());
         thread.spawn(opening).map_err(|_| Errno::AGAIN)?;
@@ -145,6 +151,9 @@ impl Link {
     }
 
     fn say(&self, message: &FromProgram) -> Result<(), Errno> {
+        if process::id() != self.pid {
+            return Err(Errno::NOTCONN);
+        }
         let raw = message.raw();
         let mut nothing = SendAncillaryBuffer::default();
         loop {
@@ -199,7 +208,7 @@ impl Link {
         // Whoever waits finds nobody who could answer.
         lock(&self.waiting).take();
         lock(&self.opener).take();
-        ending();
+        ending(self);
     }
 
     fn receive(&self, bytes: &mut [u8]) -> Option<(usize, Option<OwnedFd>)> {

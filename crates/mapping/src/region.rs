@@ -246,7 +246,12 @@ impl Region {
     pub fn recall(&self, offset: u64, size: u64, epoch: u64) {
         let range = self.clip(offset, size);
         let inside = enter();
-        let Ok(service) = self.mapper.service(&inside) else { return };
+        let Ok(service) = self.mapper.service(&inside) else {
+            // Nothing is reached, but it counts once somebody serves again.
+            let mut content = self.lock(&inside);
+            content.standing.epoch = content.standing.epoch.max(epoch);
+            return;
+        };
         self.change(&service, &inside, |standing, mut change| {
             standing.epoch = standing.epoch.max(epoch);
             if !standing.is_shut {

@@ -619,3 +619,70 @@ fn the_end_of_the_largest_file_can_be_mapped_and_nothing_behind_it() {
     drop((mapping, file));
     mounted.unmount();
 }
+
+#[test]
+fn a_stopped_program_to_which_no_more_can_be_said_holds_up_nobody() {
+    if !can_mount() {
+        return;
+    }
+    let bench = Workbench::new();
+    let mounted = mount(&bench, "rw");
+    let path = mounted.path("f");
+    let file = open(&path);
+    let pages = 8000;
+    fallocate(&file, FallocateFlags::empty(), 0, pages * PAGE).unwrap();
+    let mut program = Program::start(&path, 8000 * 4096, MappingKind::Direct);
+    program.write(0, 1);
+    program.stop();
+    // Each takes a page back, until the socket is full and the program is cut off.
+    for page in 1..pages - 1 {
+        fallocate(&file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, page * PAGE, PAGE).unwrap();
+    }
+    assert_eq!(byte(&file, 0), 1);
+    program.signal(Signal::KILL);
+    drop((file, program));
+    mounted.unmount();
+    assert!(succeed(lodefs(["fsck"]).arg(bench.volume())).contains("clean"));
+}
+
+#[test]
+fn threads_that_map_for_the_first_time_at_once_share_an_attachment() {
+    if !can_mount() {
+        return;
+    }
+    let bench = Workbench::new();
+    let mounted = mount(&bench, "rw");
+    let (_, file) = hole(&mounted, 8);
+    for round in 0..100_usize {
+        std::thread::scope(|scope| {
+            for thread in 0..8 {
+                let file = &file;
+                scope.spawn(move || {
+                    let mapping = map(file, 8 * 4096).unwrap();
+                    mapping.write(thread * 4096, &[round as u8]).unwrap();
+                });
+            }
+        });
+        assert_eq!(byte(&file, 7 * PAGE), round as u8);
+    }
+    drop(file);
+    mounted.unmount();
+}
+
+#[test]
+fn a_child_that_cannot_attach_leaves_its_parent_alone() {
+    if !can_mount() {
+        return;
+    }
+    let bench = Workbench::new();
+    let mounted = mount(&bench, "rw");
+    let (path, file) = hole(&mounted, 8);
+    let mut program = Program::start(&path, 8 * 4096, MappingKind::Direct);
+    program.write(0, 5);
+    assert_eq!(program.tell("fork-elsewhere"), "Some(0)");
+    program.write(4096, 6);
+    assert_eq!(program.tell("sync"), "done", "the server still knows it");
+    assert_eq!(byte(&file, 4096), 6);
+    drop((file, program));
+    mounted.unmount();
+}

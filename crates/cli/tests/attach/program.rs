@@ -111,6 +111,8 @@ pub(crate) fn run() {
             let kind = mapped.kind();
             mapping = Some(mapped);
             format!("{kind:?}")
+        } else if words[0] == "fork-elsewhere" {
+            without_mapping(&mut mapping)
         } else {
             access(mapping.as_ref().unwrap(), &words, &number)
         };
@@ -153,6 +155,7 @@ fn access(mapping: &Mapping, words: &[&str], number: &(dyn Fn(usize) -> usize + 
             });
             "done".into()
         }
+        "sync" => mapping.sync().map_or_else(|error| error.to_string(), |()| "done".into()),
         "kind" => format!("{:?}", mapping.kind()),
         "fork" => in_child(mapping, number(1), number(2) as u8),
         other => panic!("what is {other}?"),
@@ -178,4 +181,19 @@ fn in_child(mapping: &Mapping, at: usize, value: u8) -> String {
     let mut after = [0];
     mapping.read(at, &mut after).unwrap();
     format!("{:?} {}", status.exit_status(), after[0])
+}
+
+/// Forks a child where the server cannot be reached, which gives up the mapping.
+fn without_mapping(mapping: &mut Option<Mapping>) -> String {
+    // SAFETY: another name space for sockets does not concern memory.
+    assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0);
+    // SAFETY: the child drops the mapping, which is made for that, and ends.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        drop(mapping.take());
+        // SAFETY: ends the child, without what the parent would do at its end.
+        unsafe { libc::_exit(0) }
+    }
+    let status = waitpid(Pid::from_raw(child), WaitOptions::empty()).unwrap().unwrap().1;
+    format!("{:?}", status.exit_status())
 }

@@ -35,11 +35,11 @@ impl Fs {
             let switched = self.try_switch(node, on, asker, false)?;
             return Ok(switched.ok_or(Errno::BUSY)?);
         };
-        let outcome = match recalled.wait() {
-            // The programs cannot do that any more: what they reach next is elsewhere.
-            None => {
-                self.flush_mapped(node, |_| true).and_then(|()| self.finish_switch(node, on, asker, patience))
-            }
+        let lagging = recalled.wait();
+        // The programs cannot do that any more: what they reach next may be elsewhere.
+        let flushed = self.flush_mapped(node, |_| true);
+        let outcome = match lagging {
+            None => flushed.and_then(|()| self.finish_switch(node, on, asker, patience)),
             // It may reach the medium, or a cache, for as long as it likes.
             Some(_) => Err(Errno::BUSY.into()),
         };
@@ -92,6 +92,8 @@ impl Fs {
         let mut locked = LockedInode::lock(node.inode())?;
         let flags = flags_with(&locked, on)?;
         let (effect, _) = self.dax_rules.wanted(flags);
+        // One may have come while the others were being taken back.
+        ensure(!given_back || !locked.state.leases.iter().any(|leased| leased.sync), Errno::BUSY)?;
         let leased = locked.state.leases.iter().filter(|_| given_back);
         let leased: Vec<u64> = leased.filter_map(|leased| leased.holder).collect();
         let besides: Vec<u64> = leased.iter().copied().chain(asker.map(|asker| asker.id)).collect();

@@ -253,9 +253,10 @@ impl Lease {
         find(&mut state, self.id).is_ok_and(|leased| leased.holder.is_some())
     }
 
-    /// Notes that the program has changed the file by its stores.
+    /// Makes what the program has stored durable, and notes that it has changed the file.
     pub fn note_change(&self) -> Result<()> {
         let node = self.node();
+        node.fs().flush_mapped(node, |leased| leased.id == self.id)?;
         node.fs().note_content_changed(node)
     }
 }

@@ -97,7 +97,7 @@ impl Region {
     pub(crate) fn reserve(&self, inside: &Inside) {
         let mut content = self.lock(inside);
         let before = content.runs.count();
-        content.standing.is_shut = true;
+        content.standing = Standing { epoch: 0, is_shut: true };
         self.shows_file.store(false, Relaxed);
         for range in self.pieces_left(&content) {
             let addresses = self.addresses_of(&range);
@@ -118,7 +118,7 @@ impl Region {
             // SAFETY: it is reserved, for the region.
             unsafe { memory::arm_reserved(&service.uffd, &self.addresses_of(&range), self.writable)? };
         }
-        content.standing = Standing::default();
+        content.standing.is_shut = false;
         Ok(())
     }
 
