@@ -42,16 +42,17 @@ impl Maps {
 /// than there are mappings, and then the volume may be opened again already.
 fn medium(fs: &Fs) -> io::Result<Medium> {
     let is_writable = !fs.is_read_only();
-    let readable = fs.share_medium(false)?;
-    let file = if is_writable { writable(&readable).or_else(|_| fs.share_medium(true))? } else { readable };
+    let access = if is_writable { OFlags::RDWR } else { OFlags::RDONLY };
+    let shared = fs.share_medium(false)?;
+    let file = again(&shared, access).or_else(|_| fs.share_medium(is_writable))?;
     let is_synchronous = matches!(fs.domain().kind, MediumKind::DeviceDax | MediumKind::FsDax);
     Ok(Medium { file, is_writable, is_synchronous })
 }
 
-/// The same file, to be written as well. (The process may have lost the right to that since it opened the volume.)
-fn writable(file: &OwnedFd) -> io::Result<OwnedFd> {
+/// The same file, opened once more. (The process may have lost the right to that since it opened the volume.)
+fn again(file: &OwnedFd, access: OFlags) -> io::Result<OwnedFd> {
     let same = format!("/proc/self/fd/{}", file.as_raw_fd());
-    Ok(rustix::fs::open(same, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?)
+    Ok(rustix::fs::open(same, access | OFlags::CLOEXEC, Mode::empty())?)
 }
 
 /// Asks the engine.

@@ -17,7 +17,7 @@
 //! (`tests/compile_fail`). Invariants that the types cannot see stand on the functions that rely on them.
 //!
 //! Bytes on the medium can be changed at any time by other processes. They are reached through raw pointers only
-//! and copied; no reference into a mapping is ever made. `unsafe` lives in `mapping`, `span`, `flush`, `persist` and `guard`.
+//! and copied; no reference into a mapping is ever made. `unsafe` lives in `mapping`, `span`, `flush`, `persist`, `ofd` and `guard`.
 
 #![deny(unsafe_code)]
 
@@ -36,6 +36,8 @@ mod losses;
 #[allow(unsafe_code)]
 mod mapping;
 mod medium;
+#[allow(unsafe_code)]
+mod ofd;
 mod open;
 mod overlay;
 mod page_set;

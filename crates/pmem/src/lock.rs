@@ -11,6 +11,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
 
 use crate::error::MediumError;
+use crate::ofd::{self, Lock};
 use crate::open::Access;
 
 /// A file that others cannot use meanwhile.
@@ -31,7 +32,12 @@ impl LockedFile {
             Access::ReadOnly => FlockOperation::NonBlockingLockShared,
             Access::ReadWrite => FlockOperation::NonBlockingLockExclusive,
         };
-        match flock(&file, operation) {
+        let locked = flock(&file, operation).and_then(|()| match access {
+            Access::ReadOnly => Ok(()),
+            // Who reads by himself may be left over from a server that is gone: what he is shown must not change meanwhile.
+            Access::ReadWrite => ofd::set(&file, Lock::NoReader).and_then(|()| ofd::set(&file, Lock::None)),
+        });
+        match locked {
             Ok(()) => Ok(Self::nameless(file)),
             Err(Errno::WOULDBLOCK) => Err(MediumError::InUse { path: path.to_path_buf() }),
             Err(errno) => Err(MediumError::Io {
@@ -47,12 +53,14 @@ impl LockedFile {
         Self { file, is_shared: AtomicBool::new(false) }
     }
 
-    /// A descriptor for somebody else: of the same open file, which stays locked as long as there is one, or of one that can only be
-    /// read.
+    /// A descriptor for somebody else: of the same open file, or of one that can only be read. As long as there is one, or a mapping, nobody
+    /// can lock the file to write.
     pub(crate) fn share(&self, writable: bool) -> io::Result<OwnedFd> {
         if !writable {
             let same = format!("/proc/self/fd/{}", self.file.as_raw_fd());
-            return Ok(rustix::fs::open(same, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?);
+            let shared = rustix::fs::open(same, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+            ofd::set(&shared, Lock::Reader)?;
+            return Ok(shared);
         }
         let shared = self.file.as_fd().try_clone_to_owned()?;
         self.is_shared.store(true, Ordering::Relaxed);

@@ -109,8 +109,8 @@ impl Medium {
         self
     }
 
-    /// A descriptor of the medium, for another process to map it. As long as somebody has a writable one, or a mapping made with it,
-    /// nobody else can open the medium to write.
+    /// A descriptor of the medium, for another process to map it. As long as somebody has one, or a mapping made with it, nobody
+    /// else can open the medium to write.
     pub fn share(&self, writable: bool) -> Result<OwnedFd, MediumError> {
         if writable && self.read_only {
             return Err(MediumError::ReadOnly { name: self.name() });

@@ -10,8 +10,8 @@ use lodefs_proto::server::{FromServer, MESSAGE_MAX, Outcome};
 use lodefs_proto::ticket::{Answer, Message, TICKET_IOCTL, Ticket};
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SendFlags, SocketAddrUnix,
-    SocketFlags, SocketType, connect, recvmsg, sendmsg, socket_with,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendFlags,
+    SocketAddrUnix, SocketFlags, SocketType, connect, recvmsg, sendmsg, socket_with,
 };
 use zerocopy::IntoBytes;
 
@@ -73,6 +73,23 @@ impl Liar {
     pub(crate) fn open(&self, ticket: Ticket) -> Outcome {
         self.ask(Ask::Open { ticket })
     }
+}
+
+/// A descriptor of the medium, which a program gets with a file.
+pub(crate) fn medium(file: &File) -> OwnedFd {
+    let ticket = ticket(file);
+    let liar = Liar::connect(ticket.name());
+    assert!(liar.say(&FromProgram::Ask(1, Ask::Open { ticket: ticket.ticket })));
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut bytes = [0; MESSAGE_MAX];
+    let (mut buffers, flags) = ([IoSliceMut::new(&mut bytes)], RecvFlags::CMSG_CLOEXEC);
+    recvmsg(liar.0.as_fd(), &mut buffers, &mut control, flags).unwrap();
+    let medium = control.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+        _ => None,
+    });
+    medium.unwrap()
 }
 
 /// Random messages: most of them about what there is, with numbers at the ends of what makes sense.

@@ -226,6 +226,36 @@ fn while_a_stopped_program_has_it_mapped_the_volume_stays_locked() {
 }
 
 #[test]
+fn the_volume_stays_locked_for_those_who_only_read_it_too() {
+    if !can_mount() {
+        return;
+    }
+    let bench = Workbench::new();
+    let mounted = mount(&bench, "rw");
+    let (path, file) = hole(&mounted, 8);
+    file.write_all_at(b"x", 0).unwrap();
+    let reader = File::open(&path).unwrap();
+    let options = MapOptions { offset: 0, size: 4096, writable: false, sync: false };
+    let mapping = lodefs_direct::map(&reader, &options).unwrap();
+    let mut byte = [0];
+    mapping.read(0, &mut byte).unwrap();
+    // 8: the check failed, because it is locked.
+    let is_locked = || {
+        lodefs(["fsck", "--repair", "--yes"]).arg(bench.volume()).output().unwrap().status.code() == Some(8)
+    };
+    // As a process that does not notice that the server is gone would: by a descriptor of its own.
+    let medium = liar::medium(&reader);
+    let server = mounted.server();
+    rustix::process::kill_process(server, Signal::KILL).unwrap();
+    wait_for_end(server);
+    drop((mapping, reader, file));
+    drop(mounted);
+    assert!(is_locked(), "what is read would change");
+    drop(medium);
+    assert!((0..1000).any(|_| !is_locked()), "nobody reads any more");
+}
+
+#[test]
 fn what_a_stopped_program_may_still_reach_is_kept() {
     if !can_mount() {
         return;

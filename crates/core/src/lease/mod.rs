@@ -183,8 +183,8 @@ impl Fs {
         self.domain().domain != Domain::Page && self.volume.medium.maps_single_pages()
     }
 
-    /// A descriptor of the medium, for another process. As long as one that is `writable` is open somewhere, or mapped, the volume
-    /// cannot be opened again to write.
+    /// A descriptor of the medium, for another process. As long as one is open somewhere, or mapped, the volume cannot be
+    /// opened again to write.
     pub fn share_medium(&self, writable: bool) -> Result<OwnedFd> {
         Ok(self.volume.medium.share(writable)?)
     }
