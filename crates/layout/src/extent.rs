@@ -99,3 +99,23 @@ impl ExtentBlockHead {
         *self == Self::new(owner, self.next.get(), block, seed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_is_valid_where_it_belongs_and_unchanged() {
+        let seed = Seed::of_volume(&[3; 16]);
+        let head = ExtentBlockHead::new(5, 7, 9, seed);
+        assert!(head.is_valid(5, 9, seed));
+        assert!(!head.is_valid(6, 9, seed) && !head.is_valid(5, 8, seed));
+        assert!(!head.is_valid(5, 9, Seed::of_volume(&[4; 16])));
+        let mut changed = head;
+        changed.next = U64::new(8);
+        assert!(!changed.is_valid(5, 9, seed));
+        changed = head;
+        changed.reserved[4] = U64::new(1);
+        assert!(!changed.is_valid(5, 9, seed));
+    }
+}

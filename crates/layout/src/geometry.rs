@@ -69,6 +69,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn small_volumes_have_fewer_lanes() {
+        for (bytes, lanes) in [(VOLUME_SIZE_MIN, 2), ((32 << 20) - 4096, 2), (32 << 20, 8), (1 << 40, 8)] {
+            assert_eq!(Geometry::for_size(bytes).unwrap().lanes, lanes, "{bytes} bytes");
+        }
+    }
+
+    #[test]
     fn regions_are_adjacent_and_fill_the_volume() {
         for bytes in [VOLUME_SIZE_MIN, 3 << 20, 100_000_001, 1 << 30, 1 << 40, VOLUME_SIZE_MAX] {
             let g = Geometry::for_size(bytes).unwrap();

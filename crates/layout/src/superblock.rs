@@ -115,3 +115,33 @@ impl Superblock {
         Ok(found)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use zerocopy::FromZeros;
+
+    use super::*;
+
+    fn superblock(version: u32) -> Superblock {
+        let mut superblock = Superblock::new_zeroed();
+        superblock.magic = MAGIC;
+        superblock.version = U32::new(version);
+        superblock.sealed()
+    }
+
+    #[test]
+    fn only_what_is_whole_and_of_this_version_is_read() {
+        let parse = |superblock: &Superblock| Superblock::parse(superblock.as_bytes()).map(|_| ());
+        let version = crate::features::FORMAT_VERSION;
+        assert_eq!(parse(&superblock(version)), Ok(()));
+        for other in [0, version + 1, u32::MAX] {
+            assert_eq!(parse(&superblock(other)), Err(SuperblockError::NewerVersion(other)));
+        }
+        let mut changed = superblock(version);
+        changed.lanes = U32::new(1);
+        assert_eq!(parse(&changed), Err(SuperblockError::Damaged));
+        changed = superblock(version);
+        changed.magic = [0; 8];
+        assert_eq!(parse(&changed), Err(SuperblockError::NotAVolume));
+    }
+}
