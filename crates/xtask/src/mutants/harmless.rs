@@ -295,6 +295,27 @@ const HARMLESS: &[Harmless] = &[
         text: "volume.medium.sync(flushed)",
         why: "a block of the bitmap that is not there has another number of update, and everything is counted again",
     },
+    Harmless {
+        file: "core/src/tx.rs",
+        function: "begin",
+        kind: Kind::Statement,
+        text: "record.clear();",
+        why: "the buffer is then cut to the size of a head, which the commit fills in",
+    },
+    Harmless {
+        file: "core/src/tx.rs",
+        function: "put_inode",
+        kind: Kind::False,
+        text: "before == after",
+        why: "the whole inode is then recorded",
+    },
+    Harmless {
+        file: "core/src/tx.rs",
+        function: "put_inode",
+        kind: Kind::False,
+        text: "end == i * PART",
+        why: "parts that are adjacent are then recorded one by one",
+    },
 ];
 
 impl Harmless {
