@@ -29,9 +29,10 @@ pub fn set_fork_hook(hook: impl Fn() + Send + Sync + 'static) -> bool {
 
 /// From now on the mapper is told when it finds itself in a child.
 pub(crate) fn watch(mapper: &Arc<Mapper>) -> io::Result<()> {
-    // SAFETY: the handlers have the signature that is demanded, and stay.
-    let result = *REGISTERED
-        .get_or_init(|| unsafe { libc::pthread_atfork(Some(prepare), Some(in_parent), Some(in_child)) });
+    let result = *REGISTERED.get_or_init(|| {
+        // SAFETY: the handlers have the signature that is demanded, and stay.
+        unsafe { libc::pthread_atfork(Some(prepare), Some(in_parent), Some(in_child)) }
+    });
     if result != 0 {
         return Err(io::Error::from_raw_os_error(result));
     }

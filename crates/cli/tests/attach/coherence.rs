@@ -51,9 +51,9 @@ impl Model {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).unwrap();
         file.set_len(size_of::<Shared>() as u64).unwrap();
         let protection = ProtFlags::READ | ProtFlags::WRITE;
+        let size = size_of::<Shared>();
         // SAFETY: the kernel chooses the address; the file is as long.
-        let base =
-            unsafe { mmap(ptr::null_mut(), size_of::<Shared>(), protection, MapFlags::SHARED, &file, 0) };
+        let base = unsafe { mmap(ptr::null_mut(), size, protection, MapFlags::SHARED, &file, 0) };
         Self(base.unwrap().cast())
     }
 

@@ -1,0 +1,179 @@
+//! What becomes of programs that stop, die or fork, and of their blocks; what if the server ends?
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+
+use lodefs_direct::{MapOptions, MappingKind};
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::process::Signal;
+
+use crate::common::{Mounted, lodefs, wait_for_end};
+use crate::liar;
+use crate::program::Program;
+use crate::stage::{PAGE, Stage, byte, open};
+
+#[test]
+fn without_the_server_nothing_is_reached() {
+    let Some(stage) = Stage::set_up("rw") else { return };
+    let (path, file) = stage.hole(8);
+    let Stage { bench, mounted } = stage;
+    let mut program = Program::start(&path, 8 * 4096, MappingKind::Direct);
+    program.write(0, 1);
+    let server = mounted.server();
+    rustix::process::kill_process(server, Signal::KILL).unwrap();
+    wait_for_end(server);
+    drop(file);
+    drop(mounted);
+    // As soon as the program has let go of the volume, it can be mounted again.
+    let mounted = loop {
+        let mut again = lodefs(["mount"]);
+        again.args(["-o", "dax=always"]).env("LODEFS_FORCE_DOMAIN", "memory-controller");
+        if again.arg(bench.volume()).arg(bench.directory()).output().unwrap().status.success() {
+            break Mounted { directory: bench.directory() };
+        }
+    };
+    assert_eq!(byte(&open(&path), 0), 1, "what was stored is there");
+    assert_eq!(program.tell("write 0 2"), "");
+    assert_eq!(program.death(), Some(Signal::BUS.as_raw()));
+    assert_eq!(byte(&open(&path), 0), 1);
+    mounted.unmount();
+}
+
+#[test]
+fn while_a_stopped_program_has_it_mapped_the_volume_stays_locked() {
+    let Some(stage) = Stage::set_up("rw") else { return };
+    let (path, file) = stage.hole(8);
+    let Stage { bench, mounted } = stage;
+    let mut program = Program::start(&path, 8 * 4096, MappingKind::Direct);
+    program.write(0, 1);
+    program.stop();
+    let server = mounted.server();
+    rustix::process::kill_process(server, Signal::KILL).unwrap();
+    wait_for_end(server);
+    drop(file);
+    drop(mounted);
+    let again = || lodefs(["mount"]).arg(bench.volume()).arg(bench.directory()).output().unwrap();
+    assert!(!again().status.success(), "a program could write to blocks that are no longer its own");
+    program.signal(Signal::KILL);
+    drop(program);
+    assert!(again().status.success());
+    Mounted { directory: bench.directory() }.unmount();
+}
+
+#[test]
+fn the_volume_stays_locked_for_those_who_only_read_it_too() {
+    let Some(stage) = Stage::set_up("rw") else { return };
+    let (path, file) = stage.hole(8);
+    let Stage { bench, mounted } = stage;
+    file.write_all_at(b"x", 0).unwrap();
+    let reader = File::open(&path).unwrap();
+    let options = MapOptions { offset: 0, size: 4096, writable: false, sync: false };
+    let mapping = lodefs_direct::map(&reader, &options).unwrap();
+    let mut byte = [0];
+    mapping.read(0, &mut byte).unwrap();
+    // 8: the check failed, because it is locked.
+    let is_locked = || {
+        lodefs(["fsck", "--repair", "--yes"]).arg(bench.volume()).output().unwrap().status.code() == Some(8)
+    };
+    // As a process that does not notice that the server is gone would: by a descriptor of its own.
+    let medium = liar::medium(&reader);
+    let server = mounted.server();
+    rustix::process::kill_process(server, Signal::KILL).unwrap();
+    wait_for_end(server);
+    drop((mapping, reader, file));
+    drop(mounted);
+    assert!(is_locked(), "what is read would change");
+    drop(medium);
+    assert!((0..1000).any(|_| !is_locked()), "nobody reads any more");
+}
+
+#[test]
+fn what_a_stopped_program_may_still_reach_is_kept() {
+    let Some(stage) = Stage::set_up("rw") else { return };
+    let (path, file) = stage.hole(64);
+    let mut program = Program::start(&path, 64 * 4096, MappingKind::Direct);
+    for page in 0..64 {
+        program.write(page * PAGE, 1);
+    }
+    let free = || rustix::fs::statvfs(&stage.mounted.directory).unwrap().f_bfree;
+    let before = free();
+    program.stop();
+    file.set_len(0).unwrap();
+    assert_eq!(free(), before, "its blocks are kept");
+    let other = stage.mounted.path("other");
+    fs::write(&other, vec![3; 1 << 20]).unwrap();
+    program.signal(Signal::CONT);
+    program.begin("count 64 1000000000");
+    assert_eq!(program.answer(), "", "it dies, because the file has no pages any more");
+    assert_eq!(program.death(), Some(Signal::BUS.as_raw()));
+    assert!(fs::read(&other).unwrap().iter().all(|byte| *byte == 3));
+    while free() < before + 64 - 256 {}
+    drop(file);
+    stage.tear_down();
+}
+
+#[test]
+fn a_stopped_program_to_which_no_more_can_be_said_holds_up_nobody() {
+    let Some(stage) = Stage::set_up("rw") else { return };
+    let path = stage.mounted.path("f");
+    let file = open(&path);
+    let pages = 8000;
+    fallocate(&file, FallocateFlags::empty(), 0, pages * PAGE).unwrap();
+    let mut program = Program::start(&path, 8000 * 4096, MappingKind::Direct);
+    program.write(0, 1);
+    program.stop();
+    // Each takes a page back, until the socket is full and the program is cut off.
+    for page in 1..pages - 1 {
+        fallocate(&file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, page * PAGE, PAGE).unwrap();
+    }
+    assert_eq!(byte(&file, 0), 1);
+    program.signal(Signal::KILL);
+    drop((file, program));
+    stage.tear_down();
+}
+
+#[test]
+fn a_killed_program_holds_up_nobody() {
+    let Some(stage) = Stage::set_up("rw") else { return };
+    let (path, file) = stage.hole(64);
+    for round in 0..20 {
+        let mut program = Program::start(&path, 64 * 4096, MappingKind::Direct);
+        program.begin("count 64 100000");
+        std::thread::sleep(std::time::Duration::from_millis(10 * (round % 4)));
+        program.signal(Signal::KILL);
+        file.set_len(0).unwrap();
+        assert_eq!(program.death(), Some(Signal::KILL.as_raw()));
+        file.set_len(64 * PAGE).unwrap();
+    }
+    drop(file);
+    stage.tear_down();
+}
+
+#[test]
+fn parent_and_child_write_to_one_file() {
+    let Some(stage) = Stage::set_up("rw") else { return };
+    let (path, file) = stage.hole(8);
+    let mut program = Program::start(&path, 8 * 4096, MappingKind::Direct);
+    program.write(0, 5);
+    assert_eq!(program.tell("fork 0 6"), "Some(0) 6");
+    assert_eq!(program.tell("fork 8192 7"), "Some(0) 7", "a hole");
+    assert_eq!((byte(&file, 0), byte(&file, 8192)), (6, 7));
+    file.set_len(0).unwrap();
+    drop(file);
+    drop(program);
+    stage.tear_down();
+}
+
+#[test]
+fn a_child_that_cannot_attach_leaves_its_parent_alone() {
+    let Some(stage) = Stage::set_up("rw") else { return };
+    let (path, file) = stage.hole(8);
+    let mut program = Program::start(&path, 8 * 4096, MappingKind::Direct);
+    program.write(0, 5);
+    assert_eq!(program.tell("fork-elsewhere"), "Some(0)");
+    program.write(4096, 6);
+    assert_eq!(program.tell("sync"), "done", "the server still knows it");
+    assert_eq!(byte(&file, 4096), 6);
+    drop((file, program));
+    stage.tear_down();
+}
