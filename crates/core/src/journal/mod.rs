@@ -331,24 +331,51 @@ fn write_state(
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::os::unix::fs::FileExt;
+    use std::path::PathBuf;
 
     use lodefs_pmem::{Access, OpenOptions, Reserve};
+    use lodefs_sync::Arc;
 
     use super::*;
     use crate::fs::Fs;
     use crate::types::{NewInode, NewKind};
 
+    /// A `page` volume in a file, to which the host may do anything.
+    struct Host(tempfile::TempDir);
+
+    impl Host {
+        fn new() -> Self {
+            let host = Self(tempfile::tempdir().unwrap());
+            lodefs_pmem::create_file(&host.path(), 4 << 20, Reserve::Full).unwrap();
+            Fs::format(&host.medium(), &crate::FormatOptions::default()).unwrap();
+            host
+        }
+
+        fn path(&self) -> PathBuf {
+            self.0.path().join("volume")
+        }
+
+        fn medium(&self) -> Medium {
+            let options = OpenOptions { access: Access::ReadWrite, force_domain: Some(Domain::Page) };
+            Medium::open(&self.path(), &options).unwrap()
+        }
+
+        fn open(&self) -> Arc<Fs> {
+            Fs::open(self.medium(), &crate::OpenOptions::default()).unwrap()
+        }
+
+        fn file(&self) -> File {
+            File::options().read(true).write(true).open(self.path()).unwrap()
+        }
+    }
+
     #[test]
     fn what_a_failed_checkpoint_has_turned_over_is_not_turned_over_again() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("volume");
-        lodefs_pmem::create_file(&path, 4 << 20, Reserve::Full).unwrap();
-        let options = OpenOptions { access: Access::ReadWrite, force_domain: Some(Domain::Page) };
-        let open = || Medium::open(&path, &options).unwrap();
-        Fs::format(&open(), &crate::FormatOptions::default()).unwrap();
-        let fs = Fs::open(open(), &crate::OpenOptions::default()).unwrap();
-        let file = std::fs::File::options().write(true).open(&path).unwrap();
+        let host = Host::new();
+        let fs = host.open();
+        let file = host.file();
         file.set_len((4 << 20) - 4096).unwrap();
         assert!(matches!(fs.journal.checkpoint_all(&fs.volume), Err(Error::Medium(_))));
         // Somebody who was on the way has put a record there.
@@ -361,16 +388,11 @@ mod tests {
 
     #[test]
     fn a_failure_that_is_none_of_writing_back_costs_nothing_that_was_done() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("volume");
-        lodefs_pmem::create_file(&path, 4 << 20, Reserve::Full).unwrap();
-        let options = OpenOptions { access: Access::ReadWrite, force_domain: Some(Domain::Page) };
-        let open = || Medium::open(&path, &options).unwrap();
-        Fs::format(&open(), &crate::FormatOptions::default()).unwrap();
-        let fs = Fs::open(open(), &crate::OpenOptions::default()).unwrap();
+        let host = Host::new();
+        let fs = host.open();
         let new = NewInode { kind: NewKind::File, perm: 0o644, umask: 0, uid: 0, gid: 0 };
         fs.create(&fs.root().unwrap(), b"not synced", &new).unwrap();
-        let file = std::fs::File::options().read(true).write(true).open(&path).unwrap();
+        let file = host.file();
         let mut last = [0; 4096];
         file.read_exact_at(&mut last, (4 << 20) - 4096).unwrap();
         file.set_len((4 << 20) - 4096).unwrap();
@@ -378,7 +400,7 @@ mod tests {
         fs.abandon();
         drop(fs);
         file.write_all_at(&last, (4 << 20) - 4096).unwrap();
-        let fs = Fs::open(open(), &crate::OpenOptions::default()).unwrap();
+        let fs = host.open();
         fs.lookup(&fs.root().unwrap(), b"not synced").unwrap();
     }
 
