@@ -23,7 +23,7 @@ use crate::tickets::{LIFETIME, Tickets};
 
 /// Most programs at a time.
 const PROGRAMS_MAX: usize = 1024;
-/// Bytes that may be on their way to a program: some thousand messages.
+/// Bytes that may be on their way to a program, as far as the host allows (`net.core.wmem_max`).
 const BUFFER_SIZE: usize = 1 << 20;
 
 /// What all threads share.

@@ -198,7 +198,7 @@ impl Program {
 
     fn take_answer(&self, lease: u64, epoch: u64) {
         let mut awaited = self.awaited.lock();
-        let (answered, left) = std::mem::take(&mut *awaited)
+        let (answered, left): (Vec<Awaited>, _) = std::mem::take(&mut *awaited)
             .into_iter()
             .partition(|one| one.lease == lease && one.epoch <= epoch);
         *awaited = left;
@@ -206,7 +206,6 @@ impl Program {
             tracing::info!(pid = self.pid, "a program answers again");
         }
         drop(awaited);
-        let answered: Vec<Awaited> = answered;
         drop(answered);
     }
 

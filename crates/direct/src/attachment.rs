@@ -46,7 +46,8 @@ pub(crate) struct Mapped {
 struct Attachment {
     name: Vec<u8>,
     writable: bool,
-    mapper: Mutex<Option<Arc<Mapper>>>,
+    /// The mapper, and the link by which its faults are answered.
+    mapper: Mutex<Option<(Arc<Link>, Arc<Mapper>)>>,
     link: Mutex<Option<Arc<Link>>>,
     mapped: Mutex<Vec<Weak<Mapped>>>,
 }
@@ -92,8 +93,7 @@ impl Mapped {
         });
         match &mapped {
             Ok(mapped) => attachment.note(mapped),
-            // The server is asked to forget it; if it cannot be, it has.
-            Err(_) => drop(link.ask(Ask::Unmap { lease })),
+            Err(_) => give_back(&link, lease),
         }
         mapped
     }
@@ -130,12 +130,17 @@ impl Drop for Mapped {
         let _unmapped = self.region.unmap(self.wanted.offset, self.region.size() as u64);
         let lease = lock(&self.lease, &enter()).take();
         if let Some((link, lease)) = lease {
-            link.remove(lease);
-            // If the server is gone, it has forgotten it.
-            drop(link.ask(Ask::Unmap { lease }));
-            link.forget(lease);
+            give_back(&link, lease);
         }
     }
+}
+
+/// Tells the server that nothing is mapped by a lease any more.
+fn give_back(link: &Link, lease: u64) {
+    link.remove(lease);
+    // If the server is gone, it has forgotten it.
+    drop(link.ask(Ask::Unmap { lease }));
+    link.forget(lease);
 }
 
 /// Maps a file that is not direct as the kernel does. If it has become direct meanwhile, the first touch will tell.
@@ -216,9 +221,9 @@ impl Attachment {
         }
         let gone = link.take();
         drop(link);
-        let mapper = lock(&self.mapper, &inside).take();
+        let mapper = lock(&self.mapper, &inside).take_if(|(by, _)| ptr::eq(Arc::as_ptr(by), ended));
         drop(inside);
-        if let Some(mapper) = mapper {
+        if let Some((_, mapper)) = mapper {
             mapper.shut_down();
         }
         drop(gone);
@@ -226,13 +231,20 @@ impl Attachment {
 
     /// The mapper, which is made when the first medium has come.
     fn mapper(&self, medium: Medium, link: &Arc<Link>) -> Result<Arc<Mapper>, Errno> {
-        if let Some(mapper) = lock(&self.mapper, &enter()).clone() {
-            return Ok(mapper);
+        let is_served = |known: &(Arc<Link>, Arc<Mapper>)| Arc::ptr_eq(&known.0, link);
+        if let Some((_, mapper)) = lock(&self.mapper, &enter()).as_ref().filter(|known| is_served(known)) {
+            return Ok(Arc::clone(mapper));
         }
         let pager = Arc::clone(link) as Arc<dyn Pager>;
         let new = Mapper::new(medium, pager).map_err(|error| errno_of(&error))?;
         let inside = enter();
-        Ok(Arc::clone(lock(&self.mapper, &inside).get_or_insert(new)))
+        let mut known = lock(&self.mapper, &inside);
+        if let Some((_, mapper)) = known.as_ref().filter(|known| is_served(known)) {
+            // Another thread was quicker.
+            return Ok(Arc::clone(mapper));
+        }
+        *known = Some((Arc::clone(link), Arc::clone(&new)));
+        Ok(new)
     }
 
     fn note(&self, mapped: &Arc<Mapped>) {
@@ -257,9 +269,10 @@ impl Attachment {
     fn attach_child(self: &Arc<Self>) -> Result<(), Errno> {
         let all: Vec<_> = lock(&self.mapped, &enter()).iter().filter_map(Weak::upgrade).collect();
         let mapper = lock(&self.mapper, &enter()).clone();
-        let Some(mapper) = mapper.filter(|_| !all.is_empty()) else { return Ok(()) };
+        let Some((_, mapper)) = mapper.filter(|_| !all.is_empty()) else { return Ok(()) };
         let link = self.connect()?;
         *lock(&self.link, &enter()) = Some(Arc::clone(&link));
+        *lock(&self.mapper, &enter()) = Some((Arc::clone(&link), Arc::clone(&mapper)));
         let mut medium = None;
         for mapped in &all {
             medium = Some(mapped.map_again(&link)?);
