@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::process;
 use std::ptr;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use lodefs_mapping::{Inside, Mapper, Medium, Pager, Region, enter, set_fork_hook};
 use lodefs_proto::attach::Ask;
@@ -55,10 +55,7 @@ struct Attachment {
 impl Mapped {
     /// Maps a part of a file.
     pub(crate) fn new(file: &impl AsFd, wanted: Wanted) -> Result<Arc<Self>, Errno> {
-        static HOOK: Once = Once::new();
-        HOOK.call_once(|| {
-            set_fork_hook(attach_child);
-        });
+        set_fork_hook(attach_child);
         let answer = ticket::ask(file)?;
         let origin = Arc::new(Origin::of(file, wanted.writable)?);
         let attachment = Attachment::of(answer.name(), wanted.writable);

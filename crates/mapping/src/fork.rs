@@ -7,6 +7,7 @@
 //! vfork and `posix_spawn` run none of this, and need not: their children use the parent's memory, and then none of it.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use crate::gate;
@@ -16,26 +17,38 @@ type Hook = Box<dyn Fn() + Send + Sync>;
 
 static HOOK: OnceLock<Hook> = OnceLock::new();
 static MAPPERS: Mutex<Vec<Weak<Mapper>>> = Mutex::new(Vec::new());
-/// What the handlers' registration came to.
-static REGISTERED: OnceLock<i32> = OnceLock::new();
+static IS_REGISTERED: AtomicBool = AtomicBool::new(false);
 
 /// Sets what runs in a child before fork returns there, without signals, when everything of this crate can be used again. It is to
 /// call [`Mapper::after_fork_in_child`] for each mapper. Once per process: whether it was set by this call.
 ///
-/// Handlers of the program for the same moment can only use mappings if they are registered later than those of the first mapper.
+/// Handlers of the program for the same moment can only use mappings if they are registered later than those of this crate, which
+/// are registered when it is first used.
 pub fn set_fork_hook(hook: impl Fn() + Send + Sync + 'static) -> bool {
+    let _inside = gate::enter();
     HOOK.set(Box::new(hook)).is_ok()
+}
+
+/// From now on a fork closes the gate.
+///
+/// This is what everything of this crate begins with, while another thread may fork: so it leaves nothing that a child could wait for.
+/// Threads that come here for the first time together register the handlers more than once, which the handlers stand. (The C library
+/// registers nothing in the midst of a fork.)
+pub(crate) fn register() -> io::Result<()> {
+    if IS_REGISTERED.load(Ordering::Acquire) {
+        return Ok(());
+    }
+    // SAFETY: the handlers have the signature that is demanded, and stay.
+    match unsafe { libc::pthread_atfork(Some(prepare), Some(in_parent), Some(in_child)) } {
+        0 => IS_REGISTERED.store(true, Ordering::Release),
+        error => return Err(io::Error::from_raw_os_error(error)),
+    }
+    Ok(())
 }
 
 /// From now on the mapper is told when it finds itself in a child.
 pub(crate) fn watch(mapper: &Arc<Mapper>) -> io::Result<()> {
-    let result = *REGISTERED.get_or_init(|| {
-        // SAFETY: the handlers have the signature that is demanded, and stay.
-        unsafe { libc::pthread_atfork(Some(prepare), Some(in_parent), Some(in_child)) }
-    });
-    if result != 0 {
-        return Err(io::Error::from_raw_os_error(result));
-    }
+    register()?;
     let inside = gate::enter();
     let mut mappers = mappers(&inside);
     mappers.retain(|mapper| mapper.strong_count() > 0);
@@ -49,17 +62,17 @@ fn mappers(_: &gate::Inside) -> MutexGuard<'static, Vec<Weak<Mapper>>> {
 }
 
 extern "C" fn prepare() {
+    // Whoever has registered it may not have come to say so, and a child must not register it in the midst of a fork.
+    IS_REGISTERED.store(true, Ordering::Release);
     gate::close();
 }
 
 extern "C" fn in_parent() {
-    // SAFETY: this thread has closed it in `prepare`.
-    drop(unsafe { gate::open() });
+    drop(gate::open());
 }
 
 extern "C" fn in_child() {
-    // SAFETY: this thread is the copy of the one that has closed it in `prepare`.
-    let masked = unsafe { gate::open() };
+    let Some(masked) = gate::open() else { return };
     let inherited: Vec<_> = mappers(&gate::enter()).iter().filter_map(Weak::upgrade).collect();
     for mapper in &inherited {
         mapper.find_oneself_in_child();
@@ -70,4 +83,33 @@ extern "C" fn in_child() {
         hook();
     }
     drop(masked);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_that_come_first_together_register_more_than_once() {
+        for _ in 0..3 {
+            IS_REGISTERED.store(false, Ordering::Release);
+            register().unwrap();
+        }
+        // SAFETY: the child ends without returning to the parent's frames.
+        match unsafe { libc::fork() } {
+            0 => {
+                gate::close();
+                // SAFETY: ends the process at once.
+                unsafe { libc::_exit(i32::from(gate::open().is_none())) }
+            }
+            child => {
+                let mut status = 0;
+                // SAFETY: the status has room.
+                assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+                assert_eq!(status, 0);
+            }
+        }
+        gate::close();
+        assert!(gate::open().is_some());
+    }
 }

@@ -12,11 +12,15 @@ use std::mem::MaybeUninit;
 use std::ptr;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use crate::fork;
+
 static GATE: RwLock<()> = RwLock::new(());
 
 thread_local! {
     /// How often this thread is inside.
     static DEPTH: Cell<usize> = const { Cell::new(0) };
+    /// Whether it has closed the gate.
+    static HAS_CLOSED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// This thread takes no signals as long as this lives.
@@ -57,6 +61,8 @@ pub struct Inside {
 /// Inside, a thread must wait for nobody who may have to go inside first (a fork that waits keeps everybody else out), nor touch what
 /// is mapped.
 pub fn enter() -> Inside {
+    // Without it there is no mapper, of which a fork would have to know: see `fork::watch`, which says why.
+    let _will_be_said = fork::register();
     let is_inside = DEPTH.get() > 0;
     let masked = (!is_inside).then(Masked::new);
     let guard = (!is_inside).then(|| GATE.read().unwrap_or_else(PoisonError::into_inner));
@@ -83,20 +89,24 @@ unsafe impl Sync for Slot {}
 
 static CLOSED: Slot = Slot(UnsafeCell::new(None));
 
-/// Lets nobody inside until `open` is called by this thread, or by its copy in a child.
+/// Lets nobody inside until `open` is called by this thread, or by its copy in a child. Nothing if this thread has done so.
 pub(crate) fn close() {
+    if HAS_CLOSED.replace(true) {
+        return;
+    }
     let masked = Masked::new();
     let guard = GATE.write().unwrap_or_else(PoisonError::into_inner);
     // SAFETY: the gate is closed, by this thread.
     unsafe { *CLOSED.0.get() = Some(Closed { _guard: guard, masked }) };
 }
 
-/// Lets everybody inside again; signals are taken when what it returns is dropped.
-///
-/// # Safety
-/// This thread, or that of which it is the copy, has closed the gate.
-pub(crate) unsafe fn open() -> Option<Masked> {
-    // SAFETY: by the caller's promise the gate is closed, by this thread.
+/// Lets everybody inside again, if this thread, or that of which it is the copy, has closed the gate. Signals are taken when what it
+/// returns is dropped.
+pub(crate) fn open() -> Option<Masked> {
+    if !HAS_CLOSED.replace(false) {
+        return None;
+    }
+    // SAFETY: the gate is closed, by this thread.
     let closed = unsafe { (*CLOSED.0.get()).take() };
     closed.map(|closed| closed.masked)
 }
@@ -127,8 +137,9 @@ mod tests {
     fn nobody_is_inside_a_closed_gate() {
         close();
         assert!(is_blocked(libc::SIGUSR1) && GATE.try_read().is_err());
-        // SAFETY: closed above.
-        drop(unsafe { open() });
+        close();
+        drop(open());
+        assert!(open().is_none());
         assert!(!is_blocked(libc::SIGUSR1) && DEPTH.get() == 0);
     }
 }

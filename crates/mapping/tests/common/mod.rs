@@ -143,6 +143,9 @@ pub(crate) fn in_child(what: impl FnOnce() -> i32) -> i32 {
     // SAFETY: the child runs what it is given, and ends without running anything of the parent's.
     match unsafe { libc::fork() } {
         0 => {
+            // A child that waits for ever ends, by SIGALRM, and its parent says so.
+            // SAFETY: changes no memory.
+            unsafe { libc::alarm(120) };
             let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(what));
             // SAFETY: ends the process at once.
             unsafe { libc::_exit(result.unwrap_or(99)) }
