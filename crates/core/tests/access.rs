@@ -108,15 +108,14 @@ fn now_is_now_or_never() {
     let other = volume.fs.hold(&file, OPEN, 1).unwrap();
     let asker = volume.fs.hold(&file, OPEN, 2).unwrap();
     let before = volume.fs.attr(&file).unwrap();
-    let refused = volume.fs.set_dax(&file, true, Switch::Now, &mut None).unwrap_err();
+    let refused = volume.fs.set_dax(&file, true, Switch::Now, None).unwrap_err();
     assert_eq!(refused.errno(), Errno::BUSY);
     assert_eq!(volume.fs.attr(&file).unwrap(), before, "nothing has changed, not even the time");
     // What is so already needs no switch.
-    volume.fs.set_dax(&file, false, Switch::Now, &mut None).unwrap();
+    volume.fs.set_dax(&file, false, Switch::Now, None).unwrap();
     drop(other);
-    let mut asker = Some(asker);
-    volume.fs.set_dax(&file, true, Switch::Now, &mut asker).unwrap();
-    assert!(asker.is_none(), "the asker does not count, and has lost its hold");
+    let is_spent = volume.fs.set_dax(&file, true, Switch::Now, Some(asker.asker())).unwrap();
+    assert!(is_spent, "the asker does not count, and has lost its hold");
     assert_eq!(volume.effect(&file), (DIRECT, DaxReason::Flag));
     assert_eq!(volume.fs.dax_status(&file, None).unwrap().holders, []);
 }
@@ -126,12 +125,11 @@ fn an_asker_keeps_its_hold_where_others_keep_theirs() {
     let volume = Volume::new(DaxPolicy::Inode, Domain::Volatile);
     let file = volume.file("f");
     let (other, asker) = (volume.fs.hold(&file, OPEN, 1).unwrap(), volume.fs.hold(&file, OPEN, 2).unwrap());
-    let mut asker = Some(asker);
-    volume.fs.set_dax(&file, true, Switch::Pending, &mut asker).unwrap();
-    assert!(asker.is_some());
+    let is_spent = volume.fs.set_dax(&file, true, Switch::Pending, Some(asker.asker())).unwrap();
+    assert!(!is_spent);
     assert!(volume.fs.dax_status(&file, None).unwrap().is_pending());
     assert_eq!(volume.fs.dax_status(&file, None).unwrap().holders.len(), 2);
-    let others = volume.fs.dax_status(&file, asker.as_ref()).unwrap().holders;
+    let others = volume.fs.dax_status(&file, Some(asker.asker())).unwrap().holders;
     assert_eq!(others, [Holder { kind: OPEN, pid: 1 }]);
     drop(other);
     assert!(volume.fs.dax_status(&file, None).unwrap().is_pending());
@@ -191,7 +189,7 @@ fn directories_pass_the_flag_on_and_have_no_effect() {
     assert_eq!(volume.fs.hold(&directory, OPEN, 1).unwrap_err().errno(), Errno::INVAL);
     let fifo = volume.make(&directory, "p", NewKind::Fifo);
     assert_eq!(volume.fs.dax_status(&fifo, None).unwrap_err().errno(), Errno::INVAL);
-    assert_eq!(volume.fs.set_dax(&fifo, true, Switch::Pending, &mut None).unwrap_err().errno(), Errno::INVAL);
+    assert_eq!(volume.fs.set_dax(&fifo, true, Switch::Pending, None).unwrap_err().errno(), Errno::INVAL);
 }
 
 #[test]
@@ -201,10 +199,10 @@ fn an_immutable_file_keeps_its_flag() {
     volume.fs.set_flags(&file, Flags::IMMUTABLE, None).unwrap();
     let both = Flags::IMMUTABLE | Flags::DAX;
     assert_eq!(volume.fs.set_flags(&file, both, None).unwrap_err().errno(), Errno::PERM);
-    assert_eq!(volume.fs.set_dax(&file, true, Switch::Pending, &mut None).unwrap_err().errno(), Errno::PERM);
+    assert_eq!(volume.fs.set_dax(&file, true, Switch::Pending, None).unwrap_err().errno(), Errno::PERM);
     volume.fs.set_flags(&file, Flags::DAX, None).unwrap();
     volume.fs.set_flags(&file, both, None).unwrap();
-    volume.fs.set_dax(&file, true, Switch::Now, &mut None).unwrap();
+    volume.fs.set_dax(&file, true, Switch::Now, None).unwrap();
 }
 
 /// What D5 says in full: setting other attributes never fails because of holders, whatever is pending.

@@ -12,8 +12,8 @@ use fuser::{
 };
 use lodefs_broker::{Broker, Caller};
 use lodefs_core::{
-    Attr, DirEntry, Effect, Fs, Hold, HolderKind, Ino, NewInode, NewKind, Node, Result, S_ISGID, S_PERM,
-    SetAttr, Switch,
+    Asker, Attr, DirEntry, Effect, Fs, Hold, HolderKind, Ino, NewInode, NewKind, Node, Result, S_ISGID,
+    S_PERM, SetAttr, Switch,
 };
 use lodefs_proto::{dax, ticket};
 use rustix::io::Errno;
@@ -271,14 +271,9 @@ impl Served {
             ioctl::Request::Dax(dax::Request::Set { on, how }) => {
                 // The kernel knows nothing of this one, and has checked nothing.
                 ensure_owner(caller, &attr)?;
-                let set = |switch| self.set_dax(&node, handle, on, switch);
                 // The open file by which it is asked for does not stand in the way of a switch, but no data can be reached by
                 // it after one.
-                match how {
-                    dax::How::Pending => set(Switch::Pending)?,
-                    dax::How::Now => set(Switch::Now)?,
-                    dax::How::Revoke => self.revoke_dax(&node, handle, on)?,
-                }
+                self.set_dax(&node, handle, on, how)?;
                 self.expire_attributes(ino);
                 self.dax_status(&node, handle)
             }
@@ -309,11 +304,24 @@ impl Served {
         Ok(broker.ticket(&node, rights.write, &caller)?.message().as_bytes().to_vec())
     }
 
-    fn set_dax(&self, node: &Node, handle: FileHandle, on: bool, switch: Switch) -> Result<()> {
+    /// Sets or clears the flag of a file, or of a directory.
+    fn set_dax(&self, node: &Node, handle: FileHandle, on: bool, how: dax::How) -> Result<()> {
+        let asker = self.asker(handle);
+        let is_spent = match how {
+            dax::How::Pending => self.fs.set_dax(node, on, Switch::Pending, asker),
+            dax::How::Now => self.switch_now(node, on, asker),
+            dax::How::Revoke => self.revoke_dax(node, on, asker),
+        }?;
+        if is_spent {
+            self.handles.with(handle.0, |hold| drop(hold.take()));
+        }
+        Ok(())
+    }
+
+    fn switch_now(&self, node: &Node, on: bool, asker: Option<Asker>) -> Result<bool> {
         let start = Instant::now();
         loop {
-            let outcome = self.handles.with(handle.0, |asker| self.fs.set_dax(node, on, switch, asker));
-            match outcome {
+            match self.fs.set_dax(node, on, Switch::Now, asker) {
                 Err(error) if error.errno() == Errno::BUSY && start.elapsed() < PATIENCE => {
                     thread::sleep(PAUSE);
                 }
@@ -322,8 +330,7 @@ impl Served {
         }
     }
 
-    fn revoke_dax(&self, node: &Node, handle: FileHandle, on: bool) -> Result<()> {
-        let asker = self.handles.with(handle.0, |asker| asker.as_ref().map(Hold::asker));
+    fn revoke_dax(&self, node: &Node, on: bool, asker: Option<Asker>) -> Result<bool> {
         let mut left = None;
         let mut patience = || {
             // The kernel has to close what programs had opened, after they have given it back.
@@ -331,15 +338,18 @@ impl Served {
             thread::sleep(PAUSE);
             Instant::now() < *until
         };
-        if self.fs.revoke_dax(node, on, asker, &mut patience)? {
-            self.handles.with(handle.0, |asker| drop(asker.take()));
-        }
-        Ok(())
+        self.fs.revoke_dax(node, on, asker, &mut patience)
     }
 
     fn dax_status(&self, node: &Node, handle: FileHandle) -> Result<Vec<u8>> {
-        let status = self.handles.with(handle.0, |asker| self.fs.dax_status(node, asker.as_ref()))?;
+        let status = self.fs.dax_status(node, self.asker(handle))?;
         Ok(ioctl::dax_answer(&status))
+    }
+
+    /// The hold of the open file by which something is asked for: to wait for an inode with the table of handles locked would hold
+    /// up everybody.
+    fn asker(&self, handle: FileHandle) -> Option<Asker> {
+        self.handles.with(handle.0, |hold| hold.as_ref().map(Hold::asker))
     }
 
     /// Tells the kernel that the attributes of `ino` are not what it was told before (its data are).

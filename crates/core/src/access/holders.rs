@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Effect, Hold};
+use super::{Asker, Effect};
 use crate::types::Ino;
 use lodefs_sync::{AtomicU64, Mutex, Ordering};
 
@@ -71,8 +71,8 @@ impl Holders {
     }
 
     /// The effect of a file that is held, and by whom, but for `asker`; `None` if it is not held at all.
-    pub(super) fn of(&self, ino: Ino, asker: Option<&Hold>) -> Option<(Effect, Vec<Holder>)> {
-        let asker = asker.map(|hold| hold.id);
+    pub(super) fn of(&self, ino: Ino, asker: Option<Asker>) -> Option<(Effect, Vec<Holder>)> {
+        let asker = asker.map(|asker| asker.id);
         let shard = self.shard(ino).lock();
         let held = shard.get(&ino.0)?;
         let others = held.holders.iter().filter(|(id, _)| Some(*id) != asker);

@@ -14,7 +14,7 @@
 //! Lock order: the inode, then a shard of the holders.
 
 mod holders;
-mod revoke;
+mod switch;
 
 use std::fmt;
 
@@ -30,6 +30,7 @@ use lodefs_sync::{Arc, Ordering};
 
 pub(crate) use holders::Holders;
 pub use holders::{Holder, HolderKind};
+pub use switch::Switch;
 
 /// How programs reach the bytes of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -93,15 +94,6 @@ impl DaxStatus {
     pub fn is_pending(&self) -> bool {
         self.reason == DaxReason::Holders
     }
-}
-
-/// What to do about a flag that cannot take effect at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Switch {
-    /// Let it be pending.
-    Pending,
-    /// Change nothing.
-    Now,
 }
 
 /// What decides about the effect beside the flag, for all files of an open volume.
@@ -168,18 +160,13 @@ impl Hold {
         &self.node
     }
 
-    /// Its number among the holders.
-    pub(crate) fn id(&self) -> u64 {
-        self.id
-    }
-
-    /// What names it where it cannot be lent ([`Fs::revoke_dax`]).
+    /// What names it where it cannot be lent.
     pub fn asker(&self) -> Asker {
         Asker { id: self.id, effect: self.effect }
     }
 }
 
-/// Names a hold by which somebody asks for a switch.
+/// Names a hold by which somebody asks ([`Fs::set_dax`], [`Fs::dax_status`]).
 #[derive(Clone, Copy, Debug)]
 pub struct Asker {
     id: u64,
@@ -218,9 +205,9 @@ impl Fs {
         Ok(Hold { fs: Arc::clone(self), node: node.clone(), id, effect, is_behind })
     }
 
-    /// Flag, effect and holders of a file or directory, at one moment; `asker`, a hold by which the caller asks, is not among them.
+    /// Flag, effect and holders of a file or directory, at one moment; `asker`, by which it is asked for, is not among them.
     /// INVAL for other inodes.
-    pub fn dax_status(&self, node: &Node, asker: Option<&Hold>) -> Result<DaxStatus> {
+    pub fn dax_status(&self, node: &Node, asker: Option<Asker>) -> Result<DaxStatus> {
         let state = node.inode().read()?;
         ensure(has_flags(state.kind()), Errno::INVAL)?;
         let flag = state.flags().contains(Flags::DAX);

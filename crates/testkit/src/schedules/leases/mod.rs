@@ -231,12 +231,12 @@ fn switch_and_open(fs: &Arc<Fs>, node: &Node, world: &World, mut rng: Rng) -> Ve
             patience > 0
         };
         let switched = match rng.below(4) {
-            0 => fs.set_dax(node, on, Switch::Pending, &mut None),
-            1 => fs.set_dax(node, on, Switch::Now, &mut None),
-            _ => fs.revoke_dax(node, on, None, &mut waits).map(drop),
+            0 => fs.set_dax(node, on, Switch::Pending, None),
+            1 => fs.set_dax(node, on, Switch::Now, None),
+            _ => fs.revoke_dax(node, on, None, &mut waits),
         };
         let errno = switched.map_err(|error| error.errno());
-        assert!(matches!(errno, Ok(()) | Err(Errno::BUSY)), "{errno:?}");
+        assert!(matches!(errno, Ok(false) | Err(Errno::BUSY)), "{errno:?}");
         let hold = fs.hold(node, HolderKind::OpenFile, 1).expect("everybody may open it");
         world.open(OPENER, Some(Arc::new(hold)));
         (0..5).for_each(|_| point());

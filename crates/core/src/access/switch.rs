@@ -1,8 +1,9 @@
-//! Switching a file between direct and buffered although programs have it mapped.
+//! Setting or clearing the DAX flag, and what of it takes effect.
 //!
-//! Their mappings are recalled, the switch is made, and the next touch maps what the file is then. Meanwhile touches have to be
-//! made again, and nothing else is held up: a program that has mapped the file as the host does gives it back by unmapping it,
-//! whereupon the host writes its cache to the file, which needs the lock of the inode.
+//! With [`Switch::Pending`] and [`Switch::Now`] nobody is asked for anything. To revoke is more: mappings by programs are recalled,
+//! the switch is made, and the next touch maps what the file is then. Meanwhile touches have to be made again, and nothing else is
+//! held up: a program that has mapped the file as the host does gives it back by unmapping it, whereupon the host writes its cache
+//! to the file, which needs the lock of the inode.
 
 use rustix::io::Errno;
 
@@ -16,7 +17,39 @@ use crate::ops::locked::LockedInode;
 use crate::tx::Tx;
 use crate::types::Flags;
 
+/// What to do about a flag that cannot take effect at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Switch {
+    /// Let it be pending.
+    Pending,
+    /// Change nothing.
+    Now,
+}
+
+/// What stands in the way of a switch.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Attempt {
+    /// Nothing: the flag changes, and what follows from it comes later.
+    Pending,
+    /// Whoever holds the file otherwise.
+    Now,
+    /// The same, but for mappings by programs: they have all been given back.
+    GivenBack,
+}
+
 impl Fs {
+    /// Sets or clears the DAX flag alone. With [`Switch::Now`], BUSY if others hold the file in the way that it would no
+    /// longer be reached; then nothing has changed. INVAL unless it is a regular file or a directory; PERM if it is immutable.
+    ///
+    /// `asker`, by which it is asked for, does not count; whether it does not hold the file any more, and is to be dropped.
+    pub fn set_dax(&self, node: &Node, on: bool, switch: Switch, asker: Option<Asker>) -> Result<bool> {
+        let attempt = match switch {
+            Switch::Pending => Attempt::Pending,
+            Switch::Now => Attempt::Now,
+        };
+        Ok(self.try_switch(node, on, attempt, asker)?.ok_or(Errno::BUSY)?)
+    }
+
     /// Sets or clears the DAX flag, and takes mappings by programs back so that it takes effect at once. BUSY, and nothing has changed,
     /// if somebody holds the file otherwise, has mapped it synchronously, or does not give it back; INVAL, PERM as for
     /// [`Self::set_dax`].
@@ -32,8 +65,7 @@ impl Fs {
         patience: &mut dyn FnMut() -> bool,
     ) -> Result<bool> {
         let Some(recalled) = self.begin_switch(node, on)? else {
-            let switched = self.try_switch(node, on, asker, false)?;
-            return Ok(switched.ok_or(Errno::BUSY)?);
+            return self.set_dax(node, on, Switch::Now, asker);
         };
         let lagging = recalled.wait();
         // The programs cannot do that any more: what they reach next may be elsewhere.
@@ -72,36 +104,41 @@ impl Fs {
         patience: &mut dyn FnMut() -> bool,
     ) -> Result<bool> {
         loop {
-            if let Some(is_spent) = self.try_switch(node, on, asker, true)? {
+            if let Some(is_spent) = self.try_switch(node, on, Attempt::GivenBack, asker)? {
                 return Ok(is_spent);
             }
             ensure(patience(), Errno::BUSY)?;
         }
     }
 
-    /// Switches, if nobody holds the file otherwise but the asker and, if they have all been `given_back`, mappings. Gives whether the
-    /// asker does not hold it any more; `None`: it was not switched.
+    /// Sets or clears the flag, and lets go of the file for those who do not stand in the way. Gives whether the asker does not hold it
+    /// any more; `None`: somebody stands in the way, and nothing has changed.
     fn try_switch(
         &self,
         node: &Node,
         on: bool,
+        attempt: Attempt,
         asker: Option<Asker>,
-        given_back: bool,
     ) -> Result<Option<bool>> {
         let tx = Tx::begin(self)?;
         let mut locked = LockedInode::lock(node.inode())?;
         let flags = flags_with(&locked, on)?;
         let (effect, _) = self.dax_rules.wanted(flags);
+        let given_back = attempt == Attempt::GivenBack;
         // One may have come while the others were being taken back.
         ensure(!given_back || !locked.state.leases.iter().any(|leased| leased.sync), Errno::BUSY)?;
         let leased = locked.state.leases.iter().filter(|_| given_back);
         let leased: Vec<u64> = leased.filter_map(|leased| leased.holder).collect();
         let besides: Vec<u64> = leased.iter().copied().chain(asker.map(|asker| asker.id)).collect();
-        if self.holders.is_held_otherwise(node.ino(), effect, &besides) {
+        let stays = self.holders.is_held_otherwise(node.ino(), effect, &besides);
+        if stays && attempt != Attempt::Pending {
             return Ok(None);
         }
         if flags != locked.flags() {
             self.commit_flags(tx, &mut locked, flags)?;
+        }
+        if stays {
+            return Ok(Some(false));
         }
         // Nobody can come to hold the file before the inode is unlocked.
         for holder in leased {
