@@ -11,6 +11,7 @@
 //! | `listener` | how do programs come in? |
 //! | `program` | what is one program told, and what if it does not answer? |
 //! | `requests` | what does a program's request mean in calls of the engine? |
+//! | `changing` | which files may programs change by themselves? |
 //! | `presence` | is a program gone, or has it at least nothing mapped any more? |
 //!
 //! # What a program can do to others
@@ -22,6 +23,7 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+mod changing;
 mod listener;
 mod policy;
 mod presence;
@@ -34,11 +36,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lodefs_core::{Fs, Kind, Node};
+use lodefs_core::{Fs, Ino, Kind, Node};
 use lodefs_proto::ticket::Answer;
 use rustix::io::Errno;
 use rustix::process::Gid;
 
+use changing::Changing;
 use listener::Listener;
 use tickets::Tickets;
 
@@ -53,12 +56,19 @@ impl fmt::Debug for Broker {
     }
 }
 
+/// What all programs are served from.
+#[derive(Clone)]
+struct Serving {
+    fs: Arc<Fs>,
+    tickets: Arc<Tickets>,
+    changing: Arc<Changing>,
+}
+
 /// Lets programs attach to the files of one mount.
 pub struct Broker {
-    fs: Arc<Fs>,
     policy: Policy,
-    tickets: Arc<Tickets>,
     listener: Listener,
+    serving: Serving,
 }
 
 impl Broker {
@@ -67,9 +77,21 @@ impl Broker {
         if policy == Policy::Nobody || !fs.can_be_attached() {
             return Ok(None);
         }
-        let tickets = Arc::new(Tickets::default());
-        let listener = Listener::start(Arc::clone(fs), Arc::clone(&tickets), policy)?;
-        Ok(Some(Arc::new(Self { fs: Arc::clone(fs), policy, tickets, listener })))
+        let (tickets, changing) = (Arc::default(), Arc::default());
+        let serving = Serving { fs: Arc::clone(fs), tickets, changing };
+        let listener = Listener::start(serving.clone(), policy)?;
+        Ok(Some(Arc::new(Self { policy, listener, serving })))
+    }
+
+    /// Sets who is told that the attributes of a file, as they were seen before, may be wrong: a program begins to change it by itself, or
+    /// has ended that. Once; whether it was set by this call.
+    pub fn watch_attributes(&self, expire: impl Fn(Ino) + Send + Sync + 'static) -> bool {
+        self.serving.changing.watch(Box::new(expire))
+    }
+
+    /// Whether programs may change a file by themselves now, so that its attributes are to be looked at each time.
+    pub fn may_be_changed(&self, ino: Ino) -> bool {
+        self.serving.changing.contains(ino)
     }
 
     /// The group whose members may attach, if there is one.
@@ -86,8 +108,8 @@ impl Broker {
         if !self.policy.allows(caller) {
             return Err(Errno::PERM);
         }
-        let writable = writable && !self.fs.is_read_only();
-        let ticket = self.tickets.issue(node.clone(), writable, caller.pid)?;
+        let writable = writable && !self.serving.fs.is_read_only();
+        let ticket = self.serving.tickets.issue(node.clone(), writable, caller.pid)?;
         Answer::new(ticket, self.listener.name()).map_err(|_| Errno::NAMETOOLONG)
     }
 
@@ -95,7 +117,7 @@ impl Broker {
     /// locked as long as one has.
     pub fn stop(&self) {
         self.listener.stop();
-        self.tickets.clear();
+        self.serving.tickets.clear();
     }
 }
 

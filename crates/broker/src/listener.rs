@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
-use lodefs_core::Fs;
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -16,10 +15,11 @@ use rustix::net::{
 };
 use rustix::rand::{GetRandomFlags, getrandom};
 
+use crate::Serving;
 use crate::policy::{Caller, Policy};
 use crate::presence::{Presence, timespec};
 use crate::program::Program;
-use crate::tickets::{LIFETIME, Tickets};
+use crate::tickets::LIFETIME;
 
 /// Most programs at a time.
 const PROGRAMS_MAX: usize = 1024;
@@ -28,8 +28,7 @@ const BUFFER_SIZE: usize = 1 << 20;
 
 /// What all threads share.
 struct Shared {
-    fs: Arc<Fs>,
-    tickets: Arc<Tickets>,
+    serving: Serving,
     policy: Policy,
     socket: OwnedFd,
     /// The medium's, as lists of mappings show it.
@@ -46,8 +45,8 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    pub(crate) fn start(fs: Arc<Fs>, tickets: Arc<Tickets>, policy: Policy) -> io::Result<Self> {
-        let medium = fs.medium_inode().map_err(io::Error::other)?;
+    pub(crate) fn start(serving: Serving, policy: Policy) -> io::Result<Self> {
+        let medium = serving.fs.medium_inode().map_err(io::Error::other)?;
         let name = random_name()?;
         let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         // A name that nobody can take, and that is gone with this process.
@@ -55,8 +54,7 @@ impl Listener {
         listen(&socket, 64)?;
         let programs = Mutex::new(Vec::new());
         let shared = Arc::new(Shared {
-            fs,
-            tickets,
+            serving,
             policy,
             socket,
             medium,
@@ -97,7 +95,7 @@ impl Shared {
             let mut polled = [PollFd::new(&self.socket, PollFlags::IN)];
             // Nobody may come for a long time, and tickets keep files that have been deleted.
             if poll(&mut polled, Some(&timespec(LIFETIME))) == Ok(0) {
-                self.tickets.expire();
+                self.serving.tickets.expire();
                 continue;
             }
             match accept_with(&self.socket, SocketFlags::CLOEXEC) {
@@ -130,9 +128,9 @@ impl Shared {
         sockopt::set_socket_send_buffer_size(&socket, BUFFER_SIZE)?;
         let presence = Presence::of(peer.pid, self.medium)?;
         let program = Arc::new(Program::new(socket, pid, presence)?);
-        let (fs, tickets, served) = (Arc::clone(&self.fs), Arc::clone(&self.tickets), Arc::clone(&program));
-        let thread =
-            thread::Builder::new().name(format!("program {pid}")).spawn(move || served.serve(fs, tickets))?;
+        let (serving, served) = (self.serving.clone(), Arc::clone(&program));
+        let thread = thread::Builder::new().name(format!("program {pid}"));
+        let thread = thread.spawn(move || served.serve(serving))?;
         programs.push((program, thread));
         Ok(())
     }

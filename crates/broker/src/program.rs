@@ -13,7 +13,7 @@ use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lodefs_core::{Answer, Fs, Lessee, Recall};
+use lodefs_core::{Answer, Lessee, Recall};
 use lodefs_proto::attach::{FromProgram, Raw};
 use lodefs_proto::server::FromServer;
 use parking_lot::Mutex;
@@ -23,10 +23,9 @@ use rustix::net::{
     RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, recv, sendmsg, shutdown,
 };
 
-use crate::PATIENCE;
 use crate::presence::{Presence, timespec};
 use crate::requests::Requests;
-use crate::tickets::Tickets;
+use crate::{PATIENCE, Serving};
 
 /// Most requests of one program that wait. Each of its threads has one, and each thread that has touched a page.
 const REQUESTS_MAX: usize = 4096;
@@ -70,9 +69,9 @@ impl Program {
     }
 
     /// Serves it until it is gone.
-    pub(crate) fn serve(self: Arc<Self>, fs: Arc<Fs>, tickets: Arc<Tickets>) {
+    pub(crate) fn serve(self: Arc<Self>, serving: Serving) {
         let (queue, queued) = sync_channel(REQUESTS_MAX);
-        let requests = Requests::new(Arc::clone(&self), fs, tickets);
+        let requests = Requests::new(Arc::clone(&self), serving);
         let worker = thread::Builder::new().name(format!("requests {}", self.pid));
         match worker.spawn(move || requests.run(&queued)) {
             Ok(worker) => {

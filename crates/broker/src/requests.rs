@@ -8,15 +8,18 @@ use std::sync::mpsc::Receiver;
 use std::thread;
 use std::time::Duration;
 
-use lodefs_core::{Fs, Lease, LeaseOptions, Lessee, Node, Touch, Touched, What};
+use lodefs_core::{
+    DataAnswer, DataGrant, DataLease, DataRight, Fs, Lease, LeaseOptions, Lessee, Node, Touch, Touched, What,
+};
 use lodefs_pmem::{Domain, MediumKind};
 use lodefs_proto::attach::{Ask, FromProgram};
-use lodefs_proto::server::{self, FromServer, Outcome, Part};
+use lodefs_proto::server::{self, FromServer, Outcome, Part, Right};
 use lodefs_proto::ticket::Ticket;
 use rustix::io::Errno;
 
+use crate::Serving;
+use crate::changing::Change;
 use crate::program::Program;
-use crate::tickets::Tickets;
 
 /// How long one who has touched a file that is just being switched is kept from doing it again.
 const PAUSE: Duration = Duration::from_micros(100);
@@ -37,21 +40,32 @@ struct Mapped {
     lease: Lease,
     from: u64,
     to: u64,
+    /// Ends when the lease has.
+    _change: Option<Change>,
+}
+
+/// A file that a program reads and writes by itself.
+struct Data {
+    lease: DataLease,
+    /// Ends when the lease has.
+    _change: Option<Change>,
 }
 
 /// One program's requests, and what they have left behind.
 pub(crate) struct Requests {
     program: Arc<Program>,
-    fs: Arc<Fs>,
-    tickets: Arc<Tickets>,
+    serving: Serving,
     files: HashMap<u64, OpenFile>,
     mapped: HashMap<u64, Mapped>,
+    /// Files that it reads and writes by itself, by lease.
+    data: HashMap<u64, Data>,
     last_file: u64,
 }
 
 impl Requests {
-    pub(crate) fn new(program: Arc<Program>, fs: Arc<Fs>, tickets: Arc<Tickets>) -> Self {
-        Self { program, fs, tickets, files: HashMap::new(), mapped: HashMap::new(), last_file: 0 }
+    pub(crate) fn new(program: Arc<Program>, serving: Serving) -> Self {
+        let (files, mapped, data) = (HashMap::new(), HashMap::new(), HashMap::new());
+        Self { program, serving, files, mapped, data, last_file: 0 }
     }
 
     /// Does what is asked for, one after the other, until nobody can ask any more. What it has left behind is returned.
@@ -66,14 +80,19 @@ impl Requests {
         self
     }
 
-    /// Whether nothing is mapped.
+    /// Whether nothing is mapped, or read and written by the program itself.
     pub(crate) fn have_left_nothing(&self) -> bool {
-        self.mapped.is_empty()
+        self.mapped.is_empty() && self.data.is_empty()
     }
 
     fn take(&mut self, message: FromProgram) {
         match message {
             FromProgram::Ask(number, Ask::Open { ticket }) => self.open(number, &ticket),
+            FromProgram::Ask(number, Ask::Take { lease, offset, write }) => {
+                if let Err(errno) = self.take_data(number, lease, offset, write) {
+                    self.program.tell(&FromServer::Outcome(number, refused(errno)), None);
+                }
+            }
             FromProgram::Ask(number, ask) => {
                 let outcome = self.answer(&ask).unwrap_or_else(refused);
                 self.program.tell(&FromServer::Outcome(number, outcome), None);
@@ -86,17 +105,17 @@ impl Requests {
 
     fn open(&mut self, number: u64, ticket: &Ticket) {
         let opened = self.redeem(ticket).and_then(|file| {
-            let medium = self.fs.share_medium(file.writable).map_err(|error| error.errno())?;
+            let medium = self.serving.fs.share_medium(file.writable).map_err(|error| error.errno())?;
             Ok((file, medium))
         });
         match opened {
             Ok((file, medium)) => {
                 self.last_file += 1;
                 self.files.insert(self.last_file, file);
-                let kind = self.fs.domain().kind;
+                let kind = self.serving.fs.domain().kind;
                 let host_sync = matches!(kind, MediumKind::DeviceDax | MediumKind::FsDax);
                 let outcome =
-                    Outcome::Opened { file: self.last_file, domain: domain_of(&self.fs), host_sync };
+                    Outcome::Opened { file: self.last_file, domain: domain_of(&self.serving.fs), host_sync };
                 self.program.tell(&FromServer::Outcome(number, outcome), Some(medium.as_fd()));
             }
             Err(errno) => self.program.tell(&FromServer::Outcome(number, refused(errno)), None),
@@ -107,47 +126,93 @@ impl Requests {
         if self.files.len() >= OBJECTS_MAX {
             return Err(Errno::MFILE);
         }
-        let right = self.tickets.redeem(ticket, self.program.pid).ok_or(Errno::ACCESS)?;
+        let right = self.serving.tickets.redeem(ticket, self.program.pid).ok_or(Errno::ACCESS)?;
         Ok(OpenFile { node: right.node, writable: right.writable })
     }
 
     fn answer(&mut self, ask: &Ask) -> Result<Outcome, Errno> {
         match *ask {
-            Ask::Open { .. } => Err(Errno::INVAL),
+            // Answered with more than an outcome.
+            Ask::Open { .. } | Ask::Take { .. } => Err(Errno::INVAL),
             Ask::Close { file } => {
                 self.files.remove(&file).ok_or(Errno::BADF)?;
                 Ok(Outcome::Done)
             }
             Ask::Map { file, offset, size, writable, sync } => self.map(file, offset, size, writable, sync),
-            Ask::Unmap { lease } => {
-                self.mapped.remove(&lease).ok_or(Errno::BADF)?;
-                Ok(Outcome::Done)
+            Ask::Lease { file, writable } => self.lease(file, writable),
+            Ask::Return { lease } => {
+                let is_there = self.mapped.remove(&lease).is_some() || self.data.remove(&lease).is_some();
+                if is_there { Ok(Outcome::Done) } else { Err(Errno::BADF) }
             }
             Ask::Changed { lease } => {
-                let mapped = self.mapped.get(&lease).ok_or(Errno::BADF)?;
-                mapped.lease.note_change().map_err(|error| error.errno())?;
+                let noted = match (self.mapped.get(&lease), self.data.get(&lease)) {
+                    (Some(mapped), _) => mapped.lease.note_change(),
+                    (None, Some(data)) => data.lease.note_change(),
+                    (None, None) => return Err(Errno::BADF),
+                };
+                noted.map_err(|error| error.errno())?;
                 Ok(Outcome::Done)
             }
         }
     }
 
-    fn map(&mut self, file: u64, from: u64, size: u64, writable: bool, sync: bool) -> Result<Outcome, Errno> {
+    /// The file, if the program may do that with it, and has room for one more lease.
+    fn file(&self, file: u64, writable: bool) -> Result<&OpenFile, Errno> {
         let file = self.files.get(&file).ok_or(Errno::BADF)?;
         if writable && !file.writable {
             return Err(Errno::ACCESS);
         }
-        if self.mapped.len() >= OBJECTS_MAX {
+        if self.mapped.len() + self.data.len() >= OBJECTS_MAX {
             return Err(Errno::NOMEM);
         }
+        Ok(file)
+    }
+
+    /// What there is as long as the program may change the file.
+    fn change(&self, file: &OpenFile, writable: bool) -> Option<Change> {
+        writable.then(|| self.serving.changing.begin(file.node.ino()))
+    }
+
+    fn lease(&mut self, file: u64, writable: bool) -> Result<Outcome, Errno> {
+        let file = self.file(file, writable)?;
+        let lessee = Arc::clone(&self.program) as Arc<dyn Lessee>;
+        let change = self.change(file, writable);
+        let lease = self.serving.fs.lease_data(&file.node, lessee, writable, self.program.pid);
+        let lease = lease.map_err(|error| error.errno())?;
+        let id = lease.id();
+        self.data.insert(id, Data { lease, _change: change });
+        Ok(Outcome::Leased { lease: id })
+    }
+
+    /// Lets a program read or write by itself, and tells it.
+    fn take_data(&self, number: u64, lease: u64, offset: u64, write: bool) -> Result<(), Errno> {
+        let data = self.data.get(&lease).ok_or(Errno::BADF)?;
+        if self.program.is_lagging() {
+            // What it has not given back comes first.
+            return Err(Errno::BUSY);
+        }
+        let mut refusal = Ok(());
+        let taken = data.lease.take(offset, write, |answer| match answer {
+            DataAnswer::Granted(grant) => self.program.tell(&data_message(number, lease, &grant), None),
+            DataAnswer::Buffered => refusal = Err(Errno::OPNOTSUPP),
+            DataAnswer::Switching => refusal = Err(Errno::BUSY),
+        });
+        taken.map_err(|error| error.errno())?;
+        refusal
+    }
+
+    fn map(&mut self, file: u64, from: u64, size: u64, writable: bool, sync: bool) -> Result<Outcome, Errno> {
+        let file = self.file(file, writable)?;
         let to = from.checked_add(size).filter(|to| *to <= 1 << 63).ok_or(Errno::OVERFLOW)?;
         if size == 0 || !from.is_multiple_of(PAGE_SIZE) || !to.is_multiple_of(PAGE_SIZE) {
             return Err(Errno::INVAL);
         }
         let options = LeaseOptions { writable, sync, pid: self.program.pid };
         let lessee = Arc::clone(&self.program) as Arc<dyn Lessee>;
-        let lease = self.fs.lease(&file.node, lessee, options).map_err(|error| error.errno())?;
+        let change = self.change(file, writable);
+        let lease = self.serving.fs.lease(&file.node, lessee, options).map_err(|error| error.errno())?;
         let (id, is_direct) = (lease.id(), lease.is_direct());
-        self.mapped.insert(id, Mapped { lease, from, to });
+        self.mapped.insert(id, Mapped { lease, from, to, _change: change });
         Ok(Outcome::Mapped { lease: id, is_direct })
     }
 
@@ -193,6 +258,12 @@ impl Requests {
 
 fn refused(errno: Errno) -> Outcome {
     Outcome::Refused(errno.raw_os_error().unsigned_abs())
+}
+
+fn data_message(number: u64, lease: u64, grant: &DataGrant) -> FromServer {
+    let right = if grant.right == DataRight::Write { Right::Write } else { Right::Read };
+    let parts = grant.parts.iter().map(part).collect();
+    FromServer::Data { number, lease, epoch: grant.epoch, size: grant.size, right, parts }
 }
 
 fn part(part: &lodefs_core::Part) -> Part {

@@ -37,7 +37,10 @@ pub use error::{Error, Result};
 pub use format::FormatOptions;
 pub use fs::{Fs, MemoryUse, OpenOptions, RecoveryReport};
 pub use inode::Node;
-pub use lease::{Answer, Grant, Lease, LeaseOptions, Lessee, Part, Recall, Touch, Touched, What};
+pub use lease::{
+    Answer, DataAnswer, DataGrant, DataLease, DataRight, Grant, Lease, LeaseOptions, Lessee, Part, Recall,
+    Touch, Touched, What,
+};
 pub use ops::fault::PARTS_MAX;
 pub use types::*;
 pub use volume::VolumeInfo;

@@ -2,7 +2,7 @@
 //!
 //! One attachment for each mount, as long as something of it is mapped. In a child that was forked everything is attached anew.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::process;
 use std::ptr;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -11,11 +11,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use lodefs_mapping::{Inside, Mapper, Medium, Pager, Region, enter, set_fork_hook};
 use lodefs_proto::attach::Ask;
 use lodefs_proto::server::{Domain, Outcome};
+use lodefs_proto::ticket::Ticket;
 use rustix::io::Errno;
 
+use crate::data;
+use crate::domain_of;
 use crate::link::Link;
 use crate::origin::Origin;
 use crate::ticket;
+use crate::view::View;
 
 /// All attachments of this process. Used inside the gate only, so that no child finds it locked.
 static ATTACHMENTS: Mutex<Vec<Weak<Attachment>>> = Mutex::new(Vec::new());
@@ -43,29 +47,28 @@ pub(crate) struct Mapped {
 }
 
 /// The attachment to one mount, with one access to the medium.
-struct Attachment {
+pub(crate) struct Attachment {
     name: Vec<u8>,
     writable: bool,
     /// The mapper, and the link by which its faults are answered.
     mapper: Mutex<Option<(Arc<Link>, Arc<Mapper>)>>,
     link: Mutex<Option<Arc<Link>>>,
     mapped: Mutex<Vec<Weak<Mapped>>>,
+    view: Mutex<Weak<View>>,
 }
 
 impl Mapped {
     /// Maps a part of a file.
     pub(crate) fn new(file: &impl AsFd, wanted: Wanted) -> Result<Arc<Self>, Errno> {
-        set_fork_hook(attach_child);
+        watch_forks();
         let answer = ticket::ask(file)?;
         let origin = Arc::new(Origin::of(file, wanted.writable)?);
         let attachment = Attachment::of(answer.name(), wanted.writable);
         let link = attachment.link()?;
-        let (opened, medium) = link.ask(Ask::Open { ticket: answer.ticket })?;
-        let (Outcome::Opened { file: number, domain, host_sync }, Some(medium)) = (opened, medium) else {
-            return Err(Errno::PROTO);
-        };
-        let (lease, is_direct) = map(&link, number, &wanted)?;
-        let medium = Medium { file: medium, is_writable: wanted.writable, is_synchronous: host_sync };
+        let opened = open(&link, answer.ticket)?;
+        let (lease, is_direct) = map(&link, opened.file, &wanted)?;
+        let domain = opened.domain;
+        let medium = opened.into_medium(wanted.writable);
         let mapped = attachment.mapper(medium, &link).and_then(|mapper| {
             let request = lodefs_mapping::Request {
                 offset: wanted.offset,
@@ -105,16 +108,43 @@ impl Mapped {
     /// Maps it again, in a child, at the same addresses.
     fn map_again(&self, link: &Arc<Link>) -> Result<Medium, Errno> {
         let answer = ticket::ask(self.origin.open()?)?;
-        let (opened, medium) = link.ask(Ask::Open { ticket: answer.ticket })?;
-        let (Outcome::Opened { file, host_sync, .. }, Some(medium)) = (opened, medium) else {
-            return Err(Errno::PROTO);
-        };
-        let (lease, _) = map(link, file, &self.wanted)?;
+        let opened = open(link, answer.ticket)?;
+        let (lease, _) = map(link, opened.file, &self.wanted)?;
         link.add(lease, &self.region, &self.origin);
         *lock(&self.lease, &enter()) = Some((Arc::clone(link), lease));
         self.pid.store(process::id(), Ordering::Relaxed);
-        Ok(Medium { file: medium, is_writable: self.wanted.writable, is_synchronous: host_sync })
+        Ok(opened.into_medium(self.wanted.writable))
     }
+}
+
+/// A file that this process has shown its right to.
+pub(crate) struct Opened {
+    /// How the server names it.
+    pub(crate) file: u64,
+    domain: Domain,
+    medium: OwnedFd,
+    host_sync: bool,
+}
+
+impl Opened {
+    fn into_medium(self, writable: bool) -> Medium {
+        Medium { file: self.medium, is_writable: writable, is_synchronous: self.host_sync }
+    }
+}
+
+/// Shows a ticket.
+pub(crate) fn open(link: &Link, ticket: Ticket) -> Result<Opened, Errno> {
+    match link.ask(Ask::Open { ticket })? {
+        (Outcome::Opened { file, domain, host_sync }, Some(medium)) => {
+            Ok(Opened { file, domain, medium, host_sync })
+        }
+        _ => Err(Errno::PROTO),
+    }
+}
+
+/// From now on a child that is forked is attached by itself.
+pub(crate) fn watch_forks() {
+    set_fork_hook(attach_child);
 }
 
 impl Drop for Mapped {
@@ -132,11 +162,11 @@ impl Drop for Mapped {
     }
 }
 
-/// Tells the server that nothing is mapped by a lease any more.
-fn give_back(link: &Link, lease: u64) {
+/// Tells the server that a lease is not used any more.
+pub(crate) fn give_back(link: &Link, lease: u64) {
     link.remove(lease);
     // If the server is gone, it has forgotten it.
-    drop(link.ask(Ask::Unmap { lease }));
+    drop(link.ask(Ask::Return { lease }));
     link.forget(lease);
 }
 
@@ -163,7 +193,7 @@ fn map(link: &Link, file: u64, wanted: &Wanted) -> Result<(u64, bool), Errno> {
 
 impl Attachment {
     /// The one to the server of this name.
-    fn of(name: &[u8], writable: bool) -> Arc<Self> {
+    pub(crate) fn of(name: &[u8], writable: bool) -> Arc<Self> {
         let inside = enter();
         let mut all = lock(&ATTACHMENTS, &inside);
         all.retain(|attachment| attachment.strong_count() > 0);
@@ -176,13 +206,14 @@ impl Attachment {
                 mapper: Mutex::default(),
                 link: Mutex::default(),
                 mapped: Mutex::default(),
+                view: Mutex::default(),
             });
             all.push(Arc::downgrade(&new));
             new
         })
     }
 
-    fn link(self: &Arc<Self>) -> Result<Arc<Link>, Errno> {
+    pub(crate) fn link(self: &Arc<Self>) -> Result<Arc<Link>, Errno> {
         if let Some(link) = lock(&self.link, &enter()).clone() {
             return Ok(link);
         }
@@ -244,6 +275,18 @@ impl Attachment {
         Ok(new)
     }
 
+    /// The medium in memory, once for all files.
+    pub(crate) fn view(&self, opened: Opened, writable: bool) -> Result<Arc<View>, Errno> {
+        let inside = enter();
+        let mut known = lock(&self.view, &inside);
+        if let Some(view) = known.upgrade() {
+            return Ok(view);
+        }
+        let new = Arc::new(View::new(opened.medium, writable, opened.host_sync, domain_of(opened.domain))?);
+        *known = Arc::downgrade(&new);
+        Ok(new)
+    }
+
     fn note(&self, mapped: &Arc<Mapped>) {
         let inside = enter();
         let mut all = lock(&self.mapped, &inside);
@@ -260,6 +303,7 @@ impl Attachment {
         for mapped in lock(&self.mapped, &inside).iter().filter_map(Weak::upgrade) {
             lock(&mapped.lease, &inside).take();
         }
+        *lock(&self.view, &inside) = Weak::new();
     }
 
     /// Attaches the child that this process is, and maps again what its parent had mapped.
@@ -288,6 +332,8 @@ impl Drop for Attachment {
 
 /// In a child that has just been forked. What cannot be attached again stays reserved: an access to it raises SIGSEGV.
 fn attach_child() {
+    // SAFETY: the process has this thread only, which is about to return from fork.
+    unsafe { data::forget_parents() };
     let all: Vec<_> = lock(&ATTACHMENTS, &enter()).iter().filter_map(Weak::upgrade).collect();
     for attachment in &all {
         attachment.forget_parent();

@@ -4,6 +4,9 @@
 //! |---|---|
 //! | [`dax`] | is this file direct, why, and who keeps it so? |
 //! | [`map`] | how is a file mapped? ([`Mapping`] says what can be done with it then.) |
+//! | [`File`] | how is a file read and written without a system call? |
+//! | `data` | what of a file's content may this process read and write by itself? |
+//! | `view` | how does it reach the bytes of the medium for that? |
 //! | `attachment` | which servers is this process attached to? |
 //! | `link` | how does it talk to one? |
 //! | `origin` | which file does a mapping belong to, when no descriptor of it is open? |
@@ -12,13 +15,28 @@
 #![deny(missing_docs)]
 
 mod attachment;
+mod data;
 pub mod dax;
+mod file;
 mod link;
 mod mapping;
 mod origin;
 mod ticket;
+mod view;
 
 use lodefs_mmap::window;
+use lodefs_pmem::Domain;
+use lodefs_proto::server;
 
+pub use file::File;
 pub use lodefs_mmap::{MapOptions, Mapping, MappingKind};
 pub use mapping::map;
+
+/// What the server says of the medium.
+fn domain_of(domain: server::Domain) -> Domain {
+    match domain {
+        server::Domain::CpuCache => Domain::CpuCache,
+        server::Domain::MemoryController => Domain::MemoryController,
+        server::Domain::Volatile => Domain::Volatile,
+    }
+}

@@ -24,6 +24,7 @@ use rustix::net::{
 };
 use zerocopy::IntoBytes;
 
+use crate::data::Data;
 use crate::origin::Origin;
 use crate::window::Window;
 
@@ -43,10 +44,11 @@ struct Mapped {
     window: Window,
 }
 
-/// The mappings of a connection, by lease.
+/// What a connection is for, by lease.
 #[derive(Default)]
 struct Table {
     mapped: HashMap<u64, Mapped>,
+    data: HashMap<u64, Weak<Data>>,
     /// Recalls of leases whose regions were not known yet: the last of each.
     missed: HashMap<u64, u64>,
 }
@@ -187,9 +189,28 @@ impl Link {
         lock(&self.mapped).missed.remove(&lease);
     }
 
-    /// The region of this lease is unmapped.
+    /// From now on grants and recalls of this lease are for this file.
+    pub(crate) fn add_data(&self, lease: u64, data: &Arc<Data>) {
+        let mut table = lock(&self.mapped);
+        table.data.insert(lease, Arc::downgrade(data));
+        // Nothing had been granted.
+        table.missed.remove(&lease);
+    }
+
+    /// What this lease was for is not used any more.
     pub(crate) fn remove(&self, lease: u64) {
-        lock(&self.mapped).mapped.remove(&lease);
+        let mut table = lock(&self.mapped);
+        table.mapped.remove(&lease);
+        table.data.remove(&lease);
+    }
+
+    /// Whether the server is still there.
+    pub(crate) fn is_there(&self) -> bool {
+        lock(&self.waiting).is_some()
+    }
+
+    fn data(&self, lease: u64) -> Option<Arc<Data>> {
+        lock(&self.mapped).data.get(&lease)?.upgrade()
     }
 
     fn region(&self, lease: u64) -> Option<Arc<Region>> {
@@ -208,6 +229,8 @@ impl Link {
         // Whoever waits finds nobody who could answer.
         lock(&self.waiting).take();
         lock(&self.opener).take();
+        let all = std::mem::take(&mut lock(&self.mapped).data);
+        all.values().filter_map(Weak::upgrade).for_each(|data| data.lose());
         ending(self);
     }
 
@@ -231,12 +254,12 @@ impl Link {
 
     fn carry_out(&self, message: FromServer, medium: Option<OwnedFd>) {
         match message {
-            FromServer::Outcome(number, outcome) => {
-                let waiting = lock(&self.waiting).as_mut().and_then(|waiting| waiting.remove(&number));
-                if let Some(waiting) = waiting {
-                    // If he does not wait any more, he has no use for it.
-                    let _ = waiting.send((outcome, medium));
+            FromServer::Outcome(number, outcome) => self.tell_waiting(number, (outcome, medium)),
+            FromServer::Data { number, lease, epoch, size, right, parts } => {
+                if let Some(data) = self.data(lease) {
+                    data.install(epoch, right, size, &parts);
                 }
+                self.tell_waiting(number, (Outcome::Done, None));
             }
             FromServer::Granted { lease, epoch, parts } => {
                 let Some(region) = self.region(lease) else { return };
@@ -266,6 +289,11 @@ impl Link {
                 region.fail(epoch, offset, 1);
             }
             FromServer::Recall { lease, epoch, offset, end } => {
+                if let Some(data) = self.data(lease) {
+                    data.recall(epoch);
+                    let _ = self.say(&FromProgram::Answer { lease, epoch });
+                    return;
+                }
                 let known = lock(&self.mapped).note_recall(lease, epoch);
                 if let Some(region) = known.and_then(|region| region.upgrade()) {
                     region.recall(offset, end.saturating_sub(offset), epoch);
@@ -273,6 +301,17 @@ impl Link {
                 // If the server does not hear it, it is gone.
                 let _ = self.say(&FromProgram::Answer { lease, epoch });
             }
+        }
+    }
+}
+
+impl Link {
+    /// Whoever has asked gets his answer.
+    fn tell_waiting(&self, number: u64, answered: Answered) {
+        let waiting = lock(&self.waiting).as_mut().and_then(|waiting| waiting.remove(&number));
+        if let Some(waiting) = waiting {
+            // If he does not wait any more, he has no use for it.
+            let _ = waiting.send(answered);
         }
     }
 }

@@ -1,14 +1,14 @@
 //! How does an attached program map a file?
 
 use std::os::fd::AsFd;
-use std::sync::{Arc, Once};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use lodefs_mmap::{MapOptions, Mapping, Source};
-use lodefs_pmem::Domain;
-use lodefs_proto::server;
 use rustix::io::Errno;
 
 use crate::attachment::{Mapped, Wanted};
+use crate::domain_of;
 
 /// What the server of a mount grants.
 struct Attached(Arc<Mapped>);
@@ -43,22 +43,16 @@ pub fn map(file: &impl AsFd, options: &MapOptions) -> Result<Mapping, Errno> {
 
 /// Of a medium to which stores cannot be made durable as the environment asks: an errno cannot say why.
 fn refusal(error: &std::io::Error) -> Errno {
-    static SAID: Once = Once::new();
+    static IS_SAID: AtomicBool = AtomicBool::new(false);
     if error.kind() != std::io::ErrorKind::Unsupported {
         return errno_of(error);
     }
-    SAID.call_once(|| eprintln!("lodefs: {error}"));
+    if !IS_SAID.swap(true, Ordering::Relaxed) {
+        eprintln!("lodefs: {error}");
+    }
     Errno::OPNOTSUPP
 }
 
 fn errno_of(error: &std::io::Error) -> Errno {
     Errno::from_io_error(error).unwrap_or(Errno::INVAL)
-}
-
-fn domain_of(domain: server::Domain) -> Domain {
-    match domain {
-        server::Domain::CpuCache => Domain::CpuCache,
-        server::Domain::MemoryController => Domain::MemoryController,
-        server::Domain::Volatile => Domain::Volatile,
-    }
 }

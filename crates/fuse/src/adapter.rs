@@ -9,6 +9,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::Duration;
 use std::time::SystemTime;
 
 use fuser::{
@@ -73,14 +74,14 @@ fn reply_empty(reply: ReplyEmpty, outcome: Result<(), Errno>) {
 
 fn reply_entry(reply: ReplyEntry, outcome: Result<Found, Errno>) {
     match outcome {
-        Ok(found) => reply.entry(&CACHE_TTL, &found.attr, found.generation),
+        Ok(found) => reply.entry(&found.ttl, &found.attr, found.generation),
         Err(errno) => reply.error(errno),
     }
 }
 
-fn reply_attr(reply: ReplyAttr, outcome: Result<Attr, Errno>) {
+fn reply_attr(reply: ReplyAttr, outcome: Result<(Attr, Duration), Errno>) {
     match outcome {
-        Ok(attr) => reply.attr(&CACHE_TTL, &convert::file_attr(&attr)),
+        Ok((attr, ttl)) => reply.attr(&ttl, &convert::file_attr(&attr)),
         Err(errno) => reply.error(errno),
     }
 }
@@ -122,7 +123,10 @@ impl Filesystem for Adapter {
     }
 
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        reply_attr(reply, self.run("getattr", |served| served.fs.attr(&served.node(ino)?)));
+        reply_attr(
+            reply,
+            self.run("getattr", |served| Ok(served.lasting(served.fs.attr(&served.node(ino)?)?))),
+        );
     }
 
     fn setattr(
@@ -164,7 +168,13 @@ impl Filesystem for Adapter {
             || gid.is_some()
             || changes_nothing
             || size.is_some() && caller::drops_privileges(request);
-        reply_attr(reply, self.run("setattr", |served| served.fs.set_attr(&served.node(ino)?, &change)));
+        reply_attr(
+            reply,
+            self.run(
+                "setattr",
+                |served| Ok(served.lasting(served.fs.set_attr(&served.node(ino)?, &change)?)),
+            ),
+        );
     }
 
     fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
@@ -221,8 +231,8 @@ impl Filesystem for Adapter {
     ) {
         let new = New { kind: NewKind::File, mode, umask };
         match self.run("create", |served| served.create_file(request, parent, name, new, OpenFlags(flags))) {
-            Ok((Found { attr, generation }, Opened { handle, flags })) => {
-                reply.created(&CACHE_TTL, &attr, generation, handle, flags);
+            Ok((Found { attr, generation, ttl }, Opened { handle, flags })) => {
+                reply.created(&ttl, &attr, generation, handle, flags);
             }
             Err(errno) => reply.error(errno),
         }

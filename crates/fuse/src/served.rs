@@ -23,6 +23,7 @@ use zerocopy::IntoBytes;
 use crate::handles::{Handles, Rights};
 use crate::negotiate::CACHE_TTL;
 use crate::options::Report;
+use crate::session::expire_attributes;
 use crate::table::NodeTable;
 use crate::{REPORT_ATTRIBUTE, caller, convert, ioctl};
 
@@ -59,6 +60,8 @@ pub(crate) struct Opened {
 pub(crate) struct Found {
     pub(crate) attr: FileAttr,
     pub(crate) generation: Generation,
+    /// For how long the kernel may rely on it.
+    pub(crate) ttl: Duration,
 }
 
 /// The parts of a request to make an inode that depend on what it is.
@@ -88,7 +91,24 @@ impl Served {
     pub(crate) fn found(&self, node: Node) -> Result<Found> {
         let attr = self.fs.attr(&node)?;
         self.nodes.remember(attr.ino.0, node);
-        Ok(describe(&attr))
+        Ok(self.describe(&attr))
+    }
+
+    fn describe(&self, attr: &Attr) -> Found {
+        let generation = Generation(attr.generation.into());
+        Found { attr: convert::file_attr(attr), generation, ttl: self.ttl(attr.ino) }
+    }
+
+    /// Attributes, and for how long the kernel may rely on them.
+    pub(crate) fn lasting(&self, attr: Attr) -> (Attr, Duration) {
+        (attr, self.ttl(attr.ino))
+    }
+
+    /// For how long the kernel may rely on attributes that have just been read: no time, if a program changes the file by itself. (When
+    /// it begins to, and when it has ended, they expire.)
+    pub(crate) fn ttl(&self, ino: Ino) -> Duration {
+        let changes = self.broker.as_ref().is_some_and(|broker| broker.may_be_changed(ino));
+        if changes { Duration::ZERO } else { CACHE_TTL }
     }
 
     pub(crate) fn look_up(&self, parent: INodeNo, name: &OsStr) -> Result<Found> {
@@ -217,7 +237,7 @@ impl Served {
                     Err(error) => return if is_empty { Err(error) } else { Ok(()) },
                 };
                 let name = OsStr::from_bytes(&entry.name);
-                if reply.add(found.attr.ino, entry.next, name, &CACHE_TTL, &found.attr, found.generation) {
+                if reply.add(found.attr.ino, entry.next, name, &found.ttl, &found.attr, found.generation) {
                     return Ok(());
                 }
                 is_empty = false;
@@ -244,7 +264,8 @@ impl Served {
     fn entry_target(&self, directory: &Node, name: &[u8]) -> Result<(Node, Found)> {
         let node = self.fs.lookup(directory, name)?;
         let attr = self.fs.attr(&node)?;
-        Ok((node, describe(&attr)))
+        let found = self.describe(&attr);
+        Ok((node, found))
     }
 
     /// Reads or sets the flags of an inode; the answer is what goes back to the caller.
@@ -354,9 +375,7 @@ impl Served {
 
     /// Tells the kernel that the attributes of `ino` are not what it was told before (its data are).
     fn expire_attributes(&self, ino: INodeNo) {
-        if let Some(Err(error)) = self.notifier.get().map(|notifier| notifier.inval_inode(ino, -1, 0)) {
-            tracing::warn!(%ino, %error, "could not tell the kernel of changed attributes");
-        }
+        expire_attributes(&self.notifier, Ino(ino.0));
     }
 
     pub(crate) fn set_attribute(
@@ -390,8 +409,4 @@ impl Served {
 /// Refuses whoever is neither the owner nor root (strictly: lacks `CAP_FOWNER`, which is not told).
 fn ensure_owner(caller: &Request, attr: &Attr) -> Result<()> {
     if caller.uid() == attr.uid || caller.uid() == 0 { Ok(()) } else { Err(Errno::PERM.into()) }
-}
-
-fn describe(attr: &Attr) -> Found {
-    Found { attr: convert::file_attr(attr), generation: Generation(attr.generation.into()) }
 }

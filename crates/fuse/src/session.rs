@@ -8,8 +8,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use fuser::{Config, SessionACL};
-use lodefs_core::{Fs, Node};
+use fuser::{Config, INodeNo, Notifier, SessionACL};
+use lodefs_core::{Fs, Ino, Node};
 
 use crate::adapter::Adapter;
 use crate::attach::{self, MountError};
@@ -56,6 +56,10 @@ pub fn mount(fs: Arc<Fs>, target: &Path, options: &MountOptions) -> Result<Sessi
     match fuser::Session::from_fd(adapter, device, acl, config(options)) {
         Ok(inner) => {
             let _ = notifier.set(inner.notifier());
+            if let Some(broker) = &options.broker {
+                // A broker is of one mount.
+                broker.watch_attributes(move |ino| expire_attributes(&notifier, ino));
+            }
             Ok(Session { inner, unmounter })
         }
         Err(error) => {
@@ -71,6 +75,14 @@ pub(crate) fn config(options: &MountOptions) -> Config {
     config.n_threads = Some(options.threads.get());
     config.clone_fd = true;
     config
+}
+
+/// Tells the kernel that the attributes of `ino` are not what it was told before (its data are).
+pub(crate) fn expire_attributes(notifier: &OnceLock<Notifier>, ino: Ino) {
+    if let Some(Err(error)) = notifier.get().map(|notifier| notifier.inval_inode(INodeNo(ino.0), -1, 0)) {
+        // Most likely it has no such inode any more.
+        tracing::debug!(ino = ino.0, %error, "could not tell the kernel of changed attributes");
+    }
 }
 
 fn device_of(target: &Path) -> Option<(u32, u32)> {

@@ -9,8 +9,8 @@ use std::os::unix::fs::PermissionsExt;
 use lodefs_core::{Error, Node, SetAttr, XattrMode};
 use rustix::io::Errno;
 
-use crate::buffers::own;
 use crate::metadata::Metadata;
+use lodefs_mmap::buffers::own;
 
 pub(crate) fn metadata(node: &Node) -> io::Result<Metadata> {
     Ok(Metadata::new(node.fs().attr(node)?))

@@ -10,13 +10,13 @@ use lodefs_mmap::{MapOptions, Mapping};
 use rustix::io::Errno;
 
 use crate::attributes;
-use crate::buffers;
 use crate::cursor::FileCursor;
 use crate::dir::Dir;
 use crate::mapped;
 use crate::metadata::{FileTimes, Metadata};
 use crate::open_options::OpenOptions;
 use crate::shared::{Credentials, Held};
+use lodefs_mmap::buffers;
 
 /// What a file was opened for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

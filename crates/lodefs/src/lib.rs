@@ -63,7 +63,6 @@
 #![deny(missing_docs)]
 
 mod attributes;
-mod buffers;
 mod cursor;
 mod dir;
 mod error;

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::mem;
-use std::ops::Range;
 use std::process;
 use std::sync::Arc;
 
@@ -11,7 +10,6 @@ use lodefs_mapping::{Region, Request};
 use lodefs_mmap::{MapOptions, Mapping, Source};
 use rustix::io::Errno;
 
-use crate::buffers;
 use crate::error::Unmappable;
 use crate::pager::Taker;
 use crate::shared::{Held, Shared};
@@ -36,7 +34,6 @@ pub(crate) fn map(held: &Held, options: &MapOptions) -> io::Result<Mapping> {
     let (pid, taker) = (process::id(), Taker(Arc::downgrade(&region)));
     let lease = fs.lease(&held.node, Arc::new(taker), LeaseOptions { writable, sync, pid })?;
     held.shared.maps.pager.add(&region, lease);
-    buffers::add(&addresses(&region));
     let source = MappedFile { region: Arc::clone(&region), pid, shared: Some(Arc::clone(&held.shared)) };
     Mapping::of_region(region, writable, fs.domain().domain, Box::new(source))
 }
@@ -50,11 +47,6 @@ fn refusal(error: io::Error) -> io::Error {
     }
 }
 
-fn addresses(region: &Region) -> Range<usize> {
-    let start = region.base().addr().get();
-    start..start + region.size()
-}
-
 impl Source for MappedFile {
     fn note_change(&self) -> io::Result<()> {
         self.shared.as_ref().map_or(Ok(()), |shared| shared.maps.pager.note_change(&self.region))
@@ -63,19 +55,14 @@ impl Source for MappedFile {
 
 impl Drop for MappedFile {
     fn drop(&mut self) {
-        let is_child = process::id() != self.pid;
-        if !is_child {
-            // While the addresses are its own.
-            buffers::remove(&addresses(&self.region));
-        }
         let unmapped = self.region.unmap(self.region.offset(), self.region.size() as u64);
         debug_assert!(unmapped.is_ok(), "what is mapped can be unmapped: {unmapped:?}");
         let Some(shared) = self.shared.take() else { return };
-        if is_child {
+        if process::id() == self.pid {
+            drop(shared.maps.pager.remove(&self.region));
+        } else {
             // The engine is the parent's, and its locks may be held for ever.
             mem::forget(shared);
-        } else {
-            drop(shared.maps.pager.remove(&self.region));
         }
     }
 }

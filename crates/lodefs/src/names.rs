@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use lodefs_core::{Error, Kind, NewKind, RenameMode, Result};
 use rustix::io::Errno;
 
-use crate::buffers::own;
 use crate::dir::Dir;
 use crate::file::File;
 use crate::path::{AtEnd, Last, Walker, resolve, resolve_if_any};
+use lodefs_mmap::buffers::own;
 
 /// What a directory is made like, as [`std::fs::DirBuilder`].
 ///

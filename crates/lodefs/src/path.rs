@@ -13,7 +13,7 @@ use std::path::Path;
 use lodefs_core::{Error, Kind, Node, Result};
 use rustix::io::Errno;
 
-use crate::buffers;
+use lodefs_mmap::buffers;
 
 /// Most symbolic links that are followed on one way, as in the kernel.
 const LINKS_MAX: u32 = 40;

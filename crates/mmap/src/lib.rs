@@ -6,10 +6,12 @@
 //! | module | question |
 //! |---|---|
 //! | [`Mapping`] | what is a part of a file in memory, and how is what is stored to it made durable? |
+//! | [`buffers`] | is a buffer of the caller's a mapping? |
 //! | [`window`] | how much of a hole should one touch decide? |
 
 #![deny(missing_docs)]
 
+pub mod buffers;
 mod mapping;
 pub mod window;
 

@@ -13,6 +13,8 @@ use rustix::io::Errno;
 use rustix::mm::{MapFlags, MsyncFlags, ProtFlags, mmap, msync, munmap};
 use rustix::param::page_size;
 
+use crate::buffers::Noted;
+
 /// How a file is to be mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MapOptions {
@@ -54,7 +56,7 @@ pub struct Mapping {
 
 enum How {
     /// Dropped in this order.
-    Region { persist: Persist, source: Box<dyn Source>, region: Arc<Region> },
+    Region { persist: Persist, _noted: Noted, source: Box<dyn Source>, region: Arc<Region> },
     /// As the kernel maps any file.
     Host,
 }
@@ -78,7 +80,9 @@ impl Mapping {
         let persist =
             Persist::new(domain).map_err(|error| io::Error::new(io::ErrorKind::Unsupported, error))?;
         let (base, size) = (region.base(), region.size());
-        Ok(Self { base, size, writable, how: How::Region { persist, source, region } })
+        let start = base.addr().get();
+        let noted = Noted::new(start..start + size);
+        Ok(Self { base, size, writable, how: How::Region { persist, _noted: noted, source, region } })
     }
 
     /// What the kernel shows of an open file.
@@ -171,7 +175,7 @@ impl Mapping {
 
     /// Makes all that was stored durable, and lets it show in the times of the file.
     pub fn sync(&self) -> io::Result<()> {
-        let How::Region { persist, source, region } = &self.how else {
+        let How::Region { persist, source, region, .. } = &self.how else {
             return self.write_back(0..self.size);
         };
         for part in region.parts() {

@@ -4,7 +4,7 @@ use std::env;
 use std::sync::atomic::{Ordering, compiler_fence};
 
 use crate::domain::Domain;
-use crate::flush::{self, WriteBack};
+use crate::flush::{self, STREAM_SIZE_MIN, WriteBack};
 
 /// The environment variable of libpmem2 that says what makes a program's stores durable, whatever the medium is.
 const GRANULARITY: &str = "PMEM2_FORCE_GRANULARITY";
@@ -92,6 +92,22 @@ impl Persist {
         } else {
             compiler_fence(Ordering::SeqCst);
         }
+    }
+
+    /// Stores bytes that are durable after the next [`Self::drain`], past the caches where that is the quickest.
+    ///
+    /// # Safety
+    /// As many bytes as `bytes` has are mapped writable from `to` on, stay so until this returns, and are memory that Rust does not
+    /// manage.
+    pub unsafe fn store(&self, to: *mut u8, bytes: &[u8]) {
+        if self.way.is_some() && bytes.len() >= STREAM_SIZE_MIN {
+            // SAFETY: the caller's promise; the size was just checked, and the processor has a write-back instruction.
+            return unsafe { flush::stream(to, bytes.as_ptr(), bytes.len()) };
+        }
+        // SAFETY: the caller's promise: `bytes` are Rust's, so they do not overlap.
+        unsafe { to.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+        // SAFETY: as above.
+        unsafe { self.flush(to, bytes.len()) };
     }
 
     /// Makes stored bytes durable.

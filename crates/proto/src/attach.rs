@@ -52,14 +52,30 @@ pub enum Ask {
         /// As with `MAP_SYNC`.
         sync: bool,
     },
-    /// Has unmapped it.
-    Unmap {
-        /// From the answer to `Map`.
+    /// Wants to read, or also to write, a file by itself.
+    Lease {
+        /// From the answer to `Open`.
+        file: u64,
+        /// To write.
+        writable: bool,
+    },
+    /// Asks for the content of a file.
+    Take {
+        /// From the answer to `Lease`.
+        lease: u64,
+        /// The byte that it wants first.
+        offset: u64,
+        /// To change it. Else to read it.
+        write: bool,
+    },
+    /// Has unmapped it, or does not read and write it by itself any more.
+    Return {
+        /// From the answer to `Map` or `Lease`.
         lease: u64,
     },
-    /// Has stored to it, and wants that to show in the file's times.
+    /// Has stored to a mapping, or is about to write, and wants that to show in the file's times.
     Changed {
-        /// From the answer to `Map`.
+        /// From the answer to `Map` or `Lease`.
         lease: u64,
     },
 }
@@ -80,9 +96,9 @@ pub enum FromProgram {
         /// To store to it.
         write: bool,
     },
-    /// What was recalled is not mapped any more.
+    /// What was recalled is not mapped, read or written any more.
     Answer {
-        /// Which mapping.
+        /// Which mapping, or file.
         lease: u64,
         /// The number of the recall.
         epoch: u64,
@@ -92,10 +108,12 @@ pub enum FromProgram {
 const OPEN: u32 = 1;
 const CLOSE: u32 = 2;
 const MAP: u32 = 3;
-const UNMAP: u32 = 4;
+const RETURN: u32 = 4;
 const CHANGED: u32 = 5;
 const TOUCH: u32 = 6;
 const ANSWER: u32 = 7;
+const LEASE: u32 = 8;
+const TAKE: u32 = 9;
 
 const WRITE: u64 = 1;
 const SYNC: u64 = 2;
@@ -112,7 +130,13 @@ impl FromProgram {
                 let bits = bit(writable, WRITE) | bit(sync, SYNC);
                 Raw { kind: MAP, number, object: file, offset, size, bits, ..raw }
             }
-            Self::Ask(number, Ask::Unmap { lease }) => Raw { kind: UNMAP, number, object: lease, ..raw },
+            Self::Ask(number, Ask::Lease { file, writable }) => {
+                Raw { kind: LEASE, number, object: file, bits: bit(writable, WRITE), ..raw }
+            }
+            Self::Ask(number, Ask::Take { lease, offset, write }) => {
+                Raw { kind: TAKE, number, object: lease, offset, bits: bit(write, WRITE), ..raw }
+            }
+            Self::Ask(number, Ask::Return { lease }) => Raw { kind: RETURN, number, object: lease, ..raw },
             Self::Ask(number, Ask::Changed { lease }) => Raw { kind: CHANGED, number, object: lease, ..raw },
             Self::Touch { lease, offset, window, write } => {
                 Raw { kind: TOUCH, object: lease, offset, size: window, bits: bit(write, WRITE), ..raw }
@@ -130,7 +154,9 @@ impl FromProgram {
             OPEN => Self::Ask(number, Ask::Open { ticket: Ticket(raw.ticket) }),
             CLOSE => Self::Ask(number, Ask::Close { file: object }),
             MAP => Self::Ask(number, Ask::Map { file: object, offset, size, writable: write, sync }),
-            UNMAP => Self::Ask(number, Ask::Unmap { lease: object }),
+            LEASE => Self::Ask(number, Ask::Lease { file: object, writable: write }),
+            TAKE => Self::Ask(number, Ask::Take { lease: object, offset, write }),
+            RETURN => Self::Ask(number, Ask::Return { lease: object }),
             CHANGED => Self::Ask(number, Ask::Changed { lease: object }),
             TOUCH => Self::Touch { lease: object, offset, window: size, write },
             ANSWER => Self::Answer { lease: object, epoch: size },
@@ -145,7 +171,7 @@ impl FromProgram {
 mod tests {
     use super::*;
 
-    fn all() -> [FromProgram; 9] {
+    fn all() -> [FromProgram; 13] {
         let ask = |ask| FromProgram::Ask(77, ask);
         let map = |writable, sync| ask(Ask::Map { file: 1, offset: 2, size: 3, writable, sync });
         [
@@ -153,7 +179,11 @@ mod tests {
             ask(Ask::Close { file: 5 }),
             map(true, false),
             map(false, true),
-            ask(Ask::Unmap { lease: 6 }),
+            ask(Ask::Lease { file: 4, writable: true }),
+            ask(Ask::Lease { file: 4, writable: false }),
+            ask(Ask::Take { lease: 4, offset: u64::MAX, write: true }),
+            ask(Ask::Take { lease: 4, offset: 0, write: false }),
+            ask(Ask::Return { lease: 6 }),
             ask(Ask::Changed { lease: 7 }),
             FromProgram::Touch { lease: 8, offset: u64::MAX, window: 4096, write: true },
             FromProgram::Touch { lease: 8, offset: 0, window: 4096, write: false },
@@ -176,7 +206,7 @@ mod tests {
                 Raw { version: 0, ..good },
                 Raw { version: VERSION + 1, ..good },
                 Raw { kind: 0, ..good },
-                Raw { kind: 8, ..good },
+                Raw { kind: 10, ..good },
                 Raw { bits: good.bits | 4, ..good },
             ] {
                 assert_eq!(FromProgram::parse(bad.as_bytes()), Err(Malformed), "{bad:?}");

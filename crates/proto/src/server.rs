@@ -62,6 +62,15 @@ pub struct Part {
     pub at: Option<u64>,
 }
 
+/// What a program may do with the content of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Right {
+    /// Read it.
+    Read,
+    /// Read it, and write to what is on the medium.
+    Write,
+}
+
 /// How a request was answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -81,6 +90,11 @@ pub enum Outcome {
         /// The file is direct now. If not, the program had better map it as the kernel does, at once.
         is_direct: bool,
     },
+    /// To `Lease`.
+    Leased {
+        /// By which it is named from now on.
+        lease: u64,
+    },
     /// To all others.
     Done,
     /// It was refused, with this errno.
@@ -92,6 +106,22 @@ pub enum Outcome {
 pub enum FromServer {
     /// The answer to the request of this number.
     Outcome(u64, Outcome),
+    /// To `Take`, with its number: what the program may read and write by itself, until it is recalled. (OPNOTSUPP instead: the file
+    /// is buffered now. BUSY: it is just being switched.)
+    Data {
+        /// The number of the request.
+        number: u64,
+        /// Which file.
+        lease: u64,
+        /// Recalls before it: it is void if there has been another since.
+        epoch: u64,
+        /// Bytes of the file. The last part may reach further.
+        size: u64,
+        /// What it may do.
+        right: Right,
+        /// At most [`PARTS_MAX`], ascending and without gaps, from the one with the byte on that was asked for. None: there is nothing.
+        parts: Vec<Part>,
+    },
     /// After a touch: what may be mapped, until it is recalled.
     Granted {
         /// Which mapping.
@@ -128,9 +158,9 @@ pub enum FromServer {
         /// The byte that was touched.
         offset: u64,
     },
-    /// What lies here is to be unmapped, and that to be answered.
+    /// What lies here is to be unmapped, or not to be read and written any more, and that to be answered.
     Recall {
-        /// Which mapping.
+        /// Which mapping, or file.
         lease: u64,
         /// The number of this recall.
         epoch: u64,
@@ -150,6 +180,11 @@ const NOTHING: u32 = 6;
 const RECALL: u32 = 7;
 const BUFFERED: u32 = 8;
 const AGAIN: u32 = 9;
+const LEASED: u32 = 10;
+const DATA: u32 = 11;
+
+const READ: u32 = 1;
+const WRITE: u32 = 2;
 
 const HOLE: u64 = u64::MAX;
 
@@ -169,8 +204,26 @@ impl FromServer {
                     Outcome::Mapped { lease, is_direct } => {
                         Head { kind: MAPPED, object: lease, end: is_direct.into(), ..head }
                     }
+                    Outcome::Leased { lease } => Head { kind: LEASED, object: lease, ..head },
                     Outcome::Done => Head { kind: DONE, ..head },
                     Outcome::Refused(errno) => Head { kind: REFUSED, value: errno, ..head },
+                }
+            }
+            Self::Data { number, lease, epoch, size, right, parts } => {
+                sent = &parts[..parts.len().min(PARTS_MAX)];
+                let value = match right {
+                    Right::Read => READ,
+                    Right::Write => WRITE,
+                };
+                Head {
+                    kind: DATA,
+                    number: *number,
+                    object: *lease,
+                    epoch: *epoch,
+                    end: *size,
+                    value,
+                    parts: sent.len() as u32,
+                    ..head
                 }
             }
             Self::Granted { lease, epoch, parts } => {
@@ -206,7 +259,16 @@ impl FromServer {
                 Self::Outcome(number, Outcome::Opened { file: object, domain, host_sync: end != 0 })
             }
             MAPPED => Self::Outcome(number, Outcome::Mapped { lease: object, is_direct: end != 0 }),
+            LEASED => Self::Outcome(number, Outcome::Leased { lease: object }),
             DONE => Self::Outcome(number, Outcome::Done),
+            DATA => {
+                let right = match value {
+                    READ => Right::Read,
+                    WRITE => Right::Write,
+                    _ => return Err(Malformed),
+                };
+                Self::Data { number, lease: object, epoch, size: end, right, parts: parse_parts(rest)? }
+            }
             REFUSED => Self::Outcome(number, Outcome::Refused(value)),
             GRANTED => Self::Granted { lease: object, epoch, parts: parse_parts(rest)? },
             NOTHING => Self::Nothing { lease: object, epoch, offset, errno: value },
@@ -266,7 +328,17 @@ mod tests {
             outcome(Outcome::Opened { file: 1, domain: Domain::Volatile, host_sync: false }),
             outcome(Outcome::Mapped { lease: 2, is_direct: true }),
             outcome(Outcome::Mapped { lease: 2, is_direct: false }),
+            outcome(Outcome::Leased { lease: 6 }),
             outcome(Outcome::Done),
+            FromServer::Data { number: 7, lease: 3, epoch: 4, size: 5, right: Right::Read, parts: vec![] },
+            FromServer::Data {
+                number: 7,
+                lease: 3,
+                epoch: 4,
+                size: 5,
+                right: Right::Write,
+                parts: vec![part; 2],
+            },
             outcome(Outcome::Refused(28)),
             FromServer::Granted { lease: 3, epoch: 4, parts: vec![] },
             FromServer::Granted { lease: 3, epoch: 4, parts: vec![part, Part { at: None, ..part }] },
@@ -297,7 +369,7 @@ mod tests {
             let mut longer = good.clone();
             longer.extend([0; 24]);
             assert_eq!(FromServer::parse(&longer), Err(Malformed));
-            for (at, value) in [(0, 9), (4, 0), (4, 10)] {
+            for (at, value) in [(0, 9), (4, 0), (4, 12)] {
                 let mut bad = good.clone();
                 bad[at] = value;
                 assert_eq!(FromServer::parse(&bad), Err(Malformed), "{message:?}");

@@ -3,9 +3,12 @@
 
 use std::sync::Arc;
 
-use lodefs_core::{FormatOptions, Fs, NewInode, NewKind, OpenOptions, RenameMode};
+use lodefs_core::{
+    DaxPolicy, Fallocate, FormatOptions, Fs, LeaseOptions, Lessee, NewInode, NewKind, Node, OpenOptions,
+    Recall, RenameMode, SetAttr, Touch, fsck,
+};
 use lodefs_pmem::Domain;
-use lodefs_sync::{Condvar, Mutex};
+use lodefs_sync::{Condvar, Mutex, point};
 use lodefs_testkit::memory_file::MemoryFile;
 use lodefs_testkit::schedules::leases::{self, Variant};
 use lodefs_testkit::schedules::{Meeting, Plan, Theme};
@@ -130,6 +133,7 @@ fn what_programs_or_the_server_do_wrong_is_found() {
         (Variant::EarlyReuse, &[LOST, NOT_ITS_OWN]),
         (Variant::ZeroesStay, &[LOST]),
         (Variant::KindAtFault, &[COPIES]),
+        (Variant::AnswersAtOnce, &[LOST, NOT_ITS_OWN]),
     ] {
         let (seed, text) = found(variant);
         println!("{variant:?}, plan {seed}: {}", text.lines().next().unwrap_or_default());
@@ -193,4 +197,126 @@ fn directories_that_are_moved_into_each_other() {
         |scheduler: Box<dyn Scheduler + Send>| Runner::new(scheduler, Config::new()).run(swallow_each_other);
     run(Box::new(RandomScheduler::new_from_seed(0, runs)));
     run(Box::new(PctScheduler::new_from_seed(0, 3, runs)));
+}
+
+/// A program that answers late, if at all.
+#[derive(Default)]
+struct Late(Mutex<Vec<Recall>>);
+
+impl Lessee for Late {
+    fn recall(&self, mut recall: Recall) {
+        recall.answer.give_up();
+        self.0.lock().push(recall);
+    }
+}
+
+/// A volume is closed while a program answers that was given up on: what it had may be used again, or is not freed at all.
+fn close_while_one_answers() {
+    const BLOCK: u64 = 4096;
+    let file = MemoryFile::new(1 << 20).unwrap();
+    let open = || file.open(Domain::MemoryController).unwrap();
+    Fs::format(&open(), &FormatOptions::default()).unwrap();
+    let options = OpenOptions { dax: DaxPolicy::Always, ..OpenOptions::default() };
+    let fs = Fs::open(open(), &options).unwrap();
+    let new = NewInode { kind: NewKind::File, perm: 0o644, umask: 0, uid: 0, gid: 0 };
+    let node = fs.create(&fs.root().unwrap(), b"f", &new).unwrap();
+    fs.write(&node, 0, &[1; BLOCK as usize], false).unwrap();
+    let program = Arc::new(Late::default());
+    let options = LeaseOptions { writable: true, sync: false, pid: 1 };
+    let lease = fs.lease(&node, Arc::clone(&program) as Arc<dyn Lessee>, options).unwrap();
+    let touch = Touch { offset: 0, write: true, from: 0, to: BLOCK, window: BLOCK };
+    lease.touch(&touch, |_| {}).unwrap();
+    fs.fallocate(&node, Fallocate::PunchHole, 0, BLOCK).unwrap();
+    let (closing, looking) = (Arc::clone(&fs), Arc::clone(&fs));
+    let threads = [
+        shuttle::thread::spawn(move || drop(std::mem::take(&mut *program.0.lock()))),
+        shuttle::thread::spawn(move || closing.close().unwrap()),
+        shuttle::thread::spawn(move || assert!(looking.attr(&node).is_ok())),
+    ];
+    assert!(lease.is_direct());
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    drop(lease);
+    drop(fs);
+    Fs::open(open(), &OpenOptions::default()).unwrap().close().unwrap();
+    let medium = file.open_read_only(Domain::MemoryController).unwrap();
+    let report = fsck::check(medium, &fsck::Options::default(), &mut |_| ()).unwrap();
+    assert!(report.is_clean(), "{:?}", report.findings);
+}
+
+#[test]
+fn a_volume_is_closed_while_a_program_answers() {
+    let (plans, schedules) = counts();
+    let run = |scheduler: Box<dyn Scheduler + Send>| {
+        Runner::new(scheduler, config(shuttle::FailurePersistence::Print)).run(close_while_one_answers);
+    };
+    run(Box::new(RandomScheduler::new_from_seed(0, plans as usize * schedules)));
+    run(Box::new(PctScheduler::new_from_seed(0, 3, plans as usize * schedules)));
+}
+
+/// Everybody wants the journal emptied, or all of it made durable, at the same time: whoever needs the blocks that were freed before, whoever
+/// finds a lane nearly full (after so many changes before), whoever syncs, and whoever closes the volume.
+fn empty_the_journal(changes: u32) {
+    const BLOCK: u64 = 4096;
+    let file = MemoryFile::new(1 << 20).unwrap();
+    let open = || file.open(Domain::Page).unwrap();
+    Fs::format(&open(), &FormatOptions::default()).unwrap();
+    let fs = Fs::open(open(), &OpenOptions::default()).unwrap();
+    let root = fs.root().unwrap();
+    let new = NewInode { kind: NewKind::File, perm: 0o644, umask: 0, uid: 0, gid: 0 };
+    let [freed, filling] = [b"a", b"b"].map(|name| fs.create(&root, name, &new).unwrap());
+    let allocate = |node, blocks| {
+        fs.fallocate(node, Fallocate::Allocate { keep_size: false }, 0, blocks * BLOCK).unwrap();
+    };
+    allocate(&freed, 4);
+    allocate(&filling, fs.space().blocks_available - 1);
+    let chmod = |fs: &Fs, node: &Node, number: u32| {
+        fs.set_attr(node, &SetAttr { perm: Some(0o700 | number & 7), ..SetAttr::default() }).map(drop)
+    };
+    (0..changes).for_each(|number| chmod(&fs, &root, number).unwrap());
+    fs.set_attr(&freed, &SetAttr { size: Some(0), ..SetAttr::default() }).unwrap();
+    type Work = fn(&Arc<Fs>, &Node, &Node);
+    let change: Work = |fs, freed, _| {
+        for number in 0..8 {
+            // Refused, once it is closed.
+            drop(fs.set_attr(freed, &SetAttr { perm: Some(0o600 | number), ..SetAttr::default() }));
+        }
+    };
+    let works: [Work; 6] = [
+        |fs, _, filling| drop(fs.write(filling, 0, &[1; 10], false)),
+        |fs, freed, _| drop(fs.write(freed, 0, &[2; 3 * BLOCK as usize], false)),
+        |fs, _, _| (0..3).for_each(|_| assert!(fs.sync().is_ok())),
+        |fs, _, _| {
+            // Nothing can be changed from its first step on, so the others begin.
+            (0..100).for_each(|_| point());
+            assert!(fs.close().is_ok());
+        },
+        change,
+        change,
+    ];
+    let threads = works.map(|work| {
+        let (fs, freed, filling) = (Arc::clone(&fs), freed.clone(), filling.clone());
+        shuttle::thread::spawn(move || work(&fs, &freed, &filling))
+    });
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    drop((root, freed, filling));
+    assert!(fs.close().is_ok());
+    drop(fs);
+    Fs::open(open(), &OpenOptions::default()).unwrap().close().unwrap();
+    let medium = file.open_read_only(Domain::Page).unwrap();
+    let report = fsck::check(medium, &fsck::Options::default(), &mut |_| ()).unwrap();
+    assert!(report.is_clean(), "{:?}", report.findings);
+}
+
+#[test]
+fn a_journal_that_many_want_to_be_emptied() {
+    let (plans, schedules) = counts();
+    // After about 97 a lane is to be emptied.
+    for changes in (0..plans).map(|plan| (plan * 97 / plans) as u32) {
+        let run = |scheduler: Box<dyn Scheduler + Send>| {
+            let config = config(shuttle::FailurePersistence::Print);
+            Runner::new(scheduler, config).run(move || empty_the_journal(changes));
+        };
+        run(Box::new(RandomScheduler::new_from_seed(changes.into(), schedules)));
+        run(Box::new(PctScheduler::new_from_seed(changes.into(), 3, schedules)));
+    }
 }

@@ -1,4 +1,4 @@
-//! Several processes change and read one file, by mappings and through the mount, while another switches it between direct and
+//! Several processes change and read one file, by mappings, by the library and through the mount, while another switches it between direct and
 //! buffered; whatever is read is compared, byte for byte, with what was written last.
 //!
 //! The file is divided into slots of all sizes, at all offsets. A copy of what should be there is in memory that the processes
@@ -6,6 +6,8 @@
 //! time.
 
 use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -145,35 +147,75 @@ impl Way for Mapped {
     }
 
     fn punch(&mut self, at: usize) {
-        Mounted { path: self.path.clone(), file: None, left: 1 }.punch(at);
+        Opened::<File>::new(&self.path).punch(at);
     }
 }
 
-struct Mounted {
+/// An open file.
+trait Handle: AsFd {
+    fn of(file: File) -> Self;
+    fn read(&self, into: &mut [u8], at: u64) -> io::Result<usize>;
+    fn write(&self, bytes: &[u8], at: u64) -> io::Result<usize>;
+}
+
+impl Handle for File {
+    fn of(file: File) -> Self {
+        file
+    }
+
+    fn read(&self, into: &mut [u8], at: u64) -> io::Result<usize> {
+        self.read_at(into, at)
+    }
+
+    fn write(&self, bytes: &[u8], at: u64) -> io::Result<usize> {
+        self.write_at(bytes, at)
+    }
+}
+
+impl Handle for lodefs_direct::File {
+    fn of(file: File) -> Self {
+        Self::new(file).unwrap()
+    }
+
+    fn read(&self, into: &mut [u8], at: u64) -> io::Result<usize> {
+        self.read_at(into, at)
+    }
+
+    fn write(&self, bytes: &[u8], at: u64) -> io::Result<usize> {
+        self.write_at(bytes, at)
+    }
+}
+
+/// The file, which is not kept open for ever: it could not be switched.
+struct Opened<H> {
     path: PathBuf,
-    file: Option<File>,
+    file: Option<H>,
     left: u64,
 }
 
-impl Mounted {
-    /// The file, which is not kept open for ever: it could not be switched.
-    fn file(&mut self) -> &File {
+impl<H: Handle> Opened<H> {
+    fn new(path: &Path) -> Self {
+        Self { path: path.to_path_buf(), file: None, left: 0 }
+    }
+
+    fn file(&mut self) -> &H {
         if self.left == 0 {
             self.file = None;
             self.left = OPENED_FOR;
         }
         self.left -= 1;
-        self.file.get_or_insert_with(|| OpenOptions::new().read(true).write(true).open(&self.path).unwrap())
+        let open = || H::of(OpenOptions::new().read(true).write(true).open(&self.path).unwrap());
+        self.file.get_or_insert_with(open)
     }
 }
 
-impl Way for Mounted {
+impl<H: Handle> Way for Opened<H> {
     fn read(&mut self, at: usize, into: &mut [u8]) {
-        self.file().read_exact_at(into, at as u64).unwrap();
+        assert_eq!(self.file().read(into, at as u64).unwrap(), into.len());
     }
 
     fn write(&mut self, at: usize, bytes: &[u8]) {
-        self.file().write_all_at(bytes, at as u64).unwrap();
+        assert_eq!(self.file().write(bytes, at as u64).unwrap(), bytes.len());
     }
 
     fn punch(&mut self, at: usize) {
@@ -269,7 +311,8 @@ pub(crate) fn run() {
     let seed = std::env::var(SEED).unwrap().parse().unwrap();
     match role.to_str().unwrap() {
         "switch" => switch(&model, &path),
-        "mount" => change_and_compare(&model, &mut Mounted { path, file: None, left: 0 }, seed),
+        "mount" => change_and_compare(&model, &mut Opened::<File>::new(&path), seed),
+        "library" => change_and_compare(&model, &mut Opened::<lodefs_direct::File>::new(&path), seed),
         _ => {
             let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
             let options = MapOptions { offset: 0, size: SIZE, writable: true, sync: false };
@@ -297,7 +340,7 @@ pub(crate) fn let_loose(path: &Path, model_path: &Path, operations: u64) -> [u64
     File::create(path).unwrap().set_len(SIZE as u64).unwrap();
     let model = Model::open(model_path);
     model.left().store(operations, Ordering::Release);
-    let roles = ["mapping", "mount", "mapping", "switch"];
+    let roles = ["mapping", "mount", "library", "library", "mapping", "switch"];
     let children: Vec<Child> =
         roles.iter().zip(1..).map(|(role, seed)| start(role, path, model_path, seed)).collect();
     let failed: Vec<&str> = children
@@ -306,7 +349,7 @@ pub(crate) fn let_loose(path: &Path, model_path: &Path, operations: u64) -> [u64
         .filter_map(|(mut child, role)| (!child.wait().unwrap().success()).then_some(role))
         .collect();
     assert!(failed.is_empty(), "{failed:?} failed, and said why");
-    let mut way = Mounted { path: path.to_path_buf(), file: None, left: 0 };
+    let mut way = Opened::<File>::new(path);
     for slot in 0..SLOTS {
         let mut found = vec![0; start_of(slot + 1) - start_of(slot)];
         way.read(start_of(slot), &mut found);

@@ -119,7 +119,7 @@ pub(crate) fn babble(liar: &Liar, next: &mut dyn FnMut(u64) -> u64, tickets: &dy
                 number,
                 Ask::Map { file: next(6), offset: b, size: c, writable: yes, sync: no },
             ),
-            6 => FromProgram::Ask(number, Ask::Unmap { lease: a }),
+            6 => FromProgram::Ask(number, Ask::Return { lease: a }),
             7 => FromProgram::Ask(number, Ask::Changed { lease: a }),
             8..=10 => FromProgram::Touch { lease: next(64), offset: b, window: c, write: yes },
             _ => FromProgram::Answer { lease: a, epoch: b },

@@ -3,6 +3,7 @@
 mod coherence;
 #[path = "../common/mod.rs"]
 mod common;
+mod data;
 mod endings;
 mod liar;
 mod program;

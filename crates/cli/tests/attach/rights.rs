@@ -110,7 +110,7 @@ fn whatever_a_program_says_harms_nobody_else() {
     }
     // Requests without end, to which nobody listens.
     let flood = Liar::connect(liar::ticket(&other).name());
-    let ask = FromProgram::Ask(1, Ask::Unmap { lease: 1 });
+    let ask = FromProgram::Ask(1, Ask::Return { lease: 1 });
     let taken = (0..1_000_000).take_while(|_| flood.say(&ask)).count();
     assert!(taken < 1_000_000, "it is cut off");
     for page in 0..64 {

@@ -176,3 +176,27 @@ fn threads_that_map_for_the_first_time_at_once_share_an_attachment() {
     drop(file);
     stage.tear_down();
 }
+
+/// The kernel would remember what it was told before.
+#[test]
+fn times_show_what_was_stored() {
+    let Some(stage) = Stage::set_up("attach=owner") else { return };
+    let (_path, file) = stage.hole(2);
+    let time = || file.metadata().unwrap().modified().unwrap();
+    let before = time();
+    let mapping = map(&file, 2 * PAGE as usize).unwrap();
+    let mapped = time();
+    assert!(mapped > before, "when it is mapped");
+    mapping.write(0, &[1]).unwrap();
+    let faulted = time();
+    assert!(faulted > mapped, "when a page of it is written to first");
+    mapping.write(0, &[2]).unwrap();
+    mapping.sync().unwrap();
+    let synced = time();
+    assert!(synced > faulted, "when it is made durable");
+    mapping.write(0, &[3]).unwrap();
+    drop(mapping);
+    assert!(time() > synced, "and when it goes");
+    drop(file);
+    stage.tear_down();
+}

@@ -82,7 +82,7 @@ impl Fs {
     /// Asks for all mappings back; `None` if the file stays as it is, or nobody has any.
     fn begin_switch(&self, node: &Node, on: bool) -> Result<Option<Recalled>> {
         self.check_writable()?;
-        let mut locked = LockedInode::lock(node.inode())?;
+        let mut locked = LockedInode::lock_beside_data(node.inode())?;
         let (effect, _) = self.dax_rules.wanted(flags_with(&locked, on)?);
         let changes = self.holders.of(node.ino(), None).is_none_or(|(present, _)| present != effect);
         if locked.state.leases.is_empty() || !changes {
@@ -121,7 +121,7 @@ impl Fs {
         asker: Option<Asker>,
     ) -> Result<Option<bool>> {
         let tx = Tx::begin(self)?;
-        let mut locked = LockedInode::lock(node.inode())?;
+        let mut locked = LockedInode::lock_beside_data(node.inode())?;
         let flags = flags_with(&locked, on)?;
         let (effect, _) = self.dax_rules.wanted(flags);
         let given_back = attempt == Attempt::GivenBack;

@@ -15,6 +15,7 @@
 //!
 //! A crash tears nothing here: what was granted for writing was committed before.
 
+mod data;
 mod flush;
 mod grant;
 mod recall;
@@ -28,15 +29,19 @@ use rustix::io::Errno;
 use crate::access::{Effect, Holder, HolderKind};
 use crate::error::{Result, ensure};
 use crate::fs::Fs;
+use crate::inode::cell::StateWriteGuard;
 use crate::inode::{InodeState, Node};
 use crate::ops::locked::LockedInode;
 use crate::types::{Flags, Ino, Kind};
 use lodefs_sync::{Arc, Ordering, Weak};
 
+pub use data::{DataAnswer, DataGrant, DataLease, DataRight};
 pub use grant::{Grant, Part, Touch, Touched, What};
 use recall::Asked;
 pub use recall::{Answer, Recall};
-pub(crate) use recall::{Lagging, Quarantine, Recalled, recall_blocks, recall_zeroes};
+pub(crate) use recall::{
+    Lagging, Quarantine, Recalled, has_writer, recall_blocks, recall_data, recall_zeroes,
+};
 
 /// Who carries grants and recalls to a program.
 pub trait Lessee: Send + Sync {
@@ -56,9 +61,19 @@ pub struct LeaseOptions {
     pub pid: u32,
 }
 
+/// What a lease is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Use {
+    /// To map the file.
+    Mapping,
+    /// To read and write it.
+    Data,
+}
+
 /// What a lease has of its file.
 pub(crate) struct Leased {
     id: u64,
+    purpose: Use,
     lessee: Arc<dyn Lessee>,
     fs: Weak<Fs>,
     /// Not to be recalled for a switch.
@@ -73,6 +88,8 @@ pub(crate) struct Leased {
     stored: Bounds,
     /// Where it may have mapped zeroes in place of holes.
     zeroes: Bounds,
+    /// What it may do with the content by itself.
+    data: DataRight,
     /// Where it may have mapped either until it answers.
     asked: Vec<Asked>,
 }
@@ -122,6 +139,7 @@ impl Bounds {
 pub struct Lease {
     node: Node,
     id: u64,
+    purpose: Use,
     options: LeaseOptions,
 }
 
@@ -145,9 +163,20 @@ impl Fs {
             ensure(!flags.intersects(Flags::IMMUTABLE | Flags::APPEND), Errno::PERM)?;
             self.note_content_changed(node)?;
         }
-        let id = self.last_lease.fetch_add(1, Ordering::Relaxed) + 1;
-        let mut state = node.inode().write()?;
-        let holder = self.hold_direct(node, state.flags(), options);
+        let state = node.inode().write()?;
+        self.add_lease(node, state, lessee, options, Use::Mapping)
+    }
+
+    /// Adds a lease of a file whose lock is handed over.
+    fn add_lease(
+        &self,
+        node: &Node,
+        mut state: StateWriteGuard<'_>,
+        lessee: Arc<dyn Lessee>,
+        options: LeaseOptions,
+        purpose: Use,
+    ) -> Result<Lease> {
+        let holder = self.hold_direct(node, state.flags(), purpose, options);
         if options.sync {
             let is_synchronous = holder.is_some() && self.domain().domain.is_durable_on_fence();
             if let Some(holder) = holder.filter(|_| !is_synchronous) {
@@ -155,18 +184,32 @@ impl Fs {
             }
             ensure(is_synchronous, Errno::OPNOTSUPP)?;
         }
-        let (blocks, stored, zeroes) = (Bounds::default(), Bounds::default(), Bounds::default());
-        let (fs, sync, asked) = (Arc::downgrade(self), options.sync, Vec::new());
-        state.leases.push(Leased { id, lessee, fs, sync, holder, epoch: 0, blocks, stored, zeroes, asked });
-        drop(state);
-        Ok(Lease { node: node.clone(), id, options })
+        let id = self.last_lease.fetch_add(1, Ordering::Relaxed) + 1;
+        state.leases.push(Leased {
+            id,
+            purpose,
+            lessee,
+            fs: Arc::downgrade(node.fs()),
+            sync: options.sync,
+            holder,
+            epoch: 0,
+            blocks: Bounds::default(),
+            stored: Bounds::default(),
+            zeroes: Bounds::default(),
+            data: DataRight::None,
+            asked: Vec::new(),
+        });
+        Ok(Lease { node: node.clone(), id, purpose, options })
     }
 
-    /// Holds a file, whose lock the caller has, for a mapping, if it is direct.
-    fn hold_direct(&self, node: &Node, flags: Flags, options: LeaseOptions) -> Option<u64> {
+    /// Holds a file, whose lock the caller has, for a program, if it is direct.
+    fn hold_direct(&self, node: &Node, flags: Flags, purpose: Use, options: LeaseOptions) -> Option<u64> {
         let ino = node.ino();
         let (wanted, _) = self.dax_rules.wanted(flags);
-        let kind = HolderKind::Mapping { sync: options.sync };
+        let kind = match purpose {
+            Use::Mapping => HolderKind::Mapping { sync: options.sync },
+            Use::Data => HolderKind::Io,
+        };
         let (holder, effect) = self.holders.add(ino, wanted, Holder { kind, pid: options.pid });
         if effect == Effect::Buffered {
             self.holders.release(ino, holder);
@@ -222,7 +265,7 @@ impl Lease {
         let flags = locked.flags();
         let leased = find(&mut locked.state, self.id)?;
         if leased.holder.is_none() {
-            leased.holder = self.node.fs().hold_direct(&self.node, flags, self.options);
+            leased.holder = self.node.fs().hold_direct(&self.node, flags, self.purpose, self.options);
         }
         Ok(leased.holder.is_none().then_some(leased.epoch))
     }
@@ -279,7 +322,9 @@ impl Drop for Lease {
         if let Some(holder) = holder {
             self.node().fs().holders.release(self.ino(), holder);
         }
+        // Who writes by itself has told the time before.
         if self.options.writable
+            && self.purpose == Use::Mapping
             && let Err(error) = self.note_change()
         {
             tracing::warn!(ino = self.ino().0, %error, "the time of a change by a mapping was not stored");

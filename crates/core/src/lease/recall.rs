@@ -1,6 +1,6 @@
 //! Taking back what was granted, and keeping back what cannot be.
 
-use super::{Bounds, Leased};
+use super::{Bounds, DataRight, Leased, Use};
 use crate::alloc::Run;
 use crate::fs::Fs;
 use crate::inode::InodeState;
@@ -122,6 +122,25 @@ pub(crate) fn recall_zeroes(locked: &mut LockedInode<'_>, from: u64, to: u64) {
     recall(locked, Taken::Zeroes, Bounds { from, to });
 }
 
+/// Takes the content back from everybody but `asker` who may do more with it than somebody else with this right allows, and waits for
+/// the answers. (Who was given up on may go on for a while; what he has not given back is not freed.)
+pub(crate) fn recall_data(state: &mut InodeState, right: DataRight, asker: Option<u64>) {
+    let most = match right {
+        DataRight::None => DataRight::Write,
+        DataRight::Read => DataRight::Read,
+        DataRight::Write => DataRight::None,
+    };
+    let stands_in_the_way = |leased: &Leased| leased.data > most && Some(leased.id) != asker;
+    if state.leases.iter().any(stands_in_the_way) {
+        let _lagging = ask_back(state, Bounds { from: 0, to: u64::MAX }, stands_in_the_way).wait();
+    }
+}
+
+/// Whether a program may change the content by itself.
+pub(crate) fn has_writer(state: &InodeState) -> bool {
+    state.leases.iter().any(|leased| leased.data == DataRight::Write)
+}
+
 impl Fs {
     /// Frees data blocks that nobody reaches any more, or will free them when that is so.
     pub(crate) fn quarantine(&self, runs: &[Run], lagging: Lagging) {
@@ -204,6 +223,9 @@ fn ask_back(state: &mut InodeState, bounds: Bounds, applies: impl Fn(&Leased) ->
     for leased in state.leases.iter_mut().filter(|leased| applies(leased)) {
         leased.epoch += 1;
         leased.asked.retain(|asked| asked.round.is_open());
+        // Content is given back as a whole.
+        let bounds = if leased.purpose == Use::Data { Bounds { from: 0, to: u64::MAX } } else { bounds };
+        leased.data = DataRight::None;
         let (blocks, zeroes) = (leased.blocks.common(bounds), leased.zeroes.common(bounds));
         if !blocks.is_empty() || !zeroes.is_empty() {
             leased.asked.push(Asked { blocks, zeroes, round: Arc::clone(&round) });

@@ -34,7 +34,7 @@ impl Lease {
         if touch.write {
             fs.check_writable()?;
         }
-        let mut locked = LockedInode::lock(node.inode())?;
+        let mut locked = LockedInode::lock_beside_data(node.inode())?;
         if locked.state.is_switching {
             deliver(Touched::Switching);
             return Ok(());
@@ -121,7 +121,7 @@ impl Fs {
     /// Notes that the content has changed by stores of a program.
     pub(crate) fn note_content_changed(&self, node: &Node) -> Result<()> {
         let tx = Tx::begin(self)?;
-        let mut locked = LockedInode::lock(node.inode())?;
+        let mut locked = LockedInode::lock_beside_data(node.inode())?;
         let now = locked.now(self);
         locked.touch_content(now);
         locked.commit(tx)
@@ -170,7 +170,7 @@ impl Touch {
 }
 
 /// The part of the file that `block` is in, and what follows in the window.
-fn parts(
+pub(crate) fn parts(
     state: &InodeState,
     block: u64,
     window: Bounds,

@@ -15,6 +15,7 @@ use crate::error::{Result, ensure};
 use crate::fs::Fs;
 use crate::inode::cell::StateWriteGuard;
 use crate::inode::{Inode, SetTimes};
+use crate::lease::{DataRight, recall_data};
 use crate::tx::Tx;
 use crate::types::{Flags, Ino, Kind, Time};
 use lodefs_sync::Ordering;
@@ -27,8 +28,15 @@ pub(crate) struct LockedInode<'i> {
 }
 
 impl<'i> LockedInode<'i> {
-    /// Locks one inode; STALE if it has been reclaimed.
+    /// Locks one inode; STALE if it has been reclaimed. No program reads or writes the content by itself any more.
     pub(crate) fn lock(inode: &'i Inode) -> Result<Self> {
+        let mut locked = Self::lock_beside_data(inode)?;
+        recall_data(&mut locked.state, DataRight::Write, None);
+        Ok(locked)
+    }
+
+    /// The same for who changes neither content nor size, nor who may do what with it: programs may go on.
+    pub(crate) fn lock_beside_data(inode: &'i Inode) -> Result<Self> {
         Ok(Self::new(inode, inode.write()?))
     }
 

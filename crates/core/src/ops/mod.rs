@@ -13,5 +13,5 @@ mod remove;
 mod rename;
 mod space;
 mod truncate;
-mod write;
+pub(crate) mod write;
 pub(crate) mod xattr;

@@ -13,6 +13,7 @@ use crate::extents::ExtentMap;
 use crate::fs::Fs;
 use crate::inode::cell::Glimpse;
 use crate::inode::{Inode, InodeState, Node, SetTimes};
+use crate::lease::{DataRight, has_writer, recall_data};
 use crate::ops::locked::LockedInode;
 use crate::tx::{Tx, offset_of};
 use crate::types::{DirEntry, Flags, Ino, Kind, SeekTarget, Time};
@@ -32,7 +33,7 @@ impl Fs {
         if let Some(read) = self.read_by_glimpse(node.inode(), offset, into) {
             return Ok(read);
         }
-        let state = self.lock_with_extents(node.inode())?;
+        let state = self.lock_content(node.inode())?;
         let size = state.slot.size.get();
         let wanted = (into.len() as u64).min(size.saturating_sub(offset));
         let into = &mut into[..wanted as usize];
@@ -117,8 +118,29 @@ impl Fs {
                 _ => return Err(Errno::INVAL.into()),
             }
             drop(state);
-            LockedInode::lock(inode)?.state.extents(&self.volume, inode.ino)?;
+            LockedInode::lock_beside_data(inode)?.state.extents(&self.volume, inode.ino)?;
         }
+    }
+
+    /// The same, and no program changes the content by itself.
+    fn lock_content<'i>(&self, inode: &'i Inode) -> Result<RwLockReadGuard<'i, InodeState>> {
+        loop {
+            let state = self.lock_with_extents(inode)?;
+            if !has_writer(&state) {
+                return Ok(state);
+            }
+            drop(state);
+            let mut state = inode.write()?;
+            recall_data(&mut state, DataRight::Read, None);
+        }
+    }
+
+    /// Notes that a program is about to read: as with any other read, the access time may have to be stored.
+    pub(crate) fn note_read(&self, locked: &mut LockedInode<'_>) -> Result<()> {
+        let Some(now) = self.atime_to_store(&locked.state) else { return Ok(()) };
+        let tx = Tx::begin(self)?;
+        locked.slot.set_atime(now);
+        locked.commit(tx)
     }
 
     /// The time to store as the last access, if it is time to do so ("relatime").
@@ -148,7 +170,7 @@ impl Fs {
 
     fn touch_atime(&self, inode: &Inode, now: Time) -> Result<()> {
         let tx = Tx::begin(self)?;
-        let mut locked = LockedInode::lock(inode)?;
+        let mut locked = LockedInode::lock_beside_data(inode)?;
         locked.slot.set_atime(now);
         locked.commit(tx)
     }

@@ -22,7 +22,7 @@ use crate::extents::map::Edits;
 use crate::extents::{Extent, ExtentMap, store};
 use crate::fs::Fs;
 use crate::inode::{InodeState, Node};
-use crate::lease::recall_zeroes;
+use crate::lease::{DataRight, recall_data, recall_zeroes};
 use crate::tx::{Tx, offset_of};
 use crate::types::{Kind, S_ISGID, S_ISUID, Time};
 
@@ -66,6 +66,7 @@ impl Fs {
             _ => return Err(Errno::INVAL.into()),
         }
         let mut state = inode.write()?;
+        recall_data(&mut state, DataRight::Write, None);
         if let Position::At(offset) = position
             && (1..=PIECE_MAX).contains(&(bytes.len() as u64))
             && !(drop_privileges && has_privileges(&state.slot))
@@ -282,7 +283,7 @@ fn piece_size(offset: u64, size: u64) -> u64 {
 }
 
 /// Whether there is something that a writer without privileges must not leave.
-fn has_privileges(slot: &InodeSlot) -> bool {
+pub(crate) fn has_privileges(slot: &InodeSlot) -> bool {
     slot.mode.get() & (S_ISUID | S_ISGID) != 0 || slot.xattr_block.get() != 0
 }
 

@@ -39,8 +39,8 @@ pub struct Plan {
 const THREADS: u8 = 3;
 const OPERATIONS: usize = 3;
 
-/// Records that one lane of the journal holds, about.
-const FILLERS_MAX: u64 = 60;
+/// Records after which a lane of the journal is to be emptied, about.
+const FILLERS_MAX: u64 = 97;
 
 /// Bytes that are taken before the threads start, where space is to be scarce. What is left is less than they want.
 const FILLING: u64 = 620 << 10;
@@ -138,7 +138,8 @@ impl Plan {
             Theme::Full => own(thread),
         };
         let appends = theme == Theme::Content && rng.one_in(3);
-        let fillers = rng.below(FILLERS_MAX) as u32;
+        let fillers =
+            if rng.one_in(2) { rng.below(FILLERS_MAX) } else { FILLERS_MAX - 1 - rng.below(8) } as u32;
         let opened = (0..THREADS).map(|thread| open(thread, &path(thread), appends && thread == 0));
         // The journal is more or less full when they start.
         let filler =
@@ -221,7 +222,8 @@ fn content(thread: u8, rng: &mut Rng) -> Operation {
 }
 
 fn full(thread: u8, number: usize, rng: &mut Rng) -> Operation {
-    match rng.below(6) {
+    match rng.below(8) {
+        6 | 7 => Operation::Syncfs,
         0 => Operation::Mkdir { path: format!("d{thread}{number}").as_str().into(), mode: 0o755 },
         1 => Operation::Truncate { object: Object::Open(slot(thread)), size: 0 },
         2 if thread == 0 => Operation::Unlink { path: "filling".into() },

@@ -1,11 +1,12 @@
 //! Programs that hold leases, and threads in their way: whatever the schedule, what was stored or written last is loaded and read,
 //! nobody reaches a block that is another file's, and nobody waits for ever.
 //!
-//! Two programs map one file, a third one maps another. They touch, load and store; sometimes one does not answer a recall before
+//! Two programs map one file, a third one maps another, and two more read and write the first by themselves. They touch, load and store; sometimes one does not answer a recall before
 //! somebody gives up on it, and goes on to store meanwhile. Other threads write, read, cut, punch, allocate, unlink, switch the
 //! file between direct and buffered, and open it to see which it is. The properties are those of `model/`.
 
 mod content;
+mod data;
 mod program;
 
 use std::fs::File;
@@ -21,6 +22,7 @@ use lodefs_sync::{Arc, point};
 use rustix::io::Errno;
 
 use self::content::{Act, Content, Done, explain};
+use self::data::DataProgram;
 use self::program::{Access, Program, World};
 use super::{SIZE, options, told};
 use crate::memory_file::MemoryFile;
@@ -39,6 +41,8 @@ pub enum Variant {
     ZeroesStay,
     /// The kind of a mapping is looked up at each fault, and a switch takes nothing back.
     KindAtFault,
+    /// A program that reads and writes by itself gives that back while it is still at it.
+    AnswersAtOnce,
 }
 
 /// Something that a thread did.
@@ -132,6 +136,11 @@ impl Meeting {
         for number in 0..3 {
             let actor = self.actor([0, 0, 1][number], PROGRAMS + number, rng(10 + number as u64));
             all.push(Box::new(move || actor.operate()));
+        }
+        for number in 0..2 {
+            let actor = self.actor(0, PROGRAMS + 3 + number, rng(40 + number as u64));
+            let program = DataProgram::new(self.world.medium(), self.world.variant);
+            all.push(Box::new(move || actor.read_and_write(&program)));
         }
         let (fs, node, world) = (Arc::clone(&self.fs), self.nodes[0].clone(), Arc::clone(&self.world));
         let rng = rng(30);
@@ -290,12 +299,39 @@ impl Actor {
         self.deeds
     }
 
+    /// What a program does that reads and writes by itself, and by the mount what it cannot.
+    fn read_and_write(mut self, program: &Arc<DataProgram>) -> Vec<Deed> {
+        let lessee = Arc::clone(program) as Arc<dyn Lessee>;
+        let lease = self.fs.lease_data(&self.node, lessee, true, 1).expect("the medium can be attached");
+        for number in 0..ACCESSES {
+            let (began, block) = (self.tick(), self.rng.below(BLOCKS));
+            if self.rng.one_in(2) {
+                match program.read(&lease, block) {
+                    Some(act) => self.note(began, act, true),
+                    None => self.read(block),
+                }
+            } else {
+                let value = value(self.file, self.thread, number);
+                match program.write(&lease, block, value) {
+                    Some(act) => self.note(began, act, true),
+                    None => self.write(block, value),
+                }
+            }
+        }
+        self.deeds
+    }
+
     /// What somebody does who uses the mount.
     fn operate(mut self) -> Vec<Deed> {
         for number in 0..OPERATIONS {
             let (block, blocks) = (self.rng.below(BLOCKS), self.rng.below(BLOCKS + 1));
             match self.rng.below(8) {
                 _ if self.variant == Variant::KindAtFault => self.read(block),
+                // What it takes is that blocks of one file become the other's, just then.
+                _ if self.variant == Variant::AnswersAtOnce && self.file == 0 => self.punch(0, BLOCKS),
+                _ if self.variant == Variant::AnswersAtOnce => {
+                    self.write(block, value(self.file, self.thread, number));
+                }
                 0 | 1 => self.read(block),
                 2 | 3 => self.write(block, value(self.file, self.thread, number)),
                 4 => self.punch(block, (block + 1).max(blocks)),

@@ -51,6 +51,11 @@ impl World {
         Self { medium, state: Plain::new(mapped.collect()), variant }
     }
 
+    /// The medium, for one more program.
+    pub(super) fn medium(&self) -> File {
+        self.medium.try_clone().expect("there are descriptors")
+    }
+
     fn state(&self) -> PlainGuard<'_, Vec<Mapped>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

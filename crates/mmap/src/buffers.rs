@@ -1,8 +1,8 @@
 //! Is a buffer of the caller's a mapping of a file?
 //!
-//! The engine copies to and from buffers while it holds locks. A touch of a mapping may need the same locks, to be answered, by another
-//! thread: so what is mapped is never handed to the engine, but a copy. That goes for mappings of any volume that this process has
-//! open, because two threads could wait for each other by way of two volumes.
+//! Whoever copies to and from buffers while others wait for him must not touch a mapping: a touch may have to be answered, by another
+//! thread, and that one may be among those who wait. So what is mapped is never handed to the engine, nor used under a lease of data, but
+//! a copy. That goes for mappings of any volume, because two threads could wait for each other by way of two volumes.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -11,23 +11,33 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{PoisonError, RwLock};
 
-/// The addresses of all mappings: where each begins, and ends.
+use lodefs_mapping::enter;
+
+/// The addresses of all mappings: where each begins, and ends. Used inside the gate only, so that no child finds it locked.
 static MAPPED: RwLock<BTreeMap<usize, usize>> = RwLock::new(BTreeMap::new());
 /// Their number. Whoever has a mapping knows that it has been counted.
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
-/// These addresses are mapped now, and are no other mapping's.
-pub(crate) fn add(addresses: &Range<usize>) {
-    let mut mapped = MAPPED.write().unwrap_or_else(PoisonError::into_inner);
-    mapped.insert(addresses.start, addresses.end);
-    COUNT.store(mapped.len(), Ordering::Release);
+/// These addresses are a mapping's, until this is dropped.
+pub(crate) struct Noted(Range<usize>);
+
+impl Noted {
+    pub(crate) fn new(addresses: Range<usize>) -> Self {
+        let _inside = enter();
+        let mut mapped = MAPPED.write().unwrap_or_else(PoisonError::into_inner);
+        mapped.insert(addresses.start, addresses.end);
+        COUNT.store(mapped.len(), Ordering::Release);
+        Self(addresses)
+    }
 }
 
-/// These addresses are about to be unmapped.
-pub(crate) fn remove(addresses: &Range<usize>) {
-    let mut mapped = MAPPED.write().unwrap_or_else(PoisonError::into_inner);
-    mapped.remove(&addresses.start);
-    COUNT.store(mapped.len(), Ordering::Release);
+impl Drop for Noted {
+    fn drop(&mut self) {
+        let _inside = enter();
+        let mut mapped = MAPPED.write().unwrap_or_else(PoisonError::into_inner);
+        mapped.remove(&self.0.start);
+        COUNT.store(mapped.len(), Ordering::Release);
+    }
 }
 
 fn is_mapped(bytes: &[u8]) -> bool {
@@ -35,20 +45,18 @@ fn is_mapped(bytes: &[u8]) -> bool {
         return false;
     }
     let start = bytes.as_ptr().addr();
+    let _inside = enter();
     let mapped = MAPPED.read().unwrap_or_else(PoisonError::into_inner);
     mapped.range(..start + bytes.len()).next_back().is_some_and(|(_, end)| *end > start)
 }
 
-/// The same bytes, where the engine may read them.
-pub(crate) fn own(bytes: &[u8]) -> Cow<'_, [u8]> {
+/// The same bytes, where they can be read without a fault that has to be answered.
+pub fn own(bytes: &[u8]) -> Cow<'_, [u8]> {
     if is_mapped(bytes) { bytes.to_vec().into() } else { bytes.into() }
 }
 
-/// Fills a buffer, of which `fill` says how much it has filled.
-pub(crate) fn filled(
-    into: &mut [u8],
-    fill: impl FnOnce(&mut [u8]) -> io::Result<usize>,
-) -> io::Result<usize> {
+/// Fills a buffer, of which `fill` says how much it has filled: another one, if this is mapped.
+pub fn filled(into: &mut [u8], fill: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<usize> {
     if !is_mapped(into) {
         return fill(into);
     }
@@ -67,8 +75,8 @@ mod tests {
         let memory = [7; 100];
         let at = memory.as_ptr().addr();
         assert!(matches!(own(&memory), Cow::Borrowed(_)));
-        add(&(at + 10..at + 20));
-        add(&(at + 30..at + 40));
+        let first = Noted::new(at + 10..at + 20);
+        let second = Noted::new(at + 30..at + 40);
         let is_copied = |range: Range<usize>| matches!(own(&memory[range]), Cow::Owned(_));
         for range in [0..100, 0..11, 10..20, 19..20, 25..31, 39..100, 12..13] {
             assert!(is_copied(range.clone()), "{range:?}");
@@ -76,9 +84,9 @@ mod tests {
         for range in [0..10, 20..30, 40..100, 5..5] {
             assert!(!is_copied(range.clone()), "{range:?}");
         }
-        remove(&(at + 10..at + 20));
+        drop(first);
         assert!(!is_copied(0..30) && is_copied(0..100));
-        remove(&(at + 30..at + 40));
+        drop(second);
         assert!(!is_copied(0..100));
     }
 }

@@ -1,0 +1,261 @@
+//! What of a file's content may this process read and write by itself?
+//!
+//! What the server has granted stays until it is recalled. Whoever copies bytes holds the lock meanwhile, for reading or for writing,
+//! and a recall takes it for writing: so it is answered when no copy is under way, and there is none after it. Nothing under
+//! the lock waits for anybody: buffers that are mappings are copied before, or afterwards.
+
+use std::cell::UnsafeCell;
+use std::ptr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
+
+use lodefs_mapping::{Inside, enter};
+use lodefs_proto::server::{Part, Right};
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::attachment::Attachment;
+use crate::link::Link;
+use crate::view::View;
+
+/// Parts of a file that are remembered at most: 96 KiB.
+const PARTS_MAX: usize = 4096;
+
+/// For so long after a recall, or a refusal, the server is not asked: others use the file, or it cannot be had.
+const REST_NS: u64 = 10_000_000;
+
+/// All data of this process. Used inside the gate only, so that no child finds it locked.
+static ALL: Mutex<Vec<Weak<Data>>> = Mutex::new(Vec::new());
+
+/// Why bytes were not copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Miss {
+    /// The server has to be asked for what is at this byte.
+    NotGranted(u64),
+    /// There is more to be done than to copy bytes.
+    NotData,
+}
+
+/// What the server has granted of one open file.
+#[derive(Default)]
+struct Content {
+    right: Option<Right>,
+    /// Recalls so far.
+    epoch: u64,
+    size: u64,
+    /// Ascending by where they begin.
+    parts: Vec<Part>,
+    view: Option<Arc<View>>,
+}
+
+/// How the server knows it.
+#[derive(Clone)]
+pub(crate) struct Leased {
+    pub(crate) link: Arc<Link>,
+    pub(crate) lease: u64,
+    /// As long as it is there, so is the link.
+    pub(crate) _attachment: Arc<Attachment>,
+}
+
+#[derive(Default)]
+struct State {
+    content: RwLock<Content>,
+    leased: Mutex<Option<Leased>>,
+}
+
+/// The data of one open file.
+#[derive(Default)]
+pub(crate) struct Data {
+    state: UnsafeCell<State>,
+    /// The tick of the clock in which the server was last told of a change, in nanoseconds.
+    told: AtomicU64,
+    /// When the server may be asked again.
+    rests_until: AtomicU64,
+}
+
+// SAFETY: what is in the cell can be shared; it is replaced in a child only, while no other thread is there.
+unsafe impl Sync for Data {}
+// SAFETY: nothing in it belongs to a thread.
+unsafe impl Send for Data {}
+
+impl Data {
+    /// Nothing is granted yet.
+    pub(crate) fn new() -> Arc<Self> {
+        let new = Arc::new(Self::default());
+        let inside = enter();
+        let mut all = all(&inside);
+        if all.len() == all.capacity() {
+            all.retain(|data| data.strong_count() > 0);
+        }
+        all.push(Arc::downgrade(&new));
+        drop(all);
+        new
+    }
+
+    fn state(&self) -> &State {
+        // SAFETY: see `Sync`.
+        unsafe { &*self.state.get() }
+    }
+
+    fn content(&self) -> RwLockReadGuard<'_, Content> {
+        self.state().content.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn content_mut(&self) -> RwLockWriteGuard<'_, Content> {
+        self.state().content.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The lease by which the server is asked.
+    pub(crate) fn leased(&self) -> MutexGuard<'_, Option<Leased>> {
+        self.state().leased.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// By this view the bytes are reached from now on.
+    pub(crate) fn use_view(&self, view: Arc<View>) {
+        *self.content_mut() = Content { view: Some(view), ..Content::default() };
+    }
+
+    /// The server has granted this. It is void if it knew of less recalls.
+    pub(crate) fn install(&self, epoch: u64, right: Right, size: u64, parts: &[Part]) {
+        let mut content = self.content_mut();
+        if epoch < content.epoch {
+            return;
+        }
+        if content.right.is_none() || content.parts.len() + parts.len() > PARTS_MAX {
+            content.parts.clear();
+        }
+        (content.right, content.epoch, content.size) = (Some(right), epoch, size);
+        for part in parts {
+            if let Err(index) = content.parts.binary_search_by_key(&part.offset, |known| known.offset) {
+                content.parts.insert(index, *part);
+            }
+        }
+    }
+
+    /// Gives everything back: no copy is under way any more.
+    pub(crate) fn recall(&self, epoch: u64) {
+        let mut content = self.content_mut();
+        content.right = None;
+        content.parts.clear();
+        content.epoch = content.epoch.max(epoch);
+        drop(content);
+        // Others may set the times as they like now.
+        self.told.store(0, Ordering::Relaxed);
+        self.rest();
+    }
+
+    /// The server is gone.
+    pub(crate) fn lose(&self) {
+        *self.content_mut() = Content::default();
+        self.rest();
+    }
+
+    /// The server is not asked for a while.
+    pub(crate) fn rest(&self) {
+        self.rests_until.store(now(ClockId::MonotonicCoarse) + REST_NS, Ordering::Relaxed);
+    }
+
+    /// Whether the server is not to be asked now.
+    pub(crate) fn rests(&self) -> bool {
+        now(ClockId::MonotonicCoarse) < self.rests_until.load(Ordering::Relaxed)
+    }
+
+    /// The tick of the clock, if it may be written and the server has not been told in this tick that it is.
+    pub(crate) fn untold_tick(&self) -> Option<u64> {
+        let tick = now(ClockId::RealtimeCoarse);
+        let is_told = self.told.load(Ordering::Relaxed) == tick;
+        (!is_told && self.content().right == Some(Right::Write)).then_some(tick)
+    }
+
+    /// The server knows that it is written in this tick.
+    pub(crate) fn note_told(&self, tick: u64) {
+        self.told.store(tick, Ordering::Relaxed);
+    }
+
+    /// Copies bytes out; fewer only at the end of the file.
+    pub(crate) fn read(&self, offset: u64, into: &mut [u8]) -> Result<usize, Miss> {
+        let content = self.content();
+        if content.right.is_none() {
+            return Err(Miss::NotGranted(offset));
+        }
+        let wanted = content.size.saturating_sub(offset).min(into.len() as u64) as usize;
+        let into = &mut into[..wanted];
+        content.each_part(offset, wanted, |view, range, at| {
+            let into = &mut into[range];
+            if let Some(at) = at {
+                return view.read(at, into);
+            }
+            into.fill(0);
+            Some(())
+        })?;
+        Ok(wanted)
+    }
+
+    /// Copies all bytes in, and makes them durable.
+    pub(crate) fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), Miss> {
+        let content = self.content_mut();
+        if content.right != Some(Right::Write) {
+            return Err(Miss::NotGranted(offset));
+        }
+        let end = offset.checked_add(bytes.len() as u64).ok_or(Miss::NotData)?;
+        if end > content.size {
+            return Err(Miss::NotData);
+        }
+        // All or nothing: whoever does it instead does it whole.
+        content.each_part(offset, bytes.len(), |_, _, at| at.map(drop))?;
+        content.each_part(offset, bytes.len(), |view, range, at| view.write(at?, &bytes[range]))?;
+        if let Some(view) = &content.view {
+            view.drain();
+        }
+        Ok(())
+    }
+}
+
+impl Content {
+    /// Calls `copy` for each part of a range, with the bytes of it and where they are on the medium (`None`: nowhere, it is a hole),
+    /// until it gives `None`.
+    fn each_part(
+        &self,
+        offset: u64,
+        size: usize,
+        mut copy: impl FnMut(&View, std::ops::Range<usize>, Option<u64>) -> Option<()>,
+    ) -> Result<(), Miss> {
+        let view = self.view.as_ref().ok_or(Miss::NotData)?;
+        let mut index = self.parts.partition_point(|part| part.offset <= offset).saturating_sub(1);
+        let mut done = 0;
+        while done < size {
+            let at = offset + done as u64;
+            let part = self.parts.get(index).filter(|part| part.offset <= at && at - part.offset < part.size);
+            let part = part.ok_or(Miss::NotGranted(at))?;
+            let within = at - part.offset;
+            let count = (part.size - within).min((size - done) as u64) as usize;
+            let on_medium = part.at.and_then(|start| start.checked_add(within));
+            copy(view, done..done + count, on_medium).ok_or(Miss::NotData)?;
+            done += count;
+            index += 1;
+        }
+        Ok(())
+    }
+}
+
+/// In a child that has just been forked: what was granted was granted to the parent, and other threads may have held the locks.
+///
+/// # Safety
+/// This process has no other thread, and this one is not within any call of this module.
+pub(crate) unsafe fn forget_parents() {
+    for data in all(&enter()).iter().filter_map(Weak::upgrade) {
+        // SAFETY: nobody else is there who could use it. What was there is not dropped: it is the parent's, or half changed.
+        unsafe { ptr::write(data.state.get(), State::default()) };
+        data.rests_until.store(0, Ordering::Relaxed);
+        data.told.store(0, Ordering::Relaxed);
+    }
+}
+
+fn all(_: &Inside) -> MutexGuard<'static, Vec<Weak<Data>>> {
+    ALL.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Nanoseconds of a clock that costs no system call.
+fn now(clock: ClockId) -> u64 {
+    let time = clock_gettime(clock);
+    time.tv_sec.cast_unsigned().wrapping_mul(1_000_000_000).wrapping_add(time.tv_nsec.cast_unsigned())
+}

@@ -1,0 +1,88 @@
+//! How does this process reach the bytes of the medium, to read and write files by itself?
+
+use std::os::fd::AsFd;
+use std::process;
+use std::ptr::{self, NonNull};
+
+use lodefs_pmem::{Domain, Persist};
+use rustix::fs::{SeekFrom, seek};
+use rustix::io::Errno;
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
+
+/// The whole medium in memory. Children have nothing of it.
+pub(crate) struct View {
+    base: NonNull<u8>,
+    size: usize,
+    writable: bool,
+    persist: Persist,
+    pid: u32,
+}
+
+// SAFETY: the memory is the process's, not a thread's, and is accessed through raw pointers only, as memory that others may
+// change at any time anyway.
+unsafe impl Send for View {}
+// SAFETY: as above.
+unsafe impl Sync for View {}
+
+impl View {
+    /// Maps a medium of this domain. `host_sync`: so that the host keeps its own metadata durable.
+    pub(crate) fn new(
+        medium: impl AsFd,
+        writable: bool,
+        host_sync: bool,
+        domain: Domain,
+    ) -> Result<Self, Errno> {
+        let persist = Persist::new(domain).map_err(|_| Errno::OPNOTSUPP)?;
+        let size = usize::try_from(seek(&medium, SeekFrom::End(0))?).map_err(|_| Errno::NOMEM)?;
+        let protection = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
+        let flags = if host_sync { MapFlags::SHARED_VALIDATE | MapFlags::SYNC } else { MapFlags::SHARED };
+        // SAFETY: the kernel chooses the address, so nothing that is there is replaced.
+        let base =
+            unsafe { mmap(ptr::null_mut(), size, protection, flags | MapFlags::NORESERVE, medium, 0)? };
+        let base = NonNull::new(base.cast()).ok_or(Errno::NOMEM)?;
+        let view = Self { base, size, writable, persist, pid: process::id() };
+        // SAFETY: it changes no contents, and is this view's own.
+        unsafe { madvise(base.as_ptr().cast(), size, Advice::LinuxDontFork)? };
+        Ok(view)
+    }
+
+    /// Where these bytes of the medium are; `None` if it does not have them.
+    fn at(&self, at: u64, size: usize) -> Option<NonNull<u8>> {
+        let at = usize::try_from(at).ok()?;
+        at.checked_add(size).filter(|end| *end <= self.size)?;
+        // SAFETY: it lies within the mapping, or at its end.
+        Some(unsafe { self.base.add(at) })
+    }
+
+    /// Copies bytes out; `None` if the medium does not have them.
+    pub(crate) fn read(&self, at: u64, into: &mut [u8]) -> Option<()> {
+        let from = self.at(at, into.len())?;
+        // SAFETY: so many bytes are mapped there, and `into`, which is no mapping of a medium, does not overlap them. Others may change
+        // them meanwhile: what is copied then is a mixture of bytes, any of which are valid.
+        unsafe { into.as_mut_ptr().copy_from_nonoverlapping(from.as_ptr(), into.len()) };
+        Some(())
+    }
+
+    /// Copies bytes in, durable after the next [`Self::drain`]; `None` if the medium does not have them, or cannot be written.
+    pub(crate) fn write(&self, at: u64, bytes: &[u8]) -> Option<()> {
+        let to = self.at(at, bytes.len()).filter(|_| self.writable)?;
+        // SAFETY: so many bytes are mapped writable there, for as long as this is borrowed, and are no Rust value's.
+        unsafe { self.persist.store(to.as_ptr(), bytes) };
+        Some(())
+    }
+
+    /// Waits until what was written is durable, as far as the medium can.
+    pub(crate) fn drain(&self) {
+        self.persist.drain();
+    }
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        if self.pid == process::id() {
+            // SAFETY: nobody can reach it by this value any more.
+            let unmapped = unsafe { munmap(self.base.as_ptr().cast(), self.size) };
+            debug_assert!(unmapped.is_ok());
+        }
+    }
+}
