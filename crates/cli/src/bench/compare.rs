@@ -24,9 +24,9 @@ impl Trial<'_> {
         match (self.way, self.row) {
             // The same number of huge pages that tmpfs has to clear in every round.
             (Way::Embedded, Row::Append) => HUGE_PAGE_BLOCKS,
-            (Way::Embedded, Row::ReadSequential | Row::ReadRandom) => 1000,
-            (Way::Embedded, Row::Overwrite) => 500,
-            (Way::Embedded, _) => 100,
+            (Way::Embedded | Way::Attached, Row::ReadSequential | Row::ReadRandom) => 1000,
+            (Way::Embedded | Way::Attached, Row::Overwrite) => 500,
+            (Way::Embedded | Way::Attached, _) => 100,
             (Way::Mount, _) => 20,
         }
     }

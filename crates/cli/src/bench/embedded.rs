@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
-use lodefs_core::{FormatOptions, Fs, OpenOptions};
+use lodefs_core::{DaxPolicy, FormatOptions, Fs, OpenOptions};
 use lodefs_pmem::{Access, Domain, Medium, Reserve, create_file};
 
 use super::arena::Arena;
@@ -30,8 +30,13 @@ pub(crate) struct Embedded<'a> {
 impl<'a> Embedded<'a> {
     pub(crate) fn new(arena: &'a Arena, effort: &Effort) -> anyhow::Result<Self> {
         let raw = make_medium(&arena.root().join("raw"), 2 * effort.file_size)?;
-        let fs = make_volume(&arena.root().join("embedded.vol"), effort.volume_size)?;
+        let fs = make_volume(&arena.root().join("embedded.vol"), effort.volume_size, DaxPolicy::Inode)?;
         Ok(Self { arena, raw: Arc::new(raw), fs })
+    }
+
+    /// What bare copies go to.
+    pub(crate) fn raw(&self) -> &Arc<Medium> {
+        &self.raw
     }
 
     /// The volume.
@@ -93,9 +98,9 @@ fn make_medium(path: &Path, size: u64) -> anyhow::Result<Medium> {
 }
 
 /// Makes a volume and opens it.
-pub(crate) fn make_volume(path: &Path, size: u64) -> anyhow::Result<Arc<Fs>> {
+pub(crate) fn make_volume(path: &Path, size: u64, dax: DaxPolicy) -> anyhow::Result<Arc<Fs>> {
     let medium = make_medium(path, size)?;
     Fs::format(&medium, &FormatOptions::default())
-        .and_then(|()| Fs::open(medium, &OpenOptions::default()))
+        .and_then(|()| Fs::open(medium, &OpenOptions { dax, ..OpenOptions::default() }))
         .with_context(|| path.display().to_string())
 }

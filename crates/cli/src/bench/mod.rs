@@ -9,7 +9,7 @@
 //! | `work` | what does a row do? |
 //! | `targets` | what is it done on? |
 //! | `compare` | a row, between two targets |
-//! | `embedded`, `reopen`, `threads`, `mounted` | what are the targets and yardsticks of the rows? |
+//! | `embedded`, `reopen`, `threads`, `attached`, `mounted` | what are the targets and yardsticks of the rows? |
 //! | `figure` | how is it reported? |
 //!
 //! Volumes and raw memory are files of one tmpfs, treated as persistent memory behind a memory controller: what makes
@@ -18,6 +18,7 @@
 
 mod affinity;
 mod arena;
+mod attached;
 mod compare;
 mod embedded;
 mod figure;
@@ -35,6 +36,7 @@ use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use self::arena::Arena;
+use self::attached::Attached;
 use self::compare::Trial;
 use self::embedded::Embedded;
 use self::figure::Figure;
@@ -88,19 +90,19 @@ fn measure(
             embedded.fs().domain()
         )?;
     }
-    let mounts = if planned.iter().any(|(way, _)| *way == Way::Mount) {
-        Some(Mounts::new(arena, effort)?)
-    } else {
-        None
-    };
+    let is_planned = |wanted: Way| planned.iter().any(|(way, _)| *way == wanted);
+    let mounts = is_planned(Way::Mount).then(|| Mounts::new(arena, effort)).transpose()?;
+    let attached =
+        is_planned(Way::Attached).then(|| Attached::new(arena, effort, embedded.raw())).transpose()?;
     let progress = progress_bar(planned.len());
     let mut figures = Vec::new();
     for &(way, row) in planned {
         progress.set_message(format!("{row} ({way})"));
         let trial = Trial { effort, row, way, tick: &|| progress.tick() };
-        match mounts.as_ref().filter(|_| way == Way::Mount) {
-            Some(mounts) => mounts.measure(&trial, &mut figures)?,
-            None => embedded.measure(&trial, &mut figures)?,
+        match (way, &mounts, &attached) {
+            (Way::Mount, Some(mounts), _) => mounts.measure(&trial, &mut figures)?,
+            (Way::Attached, _, Some(attached)) => attached.measure(&trial, &mut figures)?,
+            _ => embedded.measure(&trial, &mut figures)?,
         }
         progress.inc(1);
     }
@@ -122,7 +124,7 @@ mod tests {
     #[test]
     fn everything_is_measured_unless_something_is_asked_for() {
         let all = plan_of(&[], &[]).unwrap();
-        assert_eq!(all.len(), 12 + 9);
+        assert_eq!(all.len(), 12 + 3 + 9);
         assert!(!all.contains(&(Way::Mount, Row::ReopenClean)));
         assert_eq!(plan_of(&[Row::Open], &[Way::Mount]).unwrap(), [(Way::Mount, Row::Open)]);
         assert!(plan_of(&[Row::TwoThreads], &[Way::Mount]).unwrap_err().is::<Usage>());

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::thread::{self, JoinHandle};
 
 use anyhow::Context;
+use lodefs_core::DaxPolicy;
 use lodefs_fuse::MountOptions;
 
 use super::affinity::Pinned;
@@ -19,16 +20,24 @@ use super::plan::Effort;
 use super::targets::{Host, Reads};
 
 /// A served mount. Dropped, it is unmounted.
-struct Mounted {
+pub(crate) struct Mounted {
     target: PathBuf,
     server: Option<JoinHandle<io::Result<()>>>,
 }
 
 impl Mounted {
-    fn new(target: PathBuf, serve: impl FnOnce() -> io::Result<()> + Send + 'static) -> anyhow::Result<Self> {
+    pub(crate) fn new(
+        target: PathBuf,
+        serve: impl FnOnce() -> io::Result<()> + Send + 'static,
+    ) -> anyhow::Result<Self> {
         let server =
             thread::Builder::new().name("server".into()).spawn(serve).context("no thread for a server")?;
         Ok(Self { target, server: Some(server) })
+    }
+
+    /// Where it is.
+    pub(crate) fn target(&self) -> &Path {
+        &self.target
     }
 }
 
@@ -57,7 +66,7 @@ impl<'a> Mounts<'a> {
         let session = lodefs_fuse::mount_null(&nothing, &MountOptions::new("nothing"))?;
         let nothing = Mounted::new(nothing, || session.serve())?;
         let volume = arena.root().join("mounted.vol");
-        let fs = make_volume(&volume, effort.volume_size)?;
+        let fs = make_volume(&volume, effort.volume_size, DaxPolicy::Inode)?;
         let ours = make_target(arena.root(), "mounted")?;
         let session = lodefs_fuse::mount(fs, &ours, &MountOptions::new(volume))?;
         let ours = Mounted::new(ours, || session.serve())?;
@@ -92,7 +101,8 @@ impl<'a> Mounts<'a> {
     }
 }
 
-fn make_target(root: &Path, name: &str) -> anyhow::Result<PathBuf> {
+/// Makes the directory to mount on.
+pub(crate) fn make_target(root: &Path, name: &str) -> anyhow::Result<PathBuf> {
     let target = root.join(name);
     std::fs::create_dir(&target).with_context(|| target.display().to_string())?;
     Ok(target)

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use lodefs_core::{Fs, NewKind, OpenOptions};
+use lodefs_core::{DaxPolicy, Fs, NewKind, OpenOptions};
 
 use super::compare::Trial;
 use super::embedded::{make_volume, open_medium};
@@ -38,7 +38,7 @@ struct Reopening {
 
 impl Reopening {
     fn new(path: PathBuf, size: u64, files: usize) -> anyhow::Result<Self> {
-        let fs = make_volume(&path, size)?;
+        let fs = make_volume(&path, size, DaxPolicy::Inode)?;
         fill(&fs, files)?;
         fs.close()?;
         Ok(Self { path, open: None })
@@ -70,7 +70,7 @@ impl Drop for Reopening {
 pub(crate) fn crashed(root: &Path, trial: &Trial<'_>) -> anyhow::Result<Figure> {
     let effort = trial.effort;
     let (path, image) = (root.join("crash.vol"), root.join("crash.image"));
-    let fs = make_volume(&path, effort.volume_size)?;
+    let fs = make_volume(&path, effort.volume_size, DaxPolicy::Inode)?;
     fill(&fs, effort.files_many)?;
     // What the process has stored is what it would leave.
     fs::copy(&path, &image)?;

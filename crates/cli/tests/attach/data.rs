@@ -155,7 +155,7 @@ fn read_pieces(read: impl Fn(&mut [u8]) -> io::Result<usize>, is_over: &AtomicBo
 /// Writes pieces that differ, sometimes after a while.
 fn write_pieces(write: impl Fn(&[u8]) -> io::Result<usize>, number: u8) {
     for round in 0..300u32 {
-        assert_eq!(write(&[(round * 3) as u8 + number; PIECE]).unwrap(), PIECE);
+        assert_eq!(write(&[(round * 3) as u8 | number; PIECE]).unwrap(), PIECE);
         if round % 50 == 0 {
             thread::sleep(2 * REST);
         }
@@ -178,10 +178,11 @@ fn reads_and_writes_are_atomic_whoever_does_them() {
             scope.spawn(|| write_pieces(|bytes| first.write_at(bytes, 100), 1)),
             scope.spawn(|| write_pieces(|bytes| second.write_at(bytes, 100), 2)),
         ];
-        for one in all {
-            one.join().unwrap();
-        }
+        let ended = all.map(thread::ScopedJoinHandle::join);
         is_over.store(true, Ordering::Relaxed);
+        for one in ended {
+            one.unwrap();
+        }
     });
     stage_is_whole(stage, (mounted, first, second));
 }
@@ -239,6 +240,26 @@ fn buffers_may_be_mappings_of_the_file() {
     stage_is_whole(stage, (file, mapping, mounted));
 }
 
+/// How a forked child ends that writes a byte, and reads what is there then.
+fn write_in_child(file: &File, value: u8) -> i32 {
+    // SAFETY: the child uses this file only, whose locks are its own, and ends.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        // SAFETY: a child that waits for ever ends, by SIGALRM.
+        unsafe { libc::alarm(60) };
+        let mut seen = [0; 2];
+        let is_right = file.write_at(&[value], 10).is_ok_and(|written| written == 1)
+            && file.read_at(&mut seen, 9).is_ok_and(|read| read == 2)
+            && seen == [1, value];
+        // SAFETY: ends the child, without what the parent would do at its end.
+        unsafe { libc::_exit(i32::from(!is_right)) }
+    }
+    let mut status = 0;
+    // SAFETY: the status has room.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    status
+}
+
 #[test]
 fn children_have_their_own() {
     let Some(stage) = Stage::set_up("attach=owner") else { return };
@@ -254,26 +275,11 @@ fn children_have_their_own() {
                 assert_eq!(read(&file, 0, 1), [1]);
             }
         });
-        for round in 0..20 {
-            // SAFETY: the child uses this file only, whose locks are its own, and ends.
-            let child = unsafe { libc::fork() };
-            if child == 0 {
-                // SAFETY: a child that waits for ever ends, by SIGALRM.
-                unsafe { libc::alarm(60) };
-                let mut seen = [0; 2];
-                let is_right = file.write_at(&[round], 10).is_ok_and(|written| written == 1)
-                    && file.read_at(&mut seen, 9).is_ok_and(|read| read == 2)
-                    && seen == [1, round];
-                // SAFETY: ends the child, without what the parent would do at its end.
-                unsafe { libc::_exit(i32::from(!is_right)) }
-            }
-            let mut status = 0;
-            // SAFETY: the status has room.
-            assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
-            assert_eq!(status, 0);
-            assert_eq!(read(&file, 10, 1), [round], "the parent sees what its child has written");
-        }
+        let ended: Vec<_> = (0..20).map(|round| (write_in_child(&file, round), read(&file, 10, 1))).collect();
         is_over.store(true, Ordering::Relaxed);
+        for (round, (status, seen)) in ended.into_iter().enumerate() {
+            assert_eq!((status, seen), (0, vec![round as u8]), "the parent sees what its child has written");
+        }
     });
     stage_is_whole(stage, (file, mounted));
 }

@@ -1,0 +1,75 @@
+//! The rows of a program that is attached to a mount: it reads and writes with no system call.
+//!
+//! The server runs in threads of this process, as any server would in another: what is measured hardly talks to it.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, ensure};
+use lodefs_broker::{Broker, Policy};
+use lodefs_core::DaxPolicy;
+use lodefs_fuse::MountOptions;
+use lodefs_pmem::Medium;
+
+use super::arena::Arena;
+use super::compare::Trial;
+use super::embedded::make_volume;
+use super::figure::{Compared, Figure};
+use super::mounted::{Mounted, make_target};
+use super::plan::{Effort, Row};
+use super::targets::Raw;
+use super::work::{BLOCK_SIZE, Block, Blocks};
+
+/// A mounted volume to which this process attaches.
+pub(crate) struct Attached {
+    raw: Arc<Medium>,
+    mounted: Mounted,
+}
+
+impl Attached {
+    pub(crate) fn new(arena: &Arena, effort: &Effort, raw: &Arc<Medium>) -> anyhow::Result<Self> {
+        let volume = arena.root().join("attached.vol");
+        let fs = make_volume(&volume, effort.volume_size, DaxPolicy::Always)?;
+        let broker = Broker::start(&fs, Policy::Owner(rustix::process::geteuid()))?;
+        let target = make_target(arena.root(), "attached")?;
+        let options = MountOptions { broker, ..MountOptions::new(volume) };
+        let session = lodefs_fuse::mount(fs, &target, &options)?;
+        let mounted = Mounted::new(target, || session.serve())?;
+        Ok(Self { raw: Arc::clone(raw), mounted })
+    }
+
+    /// Measures one row against its yardstick.
+    pub(crate) fn measure(&self, trial: &Trial<'_>, figures: &mut Vec<Figure>) -> anyhow::Result<()> {
+        let yardstick = if trial.row == Row::Overwrite { "non-temporal copy + fence" } else { "memcpy" };
+        let path = self.mounted.target().join(trial.row.to_string());
+        let file = AttachedFile::new(&path).with_context(|| path.display().to_string())?;
+        let (theirs, ours) = trial.blocks(Raw(Arc::clone(&self.raw)), file)?;
+        let (row, way, yardstick) = (trial.row, trial.way, yardstick.to_owned());
+        figures.push(Figure::new(Compared { row, way, yardstick, is_judged: true }, theirs, ours));
+        Ok(())
+    }
+}
+
+struct AttachedFile(lodefs_direct::File);
+
+impl AttachedFile {
+    fn new(path: &Path) -> anyhow::Result<Self> {
+        let file = fs::File::options().read(true).write(true).create_new(true).open(path)?;
+        Ok(Self(lodefs_direct::File::new(file)?))
+    }
+}
+
+impl Blocks for AttachedFile {
+    #[inline]
+    fn overwrite(&mut self, offset: u64, block: &Block) -> anyhow::Result<()> {
+        ensure!(self.0.write_at(&block.0, offset)? == BLOCK_SIZE, "the volume is full");
+        Ok(())
+    }
+
+    #[inline]
+    fn read(&mut self, offset: u64, into: &mut Block) -> anyhow::Result<()> {
+        ensure!(self.0.read_at(&mut into.0, offset)? == BLOCK_SIZE, "the file is too short");
+        Ok(())
+    }
+}
