@@ -30,9 +30,11 @@ static ALL: Mutex<Vec<Weak<Data>>> = Mutex::new(Vec::new());
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Miss {
     /// The server has to be asked for what is at this byte.
-    NotGranted(u64),
+    Ungranted(u64),
+    /// The server has to be told first that it is changed, in this tick of the clock.
+    Untold(u64),
     /// There is more to be done than to copy bytes.
-    NotData,
+    More,
 }
 
 /// What the server has granted of one open file.
@@ -159,13 +161,6 @@ impl Data {
         now(ClockId::MonotonicCoarse) < self.rests_until.load(Ordering::Relaxed)
     }
 
-    /// The tick of the clock, if it may be written and the server has not been told in this tick that it is.
-    pub(crate) fn untold_tick(&self) -> Option<u64> {
-        let tick = now(ClockId::RealtimeCoarse);
-        let is_told = self.told.load(Ordering::Relaxed) == tick;
-        (!is_told && self.content().right == Some(Right::Write)).then_some(tick)
-    }
-
     /// The server knows that it is written in this tick.
     pub(crate) fn note_told(&self, tick: u64) {
         self.told.store(tick, Ordering::Relaxed);
@@ -175,7 +170,7 @@ impl Data {
     pub(crate) fn read(&self, offset: u64, into: &mut [u8]) -> Result<usize, Miss> {
         let content = self.content();
         if content.right.is_none() {
-            return Err(Miss::NotGranted(offset));
+            return Err(Miss::Ungranted(offset));
         }
         let wanted = content.size.saturating_sub(offset).min(into.len() as u64) as usize;
         let into = &mut into[..wanted];
@@ -194,11 +189,15 @@ impl Data {
     pub(crate) fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), Miss> {
         let content = self.content_mut();
         if content.right != Some(Right::Write) {
-            return Err(Miss::NotGranted(offset));
+            return Err(Miss::Ungranted(offset));
         }
-        let end = offset.checked_add(bytes.len() as u64).ok_or(Miss::NotData)?;
+        let end = offset.checked_add(bytes.len() as u64).ok_or(Miss::More)?;
         if end > content.size {
-            return Err(Miss::NotData);
+            return Err(Miss::More);
+        }
+        let tick = now(ClockId::RealtimeCoarse);
+        if self.told.load(Ordering::Relaxed) != tick {
+            return Err(Miss::Untold(tick));
         }
         // All or nothing: whoever does it instead does it whole.
         content.each_part(offset, bytes.len(), |_, _, at| at.map(drop))?;
@@ -219,17 +218,17 @@ impl Content {
         size: usize,
         mut copy: impl FnMut(&View, std::ops::Range<usize>, Option<u64>) -> Option<()>,
     ) -> Result<(), Miss> {
-        let view = self.view.as_ref().ok_or(Miss::NotData)?;
+        let view = self.view.as_ref().ok_or(Miss::More)?;
         let mut index = self.parts.partition_point(|part| part.offset <= offset).saturating_sub(1);
         let mut done = 0;
         while done < size {
             let at = offset + done as u64;
             let part = self.parts.get(index).filter(|part| part.offset <= at && at - part.offset < part.size);
-            let part = part.ok_or(Miss::NotGranted(at))?;
+            let part = part.ok_or(Miss::Ungranted(at))?;
             let within = at - part.offset;
             let count = (part.size - within).min((size - done) as u64) as usize;
             let on_medium = part.at.and_then(|start| start.checked_add(within));
-            copy(view, done..done + count, on_medium).ok_or(Miss::NotData)?;
+            copy(view, done..done + count, on_medium).ok_or(Miss::More)?;
             done += count;
             index += 1;
         }

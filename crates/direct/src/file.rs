@@ -62,9 +62,10 @@ impl File {
         buffers::filled(into, |into| {
             let mut asked_for = None;
             for _ in 0..QUESTIONS_MAX {
+                buffers::touch_mut(into);
                 match self.data.read(offset, into) {
                     Ok(read) => return Ok(read),
-                    Err(Miss::NotGranted(at)) if asked_for != Some(at) && self.obtain(at, false) => {
+                    Err(Miss::Ungranted(at)) if asked_for != Some(at) && self.obtain(at, false) => {
                         asked_for = Some(at);
                     }
                     Err(_) => break,
@@ -86,10 +87,11 @@ impl File {
         let own = buffers::own(bytes);
         let mut asked_for = None;
         for _ in 0..QUESTIONS_MAX {
-            self.tell_of_change();
+            buffers::touch(&own);
             match self.data.write(offset, &own) {
                 Ok(()) => return Ok(bytes.len()),
-                Err(Miss::NotGranted(at)) if asked_for != Some(at) && self.obtain(at, true) => {
+                Err(Miss::Untold(tick)) => self.tell_of_change(tick),
+                Err(Miss::Ungranted(at)) if asked_for != Some(at) && self.obtain(at, true) => {
                     asked_for = Some(at);
                 }
                 Err(_) => break,
@@ -103,8 +105,7 @@ impl File {
     }
 
     /// Has the time of a change stored, once in each tick of the clock, before anything is changed.
-    fn tell_of_change(&self) {
-        let Some(tick) = self.data.untold_tick() else { return };
+    fn tell_of_change(&self, tick: u64) {
         let leased = self.data.leased().clone();
         match leased.map(|Leased { link, lease, .. }| link.ask(Ask::Changed { lease })) {
             Some(Ok(_)) => self.data.note_told(tick),

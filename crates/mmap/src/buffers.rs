@@ -50,6 +50,29 @@ fn is_mapped(bytes: &[u8]) -> bool {
     mapped.range(..start + bytes.len()).next_back().is_some_and(|(_, end)| *end > start)
 }
 
+/// Bytes that are a page of their own at most.
+const PAGE_SIZE: usize = 4096;
+
+/// Has the pages of a buffer in memory, most likely for a while: whoever copies from it next need not wait for a file system, who may
+/// wait for him.
+pub fn touch(bytes: &[u8]) {
+    for page in bytes.chunks(PAGE_SIZE) {
+        std::hint::black_box(page[0]);
+    }
+    std::hint::black_box(bytes.last());
+}
+
+/// The same with a buffer that is to be filled.
+pub fn touch_mut(into: &mut [u8]) {
+    for page in into.chunks_mut(PAGE_SIZE) {
+        // Also what a store has to wait for.
+        page[0] = std::hint::black_box(page[0]);
+    }
+    if let Some(last) = into.last_mut() {
+        *last = std::hint::black_box(*last);
+    }
+}
+
 /// The same bytes, where they can be read without a fault that has to be answered.
 pub fn own(bytes: &[u8]) -> Cow<'_, [u8]> {
     if is_mapped(bytes) { bytes.to_vec().into() } else { bytes.into() }
