@@ -56,10 +56,13 @@ fn the_example_in_c_keeps_notes_in_a_mount() {
     let program = bench.path("notes");
     compile(&program, "-std=c11", &flags(&bench.path(""), &libraries, &["--cflags", "--libs"]));
     let ordinary = bench.path("ordinary");
-    assert_eq!(notes(&program, &libraries, &ordinary, "one"), "buffered, not on a lodefs volume\nbefore: \n");
+    assert_eq!(
+        notes(&program, &libraries, &ordinary, "one"),
+        "buffered, not on a lodefs volume\nbefore: \nafter: one\n"
+    );
     assert_eq!(
         notes(&program, &libraries, &ordinary, "two"),
-        "buffered, not on a lodefs volume\nbefore: one\n"
+        "buffered, not on a lodefs volume\nbefore: one\nafter: two\n"
     );
     if !can_mount() {
         return;
@@ -69,8 +72,11 @@ fn the_example_in_c_keeps_notes_in_a_mount() {
     let mounted = Mounted { directory: bench.directory() };
     let file = mounted.path("f");
     // Direct, by the mount option; the file has no flag.
-    assert_eq!(notes(&program, &libraries, &file, "one"), "direct, flag 0, reason 1\nbefore: \n");
-    assert_eq!(notes(&program, &libraries, &file, "two"), "direct, flag 0, reason 1\nbefore: one\n");
+    assert_eq!(notes(&program, &libraries, &file, "one"), "direct, flag 0, reason 1\nbefore: \nafter: one\n");
+    assert_eq!(
+        notes(&program, &libraries, &file, "two"),
+        "direct, flag 0, reason 1\nbefore: one\nafter: two\n"
+    );
     assert_eq!(fs::read(&file).expect("the file")[..4], *b"two\0");
     mounted.unmount();
 }

@@ -1,7 +1,7 @@
 /*
  * Keeps a note in a file of a mounted volume: notes FILE TEXT
  *
- * Says how the file is reached and what the note was before.
+ * Says how the file is reached and what the note was before, and reads it again.
  */
 #define _POSIX_C_SOURCE 200809L
 
@@ -66,6 +66,18 @@ static void report(int fd, const struct lodefs_mapping *mapping)
 	printf("%s, flag %u, reason %u\n", kind, (unsigned)status.flag, (unsigned)status.reason);
 }
 
+/* What the file says by now. */
+static void read_again(int fd)
+{
+	struct lodefs_file *file = NULL;
+	char note[NOTE_SIZE] = "";
+
+	check("open", lodefs_file_open(fd, &file));
+	check("read", (int)lodefs_file_read(file, note, sizeof(note), 0));
+	printf("after: %s\n", note);
+	check("close", lodefs_file_close(&file));
+}
+
 int main(int argc, char **argv)
 {
 	struct lodefs_mapping *mapping;
@@ -79,7 +91,6 @@ int main(int argc, char **argv)
 	fd = open_file(argv[1]);
 	mapping = map_file(fd);
 	report(fd, mapping);
-	close(fd);
 
 	note = lodefs_mapping_address(mapping);
 	printf("before: %.*s\n", NOTE_SIZE, note);
@@ -87,5 +98,7 @@ int main(int argc, char **argv)
 	check("persist", lodefs_persist(mapping, 0, strlen(note) + 1));
 	check("sync", lodefs_sync(mapping));
 	check("unmap", lodefs_unmap(&mapping));
+	read_again(fd);
+	close(fd);
 	return 0;
 }

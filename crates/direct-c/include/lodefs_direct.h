@@ -3,7 +3,8 @@
  * Direct access to the files of a mounted lodefs volume.
  *
  * A function returns 0, or minus an errno, unless it says otherwise. Where a file is direct and the process may attach to the mount,
- * loads and stores to a mapping reach the medium itself, and lodefs_persist makes them durable without a system call.
+ * loads and stores to a mapping reach the medium itself, and lodefs_persist makes them durable without a system call; reads and writes
+ * of a lodefs_file copy from and to the medium.
  *
  * Threads: the library has some of its own. fork: the child's mappings stay good.
  */
@@ -55,6 +56,10 @@
 
 // Those who hold the file did: until they go, the effect stays what it was.
 #define LODEFS_REASON_HOLDERS 3
+
+// An open file, which is read and written without system calls where it can be, and by the kernel else. Any number of threads may use it
+// at a time, but for `lodefs_file_close`.
+struct lodefs_file;
 
 // A part of a file in memory. Any number of threads may use it at a time, but for `lodefs_unmap`.
 struct lodefs_mapping;
@@ -152,6 +157,39 @@ int lodefs_sync(const struct lodefs_mapping *mapping);
 // Safety:
 // `mapping` leads to a pointer or is null; the pointer is from `lodefs_map` or null. Nobody uses the mapping, or its memory, any more.
 int lodefs_unmap(struct lodefs_mapping **mapping);
+
+// Makes one of a descriptor, which is duplicated, and may be closed afterwards. Its flags are not to be changed as long as the file is
+// used.
+//
+// Safety:
+// `opened` leads to room for a pointer, or is null.
+int lodefs_file_open(int fd,
+                     struct lodefs_file **opened);
+
+// Reads, as pread does. Returns how many bytes were read, or minus an errno.
+//
+// Safety:
+// `file` is one, or null; `bytes` leads to `size` bytes that nobody else uses meanwhile.
+ptrdiff_t lodefs_file_read(const struct lodefs_file *file,
+                           void *bytes,
+                           size_t size,
+                           uint64_t offset);
+
+// Writes, as pwrite does. Returns how many bytes were written, or minus an errno. In a direct file they are durable then, as far as the
+// medium can.
+//
+// Safety:
+// `file` is one, or null; `bytes` leads to `size` bytes that nobody changes meanwhile.
+ptrdiff_t lodefs_file_write(const struct lodefs_file *file,
+                            const void *bytes,
+                            size_t size,
+                            uint64_t offset);
+
+// Has no more use for a file, and makes it NULL. Nothing if it is that already.
+//
+// Safety:
+// `file` leads to a file that `lodefs_file_open` has made and nobody uses any more, or to NULL, or is null.
+int lodefs_file_close(struct lodefs_file **file);
 
 // Asks about an open file or directory of a mount. The file that is asked by is not among the holders.
 //

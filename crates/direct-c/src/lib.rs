@@ -6,11 +6,13 @@
 //! | module | question |
 //! |---|---|
 //! | [`mapping`] | how is a file mapped, and what is stored to it made durable? |
+//! | [`file`] | how is it read and written without a system call? |
 //! | [`dax`] | is a file direct, and why? |
 //! | `outcome` | what does a function return? |
 
 #![deny(missing_docs)]
 
 pub mod dax;
+pub mod file;
 pub mod mapping;
 mod outcome;

@@ -11,7 +11,8 @@ const INTRODUCTION: &str = "/*
  * Direct access to the files of a mounted lodefs volume.
  *
  * A function returns 0, or minus an errno, unless it says otherwise. Where a file is direct and the process may attach to the mount,
- * loads and stores to a mapping reach the medium itself, and lodefs_persist makes them durable without a system call.
+ * loads and stores to a mapping reach the medium itself, and lodefs_persist makes them durable without a system call; reads and writes
+ * of a lodefs_file copy from and to the medium.
  *
  * Threads: the library has some of its own. fork: the child's mappings stay good.
  */";
@@ -21,6 +22,7 @@ fn generated() -> String {
     let names = [
         ("MapOptions", "lodefs_map_options"),
         ("Mapping", "lodefs_mapping"),
+        ("File", "lodefs_file"),
         ("DaxStatus", "lodefs_dax_status"),
     ];
     let mut config = Config {
@@ -37,7 +39,9 @@ fn generated() -> String {
     };
     config.export.rename = names.map(|(from, to)| (from.to_owned(), to.to_owned())).into_iter().collect();
     let builder = Builder::new().with_config(config);
-    let builder = ["mapping.rs", "dax.rs"].into_iter().fold(builder, |b, name| b.with_src(source.join(name)));
+    let builder = ["mapping.rs", "file.rs", "dax.rs"]
+        .into_iter()
+        .fold(builder, |b, name| b.with_src(source.join(name)));
     let mut text = Vec::new();
     builder.generate().unwrap().write(&mut text);
     String::from_utf8(text).unwrap().replace("// # Safety\n", "// Safety:\n")

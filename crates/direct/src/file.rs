@@ -134,8 +134,10 @@ impl File {
         if let Some(leased) = leased.as_ref().filter(|leased| leased.link.is_there()) {
             return Ok(leased.clone());
         }
-        let answer =
-            ticket::ask(&self.opened).inspect_err(|_| self.is_plain.store(true, Ordering::Relaxed))?;
+        let answer = ticket::ask(&self.opened).inspect_err(|errno| {
+            // But for too many tickets, it will be so for ever.
+            self.is_plain.store(*errno != Errno::AGAIN, Ordering::Relaxed);
+        })?;
         let writable = self.is_writable();
         let attachment = Attachment::of(answer.name(), writable);
         let link = attachment.link()?;

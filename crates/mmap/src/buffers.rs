@@ -52,10 +52,13 @@ fn is_mapped(bytes: &[u8]) -> bool {
 
 /// Bytes that are a page of their own at most.
 const PAGE_SIZE: usize = 4096;
+/// So many bytes of a buffer are touched beforehand: of a huge one not all may be needed.
+const TOUCHED_MAX: usize = 1 << 20;
 
 /// Has the pages of a buffer in memory, most likely for a while: whoever copies from it next need not wait for a file system, who may
 /// wait for him.
 pub fn touch(bytes: &[u8]) {
+    let bytes = &bytes[..bytes.len().min(TOUCHED_MAX)];
     for page in bytes.chunks(PAGE_SIZE) {
         std::hint::black_box(page[0]);
     }
@@ -64,6 +67,8 @@ pub fn touch(bytes: &[u8]) {
 
 /// The same with a buffer that is to be filled.
 pub fn touch_mut(into: &mut [u8]) {
+    let size = into.len().min(TOUCHED_MAX);
+    let into = &mut into[..size];
     for page in into.chunks_mut(PAGE_SIZE) {
         // Also what a store has to wait for.
         page[0] = std::hint::black_box(page[0]);
