@@ -253,9 +253,13 @@ fn a_volume_is_closed_while_a_program_answers() {
     run(Box::new(PctScheduler::new_from_seed(0, 3, plans as usize * schedules)));
 }
 
+fn chmod(fs: &Fs, node: &Node, number: u32) -> lodefs_core::Result<()> {
+    fs.set_attr(node, &SetAttr { perm: Some(0o700 | number & 7), ..SetAttr::default() }).map(|_| ())
+}
+
 /// Everybody wants the journal emptied, or all of it made durable, at the same time: whoever needs the blocks that were freed before, whoever
-/// finds a lane nearly full (after so many changes before), whoever syncs, and whoever closes the volume.
-fn empty_the_journal(changes: u32) {
+/// finds a lane nearly full (after so many `changes` before), whoever syncs, and whoever closes the volume, after a `pause`.
+fn empty_the_journal(changes: u32, pause: usize) {
     const BLOCK: u64 = 4096;
     let file = MemoryFile::new(1 << 20).unwrap();
     let open = || file.open(Domain::Page).unwrap();
@@ -269,33 +273,33 @@ fn empty_the_journal(changes: u32) {
     };
     allocate(&freed, 4);
     allocate(&filling, fs.space().blocks_available - 1);
-    let chmod = |fs: &Fs, node: &Node, number: u32| {
-        fs.set_attr(node, &SetAttr { perm: Some(0o700 | number & 7), ..SetAttr::default() }).map(drop)
-    };
     (0..changes).for_each(|number| chmod(&fs, &root, number).unwrap());
     fs.set_attr(&freed, &SetAttr { size: Some(0), ..SetAttr::default() }).unwrap();
-    type Work = fn(&Arc<Fs>, &Node, &Node);
-    let change: Work = |fs, freed, _| {
+    type Work = fn(&Arc<Fs>, &Node, usize);
+    // Refused, once it is closed.
+    let change: Work = |fs, filling, _| (0..8).for_each(|number| drop(chmod(fs, filling, number)));
+    let sync: Work = |fs, filling, _| {
         for number in 0..8 {
-            // Refused, once it is closed.
-            drop(fs.set_attr(freed, &SetAttr { perm: Some(0o600 | number), ..SetAttr::default() }));
+            drop(chmod(fs, filling, number));
+            assert!(fs.sync().is_ok());
         }
     };
-    let works: [Work; 6] = [
-        |fs, _, filling| drop(fs.write(filling, 0, &[1; 10], false)),
-        |fs, freed, _| drop(fs.write(freed, 0, &[2; 3 * BLOCK as usize], false)),
-        |fs, _, _| (0..3).for_each(|_| assert!(fs.sync().is_ok())),
-        |fs, _, _| {
+    let works: [Work; 7] = [
+        |fs, filling, _| drop(fs.append(filling, &[2; 2 * BLOCK as usize], false)),
+        sync,
+        sync,
+        sync,
+        |fs, _, pause| {
             // Nothing can be changed from its first step on, so the others begin.
-            (0..100).for_each(|_| point());
+            (0..pause).for_each(|_| point());
             assert!(fs.close().is_ok());
         },
         change,
         change,
     ];
     let threads = works.map(|work| {
-        let (fs, freed, filling) = (Arc::clone(&fs), freed.clone(), filling.clone());
-        shuttle::thread::spawn(move || work(&fs, &freed, &filling))
+        let (fs, filling) = (Arc::clone(&fs), filling.clone());
+        shuttle::thread::spawn(move || work(&fs, &filling, pause))
     });
     threads.into_iter().for_each(|thread| thread.join().unwrap());
     drop((root, freed, filling));
@@ -310,13 +314,14 @@ fn empty_the_journal(changes: u32) {
 #[test]
 fn a_journal_that_many_want_to_be_emptied() {
     let (plans, schedules) = counts();
-    // After about 97 a lane is to be emptied.
-    for changes in (0..plans).map(|plan| (plan * 97 / plans) as u32) {
+    for plan in 0..plans {
+        // A lane is to be emptied after 88.
+        let (changes, pause) = (80 + (plan % 8) as u32, 20 * plan as usize);
         let run = |scheduler: Box<dyn Scheduler + Send>| {
             let config = config(shuttle::FailurePersistence::Print);
-            Runner::new(scheduler, config).run(move || empty_the_journal(changes));
+            Runner::new(scheduler, config).run(move || empty_the_journal(changes, pause));
         };
-        run(Box::new(RandomScheduler::new_from_seed(changes.into(), schedules)));
-        run(Box::new(PctScheduler::new_from_seed(changes.into(), 3, schedules)));
+        run(Box::new(RandomScheduler::new_from_seed(plan, schedules)));
+        run(Box::new(PctScheduler::new_from_seed(plan, 3, schedules)));
     }
 }
