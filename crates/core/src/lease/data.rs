@@ -137,10 +137,9 @@ fn note(lease: &Lease, state: &mut InodeState, right: DataRight, parts: &[Part])
     let leased = super::find(state, lease.id())?;
     leased.data = leased.data.max(right);
     for part in parts {
-        let bounds = Bounds { from: part.offset / BLOCK_SIZE, to: (part.offset + part.size) / BLOCK_SIZE };
         match part.what {
-            What::Medium(_) => leased.blocks.add(bounds),
-            What::Zeroes => leased.zeroes.add(bounds),
+            What::Medium(_) => leased.blocks.add(Bounds::of(part)),
+            What::Zeroes => leased.zeroes.add(Bounds::of(part)),
         }
     }
     Ok((leased.epoch, leased.data))

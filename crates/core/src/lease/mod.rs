@@ -102,6 +102,11 @@ pub(crate) struct Bounds {
 }
 
 impl Bounds {
+    /// The blocks of a part.
+    fn of(part: &Part) -> Self {
+        Self { from: part.offset / BLOCK_SIZE, to: (part.offset + part.size) / BLOCK_SIZE }
+    }
+
     pub(crate) fn is_empty(self) -> bool {
         self.from >= self.to
     }
@@ -274,8 +279,7 @@ impl Lease {
     pub(crate) fn note(&self, state: &mut InodeState, parts: &[Part]) -> Result<u64> {
         let leased = find(state, self.id)?;
         for part in parts {
-            let bounds =
-                Bounds { from: part.offset / BLOCK_SIZE, to: (part.offset + part.size) / BLOCK_SIZE };
+            let bounds = Bounds::of(part);
             match part.what {
                 What::Medium(_) => {
                     leased.blocks.add(bounds);
