@@ -18,6 +18,10 @@ use crate::attachment::{Attachment, give_back, open, watch_forks};
 use crate::data::{Data, Leased, Miss};
 use crate::ticket;
 
+/// Most bytes of a read or write that are copied at once. Who wants the file meanwhile waits for that: some hundredths of a second, where
+/// the server would wait for a whole one.
+const SIZE_MAX: usize = 64 << 20;
+
 /// Questions for one read or write at most: it may go through many parts of a file.
 const QUESTIONS_MAX: usize = 256;
 
@@ -61,7 +65,8 @@ impl File {
     pub fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
         buffers::filled(into, |into| {
             let mut asked_for = None;
-            for _ in 0..QUESTIONS_MAX {
+            let questions = if into.len() > SIZE_MAX { 0 } else { QUESTIONS_MAX };
+            for _ in 0..questions {
                 buffers::touch_mut(into);
                 match self.data.read(offset, into) {
                     Ok(read) => return Ok(read),
@@ -80,7 +85,8 @@ impl File {
     /// # Errors
     /// Those of pwrite(2).
     pub fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
-        let by_kernel = self.mode.contains(OFlags::APPEND) || !self.is_writable() || bytes.is_empty();
+        let by_kernel = self.mode.contains(OFlags::APPEND) || !self.is_writable();
+        let by_kernel = by_kernel || bytes.is_empty() || bytes.len() > SIZE_MAX;
         if by_kernel {
             return self.opened.write_at(bytes, offset);
         }
