@@ -36,9 +36,9 @@ impl View {
         let size = usize::try_from(seek(&medium, SeekFrom::End(0))?).map_err(|_| Errno::NOMEM)?;
         let protection = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
         let flags = if host_sync { MapFlags::SHARED_VALIDATE | MapFlags::SYNC } else { MapFlags::SHARED };
+        let flags = flags | MapFlags::NORESERVE;
         // SAFETY: the kernel chooses the address, so nothing that is there is replaced.
-        let base =
-            unsafe { mmap(ptr::null_mut(), size, protection, flags | MapFlags::NORESERVE, medium, 0)? };
+        let base = unsafe { mmap(ptr::null_mut(), size, protection, flags, medium, 0)? };
         let base = NonNull::new(base.cast()).ok_or(Errno::NOMEM)?;
         let view = Self { base, size, writable, persist, pid: process::id() };
         // SAFETY: it changes no contents, and is this view's own.
