@@ -183,14 +183,16 @@ impl Fs {
             return Ok(());
         }
         self.blocks.release_deferred(u64::MAX);
-        let update = self.journal.next_update();
-        let saved = bitmap::save(&self.volume, &self.blocks, update).map_err(|error| self.latch(error))?;
-        let counters = CleanCounters {
-            used_inodes: self.table.used(),
-            inode_chunk_hint: self.table.hint(),
-            free_blocks: self.blocks.counts().free,
+        let save = |update| {
+            let saved = bitmap::save(&self.volume, &self.blocks, update)?;
+            let counters = CleanCounters {
+                used_inodes: self.table.used(),
+                inode_chunk_hint: self.table.hint(),
+                free_blocks: self.blocks.counts().free,
+            };
+            Ok((counters, saved))
         };
-        self.journal.close(&self.volume, update, &counters, &saved).map_err(|error| self.latch(error))
+        self.journal.close(&self.volume, save).map_err(|error| self.latch(error))
     }
 
     /// What opening found and did.
@@ -249,9 +251,10 @@ impl Fs {
 
     /// Makes everything that returned so far durable, as far as the domain can.
     pub fn sync(&self) -> Result<()> {
-        if self.read_only || self.closed.load(Ordering::Acquire) {
+        if self.read_only {
             return Ok(());
         }
+        // After a close as well: something that was on the way may have returned since.
         self.check_latch()?;
         self.journal.sync(&self.volume).map_err(|error| self.latch(error))
     }

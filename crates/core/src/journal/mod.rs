@@ -274,29 +274,24 @@ impl Journal {
         Ok(())
     }
 
-    /// Marks the volume as closed cleanly. The caller has checkpointed, and writes nothing more.
+    /// Marks the volume as closed cleanly, after `save` has saved what belongs to the state update with the number that
+    /// it gets. The caller has checkpointed; whoever is still on the way undoes the mark with what he writes.
     pub(crate) fn close(
         &self,
         volume: &Volume,
-        update: u64,
-        counters: &CleanCounters,
-        saved: &Durable,
+        save: impl FnOnce(u64) -> Result<(CleanCounters, Durable)>,
     ) -> Result<()> {
+        // Held all the time, so that no other update takes that number.
         let mut keeper = self.keeper.lock();
         keeper.check()?;
-        debug_assert_eq!(update, keeper.state.update.get() + 1, "the bitmap was saved for this update");
-        let _clean = write_state(volume, &mut keeper, saved, |state| {
+        let (counters, saved) = save(keeper.state.update.get() + 1)?;
+        let _clean = write_state(volume, &mut keeper, &saved, |state| {
             state.flags = U32::new(state.flags.get() | CLEAN);
             state.used_inodes = U64::new(counters.used_inodes);
             state.inode_chunk_hint = U64::new(counters.inode_chunk_hint);
             state.free_blocks = U64::new(counters.free_blocks);
         })?;
         Ok(())
-    }
-
-    /// The number of the state update that comes next.
-    pub(crate) fn next_update(&self) -> u64 {
-        self.keeper.lock().state.update.get() + 1
     }
 }
 
@@ -314,7 +309,8 @@ impl Keeper {
     }
 }
 
-/// Replaces the volume's state; in memory too, once it is durable.
+/// Replaces the volume's state; in memory too, once it is durable. The new one says that the volume is clean only if
+/// `change` says so.
 fn write_state(
     volume: &Volume,
     keeper: &mut Keeper,
@@ -323,6 +319,7 @@ fn write_state(
 ) -> Result<Durable> {
     let mut state = keeper.state;
     state.update = U64::new(state.update.get() + 1);
+    state.flags = U32::new(state.flags.get() & !CLEAN);
     change(&mut state);
     let durable = state::write(volume, state, before)?;
     keeper.state = state;
@@ -411,11 +408,22 @@ mod tests {
         let fs = Fs::open(medium, &crate::OpenOptions::default()).unwrap();
         let saved = fs.volume.medium.sync(Medium::nothing_flushed()).unwrap();
         let counters = CleanCounters { used_inodes: 1, inode_chunk_hint: 0, free_blocks: 0 };
-        let update = fs.journal.next_update();
         // By somebody who was still on the way when all was moved home.
         fs.journal.keeper.lock().failed = Some("it failed".into());
-        let closed = fs.journal.close(&fs.volume, update, &counters, &saved);
+        let closed = fs.journal.close(&fs.volume, |_| Ok((counters, saved)));
         assert!(matches!(closed, Err(Error::Latched(_))), "{closed:?}");
         fs.abandon();
+    }
+
+    #[test]
+    fn whoever_is_still_on_the_way_when_the_volume_is_closed_leaves_it_unclean() {
+        let host = Host::new();
+        let fs = host.open();
+        fs.close().unwrap();
+        fs.journal.seq.fetch_add(1, Ordering::Relaxed);
+        fs.journal.note_activity(&fs.volume);
+        fs.sync().unwrap();
+        drop(fs);
+        assert!(!host.open().recovery().was_clean);
     }
 }
