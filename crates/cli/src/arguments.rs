@@ -34,6 +34,12 @@ pub(crate) enum Command {
     /// A direct file is reached without a cache in between. The flag is stored with the file, and new files take it over from
     /// their directory. It takes effect once nobody holds the file open or mapped in the other way.
     Dax(DaxArguments),
+    /// Show what programs have mapped of the files of volumes, and how
+    ///
+    /// For each range of addresses: whether it is the medium itself, a hole, or the kernel's page cache; with what pages the kernel
+    /// has mapped it; and what makes stores to it durable.
+    #[command(after_help = MAPS_HELP)]
+    Maps(MapsArguments),
     /// Check a volume, and repair it if asked to
     ///
     /// The volume must not be mounted for writing. Without --repair nothing is changed, whatever is found.
@@ -179,6 +185,20 @@ pub(crate) enum DaxAction {
     Off,
     /// Show flag, effect and holders
     Status,
+}
+
+const MAPS_HELP: &str = "\
+Kinds: direct (loads and stores reach the medium), hole (its zeroes), untouched (the first access decides), buffered (the \
+page cache), private (a copy), failing (SIGBUS). An attached program tells by itself; one that is stopped cannot.";
+
+#[derive(Debug, Args)]
+pub(crate) struct MapsArguments {
+    /// A process by its number, or a file of a mounted volume: all processes that have it mapped (./123 is a file)
+    #[arg(value_name = "PID|FILE", value_hint = ValueHint::AnyPath)]
+    pub(crate) subject: PathBuf,
+    /// As one JSON object, sizes in bytes
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

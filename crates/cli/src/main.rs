@@ -5,7 +5,7 @@
 //! | `arguments` | what can be asked for? (help, completions and manual pages come from the same definition) |
 //! | `size` | how many bytes is `1G`? |
 //! | `volume` | how is a volume opened, and who has it if it cannot be? |
-//! | `mkfs`, `mount`, `umount`, `info`, `fsck`, `dax` | what do the commands do? |
+//! | `mkfs`, `mount`, `umount`, `info`, `fsck`, `dax`, `maps` | what do the commands do? |
 //! | `bench` | how fast is it, compared with what is as fast as can be? |
 //! | `report` | what does a mount tell about itself, and where is it asked? |
 //! | `log` | where do messages go that have no reader at a terminal? |
@@ -22,6 +22,7 @@ mod generate;
 mod holder;
 mod info;
 mod log;
+mod maps;
 mod mkfs;
 mod mount;
 mod report;
@@ -92,6 +93,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Umount(arguments) => umount::run(&arguments)?,
         Command::Info(arguments) => info::run(&arguments)?,
         Command::Dax(arguments) => return dax::run(&arguments),
+        Command::Maps(arguments) => return maps::run(&arguments),
         Command::Fsck(arguments) => return Ok(fsck::run(&arguments)),
         Command::Bench(arguments) => bench::run(&arguments)?,
         Command::Completions { shell } => generate::completions(shell)?,

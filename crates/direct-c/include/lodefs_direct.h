@@ -57,6 +57,36 @@
 // Those who hold the file did: until they go, the effect stays what it was.
 #define LODEFS_REASON_HOLDERS 3
 
+// The medium.
+#define LODEFS_RANGE_DIRECT 1
+
+// A hole of a direct file: the zeroes that are seen there.
+#define LODEFS_RANGE_HOLE 2
+
+// The page cache of the kernel.
+#define LODEFS_RANGE_BUFFERED 3
+
+// Nothing yet: the first access decides.
+#define LODEFS_RANGE_UNTOUCHED 4
+
+// It lies beyond the end of the file, or there was no room for it: an access raises SIGBUS.
+#define LODEFS_RANGE_FAILING 5
+
+// Nothing makes stores durable.
+#define LODEFS_DURABLE_BY_NOTHING 0
+
+// A fence does.
+#define LODEFS_DURABLE_BY_FENCE 1
+
+// Writing cache lines back, and a fence.
+#define LODEFS_DURABLE_BY_FLUSH 2
+
+// `msync`.
+#define LODEFS_DURABLE_BY_MSYNC 3
+
+// `bytes_base` and `bytes_huge` are not known: the kernel is older than Linux 6.7.
+#define LODEFS_PAGES_UNKNOWN UINT64_MAX
+
 // An open file, which is read and written without system calls where it can be, and by the kernel else. Any number of threads may use it
 // at a time, but for `lodefs_file_close`.
 struct lodefs_file;
@@ -86,6 +116,32 @@ struct lodefs_dax_status {
   uint32_t reason;
   // How many hold the file.
   uint32_t holders;
+};
+
+// Addresses that are one thing.
+struct lodefs_range_status {
+  // The first address.
+  uint64_t start;
+  // Behind the last one.
+  uint64_t end;
+  // Where it begins in the file.
+  uint64_t offset;
+  // `st_dev` of the file.
+  uint64_t device;
+  // `st_ino` of the file.
+  uint64_t inode;
+  // Bytes of it that the kernel has mapped in pages of the usual size.
+  uint64_t bytes_base;
+  // Bytes of it that the kernel has mapped in pages of 2 MiB.
+  uint64_t bytes_huge;
+  // `LODEFS_RANGE_...`: what it is.
+  uint32_t kind;
+  // `LODEFS_DURABLE_BY_...`: what makes stores to it durable.
+  uint32_t durable_by;
+  // 1 if it may be stored to, else 0.
+  uint32_t writable;
+  // 1 if what is flushed needs no fsync, as with `MAP_SYNC`, else 0.
+  uint32_t sync;
 };
 
 #ifdef __cplusplus
@@ -209,6 +265,17 @@ int lodefs_dax_status(int fd,
 int lodefs_dax_set(int fd,
                    int on,
                    int how);
+
+// Tells what this process has mapped with `lodefs_map`, at one moment, by address: the first `max` ranges in `ranges`, and in `count` how
+// many there are, which may be more.
+//
+// -EINVAL without a place for what is told.
+//
+// Safety:
+// `ranges` leads to `max` ranges, or `max` is 0; `count` leads to a number, or is null.
+int lodefs_ranges(struct lodefs_range_status *ranges,
+                  size_t max,
+                  size_t *count);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -8,6 +8,7 @@
 //! | [`mapping`] | how is a file mapped, and what is stored to it made durable? |
 //! | [`file`] | how is it read and written without a system call? |
 //! | [`dax`] | is a file direct, and why? |
+//! | [`maps`] | what is mapped in this process, and how? |
 //! | `outcome` | what does a function return? |
 
 #![deny(missing_docs)]
@@ -15,4 +16,5 @@
 pub mod dax;
 pub mod file;
 pub mod mapping;
+pub mod maps;
 mod outcome;

@@ -24,6 +24,7 @@ fn generated() -> String {
         ("Mapping", "lodefs_mapping"),
         ("File", "lodefs_file"),
         ("DaxStatus", "lodefs_dax_status"),
+        ("RangeStatus", "lodefs_range_status"),
     ];
     let mut config = Config {
         language: Language::C,
@@ -39,7 +40,7 @@ fn generated() -> String {
     };
     config.export.rename = names.map(|(from, to)| (from.to_owned(), to.to_owned())).into_iter().collect();
     let builder = Builder::new().with_config(config);
-    let builder = ["mapping.rs", "file.rs", "dax.rs"]
+    let builder = ["mapping.rs", "file.rs", "dax.rs", "maps.rs"]
         .into_iter()
         .fold(builder, |b, name| b.with_src(source.join(name)));
     let mut text = Vec::new();

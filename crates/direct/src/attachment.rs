@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use lodefs_mapping::{Inside, Mapper, Medium, Pager, Region, enter, set_fork_hook};
+use lodefs_mmap::tell_in_child;
 use lodefs_proto::attach::Ask;
 use lodefs_proto::server::{Domain, Outcome};
 use lodefs_proto::ticket::Ticket;
@@ -36,7 +37,7 @@ pub(crate) struct Wanted {
 /// What is mapped.
 pub(crate) struct Mapped {
     _attachment: Arc<Attachment>,
-    origin: Arc<Origin>,
+    pub(crate) origin: Arc<Origin>,
     wanted: Wanted,
     pub(crate) region: Arc<Region>,
     pub(crate) domain: Domain,
@@ -341,6 +342,7 @@ fn attach_child() {
     for attachment in all {
         let _attached_or_reserved = attachment.attach_child();
     }
+    tell_in_child();
 }
 
 fn errno_of(error: &std::io::Error) -> Errno {

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`dax`] | is this file direct, why, and who keeps it so? |
 //! | [`map`] | how is a file mapped? ([`Mapping`] says what can be done with it then.) |
+//! | [`census`] | what has this process mapped? |
 //! | [`File`] | how is a file read and written without a system call? |
 //! | `data` | what of a file's content may this process read and write by itself? |
 //! | `view` | how does it reach the bytes of the medium for that? |
@@ -29,7 +30,7 @@ use lodefs_pmem::Domain;
 use lodefs_proto::server;
 
 pub use file::File;
-pub use lodefs_mmap::{MapOptions, Mapping, MappingKind};
+pub use lodefs_mmap::{MapOptions, Mapping, MappingKind, census, maps, pages};
 pub use mapping::map;
 
 /// What the server says of the medium.

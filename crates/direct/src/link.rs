@@ -5,19 +5,18 @@
 
 use std::collections::HashMap;
 use std::io::{self, IoSlice, IoSliceMut};
-use std::mem::{ManuallyDrop, MaybeUninit};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
 use std::process;
 use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, mpsc};
 use std::thread;
 
-use lodefs_mapping::{Fault, Pager, Part, Region, What, enter};
+use lodefs_mapping::{Fault, Pager, Part, Region, What, enter, leave_to_parent};
 use lodefs_proto::attach::{Ask, FromProgram};
 use lodefs_proto::server::{FromServer, MESSAGE_MAX, Outcome};
-use rustix::fs::{Mode, OFlags};
-use rustix::io::{DupFlags, Errno};
+use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendFlags,
     Shutdown, SocketAddrUnix, SocketFlags, SocketType, connect, recvmsg, sendmsg, shutdown, socket_with,
@@ -125,14 +124,7 @@ impl Link {
 
     /// In a child: the connection is the parent's, and only the descriptor of it is to go. Nobody uses it here any more.
     pub(crate) fn leave_to_parent(&self) {
-        let Ok(nothing) = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-        else {
-            return;
-        };
-        // SAFETY: the descriptor stays open and stays owned by `socket`: it only becomes one of another file.
-        let mut socket = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(self.socket.as_raw_fd()) });
-        // If it stays, the server sees by other means when the parent has ended.
-        let _ = rustix::io::dup3(nothing, &mut socket, DupFlags::CLOEXEC);
+        leave_to_parent(&self.socket);
     }
 
     /// Asks for something, and waits for the answer. NOTCONN if the server is gone.

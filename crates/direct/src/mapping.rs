@@ -4,11 +4,11 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use lodefs_mmap::{MapOptions, Mapping, Source};
+use lodefs_mmap::{MapOptions, Mapping, Source, Subject};
 use rustix::io::Errno;
 
 use crate::attachment::{Mapped, Wanted};
-use crate::domain_of;
+use crate::{domain_of, origin};
 
 /// What the server of a mount grants.
 struct Attached(Arc<Mapped>);
@@ -29,12 +29,15 @@ pub fn map(file: &impl AsFd, options: &MapOptions) -> Result<Mapping, Errno> {
     match Mapped::new(file, Wanted { offset, size, writable, sync }) {
         Ok(mapped) => {
             let (region, domain) = (Arc::clone(&mapped.region), domain_of(mapped.domain));
-            Mapping::of_region(region, writable, domain, Box::new(Attached(mapped)))
+            let subject =
+                Subject { file: mapped.origin.file(), named: Some(Arc::clone(&mapped.origin) as _) };
+            Mapping::of_region(region, options, domain, subject, Box::new(Attached(mapped)))
                 .map_err(|error| refusal(&error))
         }
         // It is not direct, not on a lodefs volume, or this process may not attach.
         Err(Errno::INVAL | Errno::NOTTY | Errno::OPNOTSUPP | Errno::PERM) if !sync => {
-            Mapping::of_host(file, options).map_err(|error| errno_of(&error))
+            let subject = Subject { file: origin::file_of(file)?, named: None };
+            Mapping::of_host(file, options, subject).map_err(|error| errno_of(&error))
         }
         Err(Errno::INVAL | Errno::NOTTY | Errno::PERM) if sync => Err(Errno::OPNOTSUPP),
         Err(errno) => Err(errno),

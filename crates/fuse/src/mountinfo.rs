@@ -1,4 +1,4 @@
-//! What is mounted where: `/proc/self/mountinfo`.
+//! What is mounted where: `/proc/PID/mountinfo`.
 
 use std::ffi::OsString;
 use std::fs;
@@ -39,7 +39,12 @@ impl Mount {
 
 /// All mounts, in the order in which they were made.
 pub fn mounts() -> io::Result<Vec<Mount>> {
-    let text = fs::read("/proc/self/mountinfo")?;
+    mounts_seen_by("self")
+}
+
+/// The same, as another process sees the tree: its number, or `self`.
+pub fn mounts_seen_by(process: &str) -> io::Result<Vec<Mount>> {
+    let text = fs::read(format!("/proc/{process}/mountinfo"))?;
     Ok(text.split(|byte| *byte == b'\n').filter_map(parse).collect())
 }
 

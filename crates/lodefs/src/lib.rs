@@ -86,7 +86,7 @@ pub use file::File;
 pub use lodefs_core::{
     Flags, Kind, MemoryUse, NewKind, RecoveryReport, RenameMode, SpaceUse, VolumeInfo, XattrMode,
 };
-pub use lodefs_mmap::{MapOptions, Mapping, MappingKind};
+pub use lodefs_mmap::{MapOptions, Mapping, MappingKind, census, maps};
 pub use lodefs_pmem::{Domain, DomainReport, MediumError, MediumKind};
 pub use metadata::{FileTimes, FileType, Metadata};
 pub use names::DirBuilder;

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use lodefs_core::LeaseOptions;
 use lodefs_mapping::{Region, Request};
-use lodefs_mmap::{MapOptions, Mapping, Source};
+use lodefs_mmap::maps::FileId;
+use lodefs_mmap::{MapOptions, Mapping, Source, Subject};
 use rustix::io::Errno;
 
 use crate::error::Unmappable;
@@ -35,7 +36,9 @@ pub(crate) fn map(held: &Held, options: &MapOptions) -> io::Result<Mapping> {
     let lease = fs.lease(&held.node, Arc::new(taker), LeaseOptions { writable, sync, pid })?;
     held.shared.maps.pager.add(&region, lease);
     let source = MappedFile { region: Arc::clone(&region), pid, shared: Some(Arc::clone(&held.shared)) };
-    Mapping::of_region(region, writable, fs.domain().domain, Box::new(source))
+    let file = FileId::Volume { volume: fs.info().uuid, inode: held.node.ino().0 };
+    let subject = Subject { file, named: None };
+    Mapping::of_region(region, options, fs.domain().domain, subject, Box::new(source))
 }
 
 /// The errno for a request that makes no sense, or finds no addresses.

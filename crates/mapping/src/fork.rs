@@ -7,8 +7,13 @@
 //! vfork and `posix_spawn` run none of this, and need not: their children use the parent's memory, and then none of it.
 
 use std::io;
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+
+use rustix::fs::{Mode, OFlags, open};
+use rustix::io::{DupFlags, dup3};
 
 use crate::gate;
 use crate::mapper::Mapper;
@@ -54,6 +59,16 @@ pub(crate) fn watch(mapper: &Arc<Mapper>) -> io::Result<()> {
     mappers.retain(|mapper| mapper.strong_count() > 0);
     mappers.push(Arc::downgrade(mapper));
     Ok(())
+}
+
+/// In a child: a descriptor is closed of something that is the parent's alone, though its owner, whom threads of the parent may have
+/// shared, cannot be dropped. Nobody uses it here any more; it stays open for nothing.
+pub fn leave_to_parent(descriptor: &OwnedFd) {
+    let Ok(nothing) = open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) else { return };
+    // SAFETY: the descriptor stays open and stays owned by its owner: it only becomes one of another file.
+    let mut descriptor = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(descriptor.as_raw_fd()) });
+    // Without it, what it is of ends with the child.
+    let _ = dup3(nothing, &mut descriptor, DupFlags::CLOEXEC);
 }
 
 /// Inside the gate, so that no child finds it locked.

@@ -63,7 +63,8 @@ pub struct Inside {
 pub fn enter() -> Inside {
     // Without it there is no mapper, of which a fork would have to know: see `fork::watch`, which says why.
     let _will_be_said = fork::register();
-    let is_inside = DEPTH.get() > 0;
+    // Who has closed the gate is as good as inside: nobody else is.
+    let is_inside = DEPTH.get() > 0 || HAS_CLOSED.get();
     let masked = (!is_inside).then(Masked::new);
     let guard = (!is_inside).then(|| GATE.read().unwrap_or_else(PoisonError::into_inner));
     DEPTH.set(DEPTH.get() + 1);
@@ -76,7 +77,32 @@ impl Drop for Inside {
     }
 }
 
-/// What a forking thread holds.
+/// Nobody else is inside: as long as this lives, no change is under way in this process.
+pub struct Alone {
+    /// The thread's.
+    _not_send: PhantomData<*const ()>,
+}
+
+/// Waits until nobody is inside, and holds everybody else up. As short as can be: threads wait for it that have touched a page. What holds
+/// for a thread that is [inside](enter) holds for this one.
+///
+/// # Panics
+/// If this thread is inside, or alone already: it would wait for itself.
+pub fn alone() -> Alone {
+    assert!(DEPTH.get() == 0 && !HAS_CLOSED.get(), "who is inside the gate waits for himself");
+    // As in `enter`.
+    let _will_be_said = fork::register();
+    close();
+    Alone { _not_send: PhantomData }
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        drop(open());
+    }
+}
+
+/// What a thread holds that has closed the gate.
 struct Closed {
     _guard: RwLockWriteGuard<'static, ()>,
     masked: Masked,
@@ -131,6 +157,16 @@ mod tests {
         assert!(is_blocked(libc::SIGUSR1));
         drop(outer);
         assert!(!is_blocked(libc::SIGUSR1));
+    }
+
+    #[test]
+    fn who_is_alone_can_go_inside() {
+        let alone = alone();
+        drop(enter());
+        assert!(is_blocked(libc::SIGUSR1) && GATE.try_read().is_err());
+        drop(alone);
+        assert!(!is_blocked(libc::SIGUSR1) && DEPTH.get() == 0);
+        drop(enter());
     }
 
     #[test]

@@ -54,8 +54,8 @@ mod runs;
 mod service;
 mod uffd;
 
-pub use fork::set_fork_hook;
-pub use gate::{Inside, enter};
+pub use fork::{leave_to_parent, set_fork_hook};
+pub use gate::{Alone, Inside, alone, enter};
 pub use limits::Limits;
 pub use mapper::{Mapper, Pager};
 pub use region::{Region, SIGNAL_TIME};

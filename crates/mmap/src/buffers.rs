@@ -5,49 +5,13 @@
 //! a copy. That goes for mappings of any volume, because two threads could wait for each other by way of two volumes.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::io;
-use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{PoisonError, RwLock};
 
-use lodefs_mapping::enter;
-
-/// The addresses of all mappings: where each begins, and ends. Used inside the gate only, so that no child finds it locked.
-static MAPPED: RwLock<BTreeMap<usize, usize>> = RwLock::new(BTreeMap::new());
-/// Their number. Whoever has a mapping knows that it has been counted.
-static COUNT: AtomicUsize = AtomicUsize::new(0);
-
-/// These addresses are a mapping's, until this is dropped.
-pub(crate) struct Noted(Range<usize>);
-
-impl Noted {
-    pub(crate) fn new(addresses: Range<usize>) -> Self {
-        let _inside = enter();
-        let mut mapped = MAPPED.write().unwrap_or_else(PoisonError::into_inner);
-        mapped.insert(addresses.start, addresses.end);
-        COUNT.store(mapped.len(), Ordering::Release);
-        Self(addresses)
-    }
-}
-
-impl Drop for Noted {
-    fn drop(&mut self) {
-        let _inside = enter();
-        let mut mapped = MAPPED.write().unwrap_or_else(PoisonError::into_inner);
-        mapped.remove(&self.0.start);
-        COUNT.store(mapped.len(), Ordering::Release);
-    }
-}
+use crate::registry;
 
 fn is_mapped(bytes: &[u8]) -> bool {
-    if COUNT.load(Ordering::Acquire) == 0 {
-        return false;
-    }
     let start = bytes.as_ptr().addr();
-    let _inside = enter();
-    let mapped = MAPPED.read().unwrap_or_else(PoisonError::into_inner);
-    mapped.range(..start + bytes.len()).next_back().is_some_and(|(_, end)| *end > start)
+    registry::has_some_of(&(start..start + bytes.len()))
 }
 
 /// Bytes that are a page of their own at most.
@@ -96,15 +60,34 @@ pub fn filled(into: &mut [u8], fill: impl FnOnce(&mut [u8]) -> io::Result<usize>
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Range;
+
+    use lodefs_proto::maps::{DurableBy, FileId};
+
     use super::*;
+    use crate::registry::{Known, Noted, Subject};
+
+    fn noted(addresses: Range<usize>) -> Noted {
+        let subject = Subject { file: FileId::Host { device: 0, inode: 0 }, named: None };
+        let known = Known {
+            size: addresses.len(),
+            offset: 0,
+            region: None,
+            subject,
+            writable: true,
+            sync: false,
+            durable_by: DurableBy::Msync,
+        };
+        Noted::new(addresses.start, known)
+    }
 
     #[test]
     fn whatever_overlaps_a_mapping_is_copied() {
         let memory = [7; 100];
         let at = memory.as_ptr().addr();
         assert!(matches!(own(&memory), Cow::Borrowed(_)));
-        let first = Noted::new(at + 10..at + 20);
-        let second = Noted::new(at + 30..at + 40);
+        let first = noted(at + 10..at + 20);
+        let second = noted(at + 30..at + 40);
         let is_copied = |range: Range<usize>| matches!(own(&memory[range]), Cow::Owned(_));
         for range in [0..100, 0..11, 10..20, 19..20, 25..31, 39..100, 12..13] {
             assert!(is_copied(range.clone()), "{range:?}");

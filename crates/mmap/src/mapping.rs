@@ -9,11 +9,12 @@ use std::sync::Arc;
 
 use lodefs_mapping::{Region, Shown};
 use lodefs_pmem::{Domain, Persist};
+use lodefs_proto::maps::DurableBy;
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, MsyncFlags, ProtFlags, mmap, msync, munmap};
 use rustix::param::page_size;
 
-use crate::buffers::Noted;
+use crate::registry::{Known, Noted, Subject};
 
 /// How a file is to be mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +59,7 @@ enum How {
     /// Dropped in this order.
     Region { persist: Persist, _noted: Noted, source: Box<dyn Source>, region: Arc<Region> },
     /// As the kernel maps any file.
-    Host,
+    Host { noted: Option<Noted> },
 }
 
 // SAFETY: the mapping belongs to the process, not to a thread; its memory is accessed through raw pointers only, as
@@ -73,20 +74,35 @@ impl Mapping {
     /// if stores to such a medium cannot be made durable from user space.
     pub fn of_region(
         region: Arc<Region>,
-        writable: bool,
+        options: &MapOptions,
         domain: Domain,
+        subject: Subject,
         source: Box<dyn Source>,
     ) -> io::Result<Self> {
         let persist =
             Persist::new(domain).map_err(|error| io::Error::new(io::ErrorKind::Unsupported, error))?;
         let (base, size) = (region.base(), region.size());
-        let start = base.addr().get();
-        let noted = Noted::new(start..start + size);
+        let MapOptions { offset, writable, sync, .. } = *options;
+        let known = Known {
+            size,
+            offset,
+            region: Some(Arc::downgrade(&region)),
+            subject,
+            writable,
+            sync,
+            durable_by: match domain {
+                Domain::CpuCache => DurableBy::Fence,
+                Domain::MemoryController => DurableBy::Flush,
+                Domain::Volatile => DurableBy::Nothing,
+                Domain::Page => DurableBy::Msync,
+            },
+        };
+        let noted = Noted::new(base.addr().get(), known);
         Ok(Self { base, size, writable, how: How::Region { persist, _noted: noted, source, region } })
     }
 
     /// What the kernel shows of an open file.
-    pub fn of_host(file: impl AsFd, options: &MapOptions) -> io::Result<Self> {
+    pub fn of_host(file: impl AsFd, options: &MapOptions, subject: Subject) -> io::Result<Self> {
         let protection = if options.writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
         // SAFETY: the kernel chooses the address, so nothing that is there is replaced.
         let base = unsafe {
@@ -94,7 +110,11 @@ impl Mapping {
         };
         let base = NonNull::new(base.cast()).ok_or(Errno::NOMEM)?;
         let size = options.size.next_multiple_of(page_size());
-        Ok(Self { base, size, writable: options.writable, how: How::Host })
+        let MapOptions { offset, writable, .. } = *options;
+        let durable_by = DurableBy::Msync;
+        let known = Known { size, offset, region: None, subject, writable, sync: false, durable_by };
+        let noted = Noted::new(base.addr().get(), known);
+        Ok(Self { base, size, writable, how: How::Host { noted: Some(noted) } })
     }
 }
 
@@ -103,7 +123,7 @@ impl Mapping {
     pub fn kind(&self) -> MappingKind {
         match &self.how {
             How::Region { region, .. } if !region.shows_file() => MappingKind::Direct,
-            How::Region { .. } | How::Host => MappingKind::Buffered,
+            How::Region { .. } | How::Host { .. } => MappingKind::Buffered,
         }
     }
 
@@ -203,7 +223,9 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        if matches!(self.how, How::Host) {
+        if let How::Host { noted } = &mut self.how {
+            // Before the addresses can be another's.
+            drop(noted.take());
             // SAFETY: nobody can reach it by this value any more, and pointers are good until now only.
             let unmapped = unsafe { munmap(self.base.as_ptr().cast(), self.size) };
             debug_assert!(unmapped.is_ok());

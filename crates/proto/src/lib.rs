@@ -11,6 +11,7 @@ extern crate alloc;
 
 pub mod attach;
 pub mod dax;
+pub mod maps;
 pub mod server;
 pub mod ticket;
 

@@ -6,6 +6,7 @@ mod common;
 mod data;
 mod endings;
 mod liar;
+mod maps;
 mod program;
 mod rights;
 mod sight;

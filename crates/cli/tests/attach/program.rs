@@ -1,9 +1,9 @@
 //! A program that has mapped a file, and does what it is told on its standard input.
 
 use std::fs::OpenOptions;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use lodefs_direct::{MapOptions, Mapping, MappingKind};
@@ -68,7 +68,7 @@ impl Program {
         assert_eq!(self.tell(&format!("write {offset} {value}")), "done");
     }
 
-    fn pid(&self) -> Pid {
+    pub(crate) fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
     }
 
@@ -111,6 +111,9 @@ pub(crate) fn run() {
             let kind = mapped.kind();
             mapping = Some(mapped);
             format!("{kind:?}")
+        } else if words[0] == "churn" {
+            churn(file.clone().into(), number(1));
+            "done".into()
         } else if words[0] == "fork-elsewhere" {
             without_mapping(&mut mapping)
         } else {
@@ -158,6 +161,7 @@ fn access(mapping: &Mapping, words: &[&str], number: &(dyn Fn(usize) -> usize + 
         "sync" => mapping.sync().map_or_else(|error| error.to_string(), |()| "done".into()),
         "kind" => format!("{:?}", mapping.kind()),
         "fork" => in_child(mapping, number(1), number(2) as u8),
+        "child" => waiting_child(),
         other => panic!("what is {other}?"),
     }
 }
@@ -181,6 +185,38 @@ fn in_child(mapping: &Mapping, at: usize, value: u8) -> String {
     let mut after = [0];
     mapping.read(at, &mut after).unwrap();
     format!("{:?} {}", status.exit_status(), after[0])
+}
+
+/// Forks a child that waits until its parent has ended, and tells its number when it waits.
+fn waiting_child() -> String {
+    let (mut heard, mut said) = std::io::pipe().unwrap();
+    // SAFETY: the child says that it is there, and waits.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        // SAFETY: asks for a signal only.
+        unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+        said.write_all(b"!").unwrap();
+        loop {
+            // SAFETY: waits only.
+            unsafe { libc::pause() };
+        }
+    }
+    heard.read_exact(&mut [0]).unwrap();
+    child.to_string()
+}
+
+/// Maps so many bytes, stores to some and unmaps them, again and again, until the program ends.
+fn churn(file: PathBuf, size: usize) {
+    std::thread::spawn(move || {
+        let file = OpenOptions::new().read(true).write(true).open(file).unwrap();
+        for round in 0.. {
+            let options = MapOptions { offset: 0, size, writable: true, sync: false };
+            let mapped = lodefs_direct::map(&file, &options).unwrap();
+            for page in (round % 2..size / 4096).step_by(2) {
+                mapped.write(page * 4096, &[1]).unwrap();
+            }
+        }
+    });
 }
 
 /// Forks a child where the server cannot be reached, which gives up the mapping.

@@ -7,6 +7,7 @@ mod refused;
 mod threads;
 
 use bench::{PAGE, PAGE_SIZE, allocated, byte, file, map, map_at, volume};
+use lodefs::maps::{FileId, Kind};
 use lodefs::{File, Flags, MapOptions, MappingKind};
 
 /// The program that other tests start.
@@ -33,6 +34,32 @@ fn a_mapping_and_the_file_are_one() {
     assert_eq!(&read, b"\0afrom the file");
     let other = map_at(&file, 4 * PAGE, 2 * PAGE_SIZE);
     assert_eq!(byte(&other, PAGE_SIZE + 1), b'a');
+}
+
+#[test]
+fn a_program_can_ask_what_it_has_mapped() {
+    let volume = volume();
+    let file = file(&volume, "f", 64);
+    file.write_all_at(&[1; 3 * PAGE_SIZE], 2 * PAGE).unwrap();
+    let mapping = map_at(&file, PAGE, 16 * PAGE_SIZE);
+    byte(&mapping, PAGE_SIZE);
+    byte(&mapping, 10 * PAGE_SIZE);
+    let census = lodefs::census();
+    let start = mapping.as_ptr().addr() as u64;
+    let own: Vec<_> =
+        census.ranges.iter().filter(|range| range.start >= start && range.end <= start + 16 * PAGE).collect();
+    let kind = |page: u64| {
+        let range = own.iter().find(|range| {
+            range.offset <= page * PAGE && page * PAGE < range.offset + range.end - range.start
+        });
+        range.unwrap().kind
+    };
+    assert_eq!([1, 2, 11].map(kind), [Kind::Untouched, Kind::Direct, Kind::Hole]);
+    assert!(own.windows(2).all(|two| two[0].end == two[1].start && two[0].durable_by == two[1].durable_by));
+    let FileId::Volume { volume: uuid, .. } = census.files[own[0].file as usize].id else {
+        panic!("no volume")
+    };
+    assert_eq!(uuid, volume.info().uuid);
 }
 
 #[test]

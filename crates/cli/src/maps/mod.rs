@@ -1,0 +1,211 @@
+//! `lodefs maps`: what programs have mapped of the files of volumes, and how.
+//!
+//! | module | question |
+//! |---|---|
+//! | `programs` | what do programs tell that map files by themselves? |
+//! | `kernel` | what does the kernel tell that it has mapped? |
+//! | `show` | how is it shown? |
+
+mod kernel;
+mod programs;
+mod show;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use lodefs_direct::maps::{DurableBy, File, FileId, Pages};
+use lodefs_fuse::mountinfo;
+use rustix::fs::{major, makedev, minor};
+
+use crate::arguments::MapsArguments;
+use crate::complain;
+use programs::Told;
+
+/// A range of addresses.
+struct Mapped {
+    start: u64,
+    end: u64,
+    offset: u64,
+    file: File,
+    kind: Kind,
+    writable: bool,
+    sync: bool,
+    durable_by: DurableBy,
+    /// `None`: the kernel does not say.
+    pages: Option<Pages>,
+}
+
+/// What it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Direct,
+    Hole,
+    Buffered,
+    Untouched,
+    Failing,
+    /// A copy of the process's own.
+    Private,
+}
+
+/// A process, and what it has mapped, by address.
+struct Process {
+    pid: u32,
+    mapped: Vec<Mapped>,
+    /// It maps files by itself, and does not say which.
+    is_silent: bool,
+}
+
+/// What is asked about.
+enum Subject {
+    Process(u32),
+    File(FileId),
+}
+
+pub(crate) fn run(arguments: &MapsArguments) -> anyhow::Result<ExitCode> {
+    let subject = Subject::named(&arguments.subject)?;
+    let (processes, unseen) = match &subject {
+        Subject::Process(pid) => (vec![of_process(*pid)?], 0),
+        Subject::File(id) => of_file(*id)?,
+    };
+    if arguments.json {
+        show::as_json(&processes, unseen)?;
+    } else {
+        show::as_table(&processes)?;
+    }
+    let silent = processes.iter().filter(|process| process.is_silent);
+    let mut status = ExitCode::SUCCESS;
+    for Process { pid, .. } in silent {
+        complain(&anyhow::anyhow!(
+            "process {pid}: maps files by itself, and does not say which; it may be stopped, or in another network name space"
+        ));
+        status = ExitCode::FAILURE;
+    }
+    if unseen > 0 {
+        let path = arguments.subject.display();
+        complain(&anyhow::anyhow!(
+            "{path}: {unseen} of the processes may not be looked at, so whether they have it mapped is not known; root may see more"
+        ));
+    }
+    Ok(status)
+}
+
+impl Subject {
+    /// A number is a process.
+    fn named(name: &Path) -> anyhow::Result<Self> {
+        let number = name.to_str().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+        if let Some(number) = number {
+            return Ok(Self::Process(
+                number.parse().with_context(|| format!("{number}: not a process's number"))?,
+            ));
+        }
+        // Not opened, which would hold it.
+        let stat =
+            rustix::fs::stat(name).map_err(io::Error::from).with_context(|| name.display().to_string())?;
+        if !devices("self")?.contains(&stat.st_dev) {
+            bail!("{}: not on a mounted lodefs volume", name.display());
+        }
+        if !fs::metadata(name)?.is_file() {
+            bail!("{}: not a regular file; only those are mapped", name.display());
+        }
+        Ok(Self::File(FileId::Host { device: stat.st_dev, inode: stat.st_ino }))
+    }
+}
+
+/// The device numbers of the mounts of lodefs that a process sees.
+fn devices(process: &str) -> io::Result<BTreeSet<u64>> {
+    let mounts = mountinfo::mounts_seen_by(process)?;
+    let lodefs = mounts.iter().filter(|mount| mount.is_lodefs());
+    Ok(lodefs.map(|mount| makedev(mount.device.0, mount.device.1)).collect())
+}
+
+fn of_process(pid: u32) -> anyhow::Result<Process> {
+    let explained = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => anyhow::anyhow!("process {pid}: there is none"),
+        io::ErrorKind::PermissionDenied => {
+            anyhow::anyhow!("process {pid}: may not be looked at; ask as its user, or as root")
+        }
+        _ => anyhow::Error::from(error).context(format!("process {pid}")),
+    };
+    let devices = devices(&pid.to_string()).map_err(explained)?;
+    let told = programs::ask(pid)?;
+    let is_meant = |id: FileId| matches!(id, FileId::Host { device, .. } if devices.contains(&device));
+    let kernels = kernel::ranges(pid, is_meant).map_err(explained)?;
+    Ok(joined(pid, told, kernels, |_| true))
+}
+
+/// All that have the file mapped, and how many could not be looked at.
+fn of_file(id: FileId) -> anyhow::Result<(Vec<Process>, usize)> {
+    let mut processes = Vec::new();
+    let mut unseen = 0;
+    for pid in kernel::processes()? {
+        let told = programs::ask(pid)?;
+        match kernel::ranges(pid, |found| found == id) {
+            Ok(kernels) => processes.push(joined(pid, told, kernels, |file| file.id == id)),
+            // It has ended.
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound) || is_gone(&error) => {}
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => unseen += 1,
+            Err(error) => return Err(anyhow::Error::from(error).context(format!("process {pid}"))),
+        }
+    }
+    processes.retain(|process| !process.mapped.is_empty() || process.is_silent);
+    Ok((processes, unseen))
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    rustix::io::Errno::from_io_error(error) == Some(rustix::io::Errno::SRCH)
+}
+
+/// What a process tells, and what the kernel tells of the rest of its addresses.
+fn joined(pid: u32, told: Told, mut kernels: Vec<Mapped>, is_meant: impl Fn(&File) -> bool) -> Process {
+    let (census, is_silent) = match told {
+        Told::Census(census) => (census, false),
+        Told::Nothing => (lodefs_direct::maps::Census::default(), false),
+        Told::Silence => (lodefs_direct::maps::Census::default(), true),
+    };
+    let is_told = |mapped: &Mapped| {
+        let before_end = census.ranges.partition_point(|range| range.start < mapped.end);
+        census.ranges[..before_end].last().is_some_and(|range| range.end > mapped.start)
+    };
+    // The kernel knows the names of files better.
+    let mut named: Vec<(FileId, Option<Vec<u8>>)> =
+        kernels.iter().map(|mapped| (mapped.file.id, mapped.file.name.clone())).collect();
+    named.dedup();
+    kernels.retain(|mapped| !is_told(mapped));
+    let mut mapped = kernels;
+    for range in &census.ranges {
+        let mut file = census.files[range.file as usize].clone();
+        if !is_meant(&file) {
+            continue;
+        }
+        if file.name.is_none() {
+            file.name = named.iter().find(|(id, _)| *id == file.id).and_then(|(_, name)| name.clone());
+        }
+        mapped.push(Mapped::told(range, file));
+    }
+    mapped.sort_by_key(|mapped| mapped.start);
+    Process { pid, mapped, is_silent }
+}
+
+impl Mapped {
+    fn told(range: &lodefs_direct::maps::Range, file: File) -> Self {
+        use lodefs_direct::maps::Kind as Told;
+        let kind = match range.kind {
+            Told::Direct => Kind::Direct,
+            Told::Hole => Kind::Hole,
+            Told::Buffered => Kind::Buffered,
+            Told::Untouched => Kind::Untouched,
+            Told::Failing => Kind::Failing,
+        };
+        let lodefs_direct::maps::Range { start, end, offset, writable, sync, durable_by, pages, .. } = *range;
+        Self { start, end, offset, file, kind, writable, sync, durable_by, pages }
+    }
+}
+
+/// A device number as the kernel writes it: `MAJOR:MINOR`.
+fn device_text(device: u64) -> String {
+    format!("{}:{}", major(device), minor(device))
+}

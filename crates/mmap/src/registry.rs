@@ -1,0 +1,123 @@
+//! Which addresses of this process are mappings, and of what?
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::process;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
+
+use lodefs_mapping::{Inside, Region, enter};
+use lodefs_proto::maps::{DurableBy, FileId};
+
+use crate::teller::Teller;
+
+/// All mappings, by where they begin. Used inside the gate only, so that no child finds it locked.
+static MAPPED: RwLock<BTreeMap<usize, Known>> = RwLock::new(BTreeMap::new());
+/// Their number. Whoever has a mapping knows that it has been counted.
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+/// Who tells others of them, as long as there are any. Used inside the gate only, after `MAPPED` if both are.
+static TELLER: Mutex<Option<Teller>> = Mutex::new(None);
+
+/// Who knows what a file is called.
+pub trait Named: Send + Sync {
+    /// Its name now, if it has one. It is asked while nobody in this process can change a mapping, so it must not wait for anybody.
+    fn name(&self) -> Option<PathBuf>;
+}
+
+/// Which file a mapping is of.
+#[derive(Clone)]
+pub struct Subject {
+    /// The file.
+    pub file: FileId,
+    /// Who knows its name.
+    pub named: Option<Arc<dyn Named>>,
+}
+
+/// A mapping.
+#[derive(Clone)]
+pub(crate) struct Known {
+    pub(crate) size: usize,
+    pub(crate) offset: u64,
+    /// `None`: it is the kernel's own.
+    pub(crate) region: Option<Weak<Region>>,
+    pub(crate) subject: Subject,
+    pub(crate) writable: bool,
+    pub(crate) sync: bool,
+    /// What makes stores to the medium durable.
+    pub(crate) durable_by: DurableBy,
+}
+
+/// These addresses are a mapping's, until this is dropped.
+pub(crate) struct Noted(Range<usize>);
+
+impl Noted {
+    pub(crate) fn new(start: usize, known: Known) -> Self {
+        let inside = enter();
+        let addresses = start..start + known.size;
+        let mut mapped = write(&inside);
+        mapped.insert(start, known);
+        COUNT.store(mapped.len(), Ordering::Release);
+        drop(mapped);
+        tell(&inside);
+        Self(addresses)
+    }
+}
+
+impl Drop for Noted {
+    fn drop(&mut self) {
+        let inside = enter();
+        let mut mapped = write(&inside);
+        mapped.remove(&self.0.start);
+        COUNT.store(mapped.len(), Ordering::Release);
+        if mapped.is_empty() {
+            // Before anybody can map something, and want to be told of.
+            drop(teller(&inside).take());
+        }
+    }
+}
+
+/// From now on others can ask what is mapped. If that cannot be, for want of descriptors or threads, nobody will be told: the mappings
+/// are as good.
+fn tell(inside: &Inside) {
+    let mut teller = teller(inside);
+    if teller.as_ref().is_none_or(|teller| !teller.is_of(process::id())) {
+        *teller = Teller::start().ok();
+    }
+}
+
+/// In a child that has mapped again what its parent had: it tells by itself.
+pub fn tell_in_child() {
+    let inside = enter();
+    if !read(&inside).is_empty() {
+        tell(&inside);
+    }
+}
+
+/// Whether some of these addresses are a mapping's.
+pub(crate) fn has_some_of(addresses: &Range<usize>) -> bool {
+    if COUNT.load(Ordering::Acquire) == 0 {
+        return false;
+    }
+    let inside = enter();
+    let mapped = read(&inside);
+    let before_end = mapped.range(..addresses.end).next_back();
+    before_end.is_some_and(|(start, known)| start + known.size > addresses.start)
+}
+
+/// All mappings.
+pub(crate) fn all(inside: &Inside) -> Vec<(usize, Known)> {
+    read(inside).iter().map(|(start, known)| (*start, known.clone())).collect()
+}
+
+fn read(_: &Inside) -> RwLockReadGuard<'static, BTreeMap<usize, Known>> {
+    MAPPED.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write(_: &Inside) -> RwLockWriteGuard<'static, BTreeMap<usize, Known>> {
+    MAPPED.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn teller(_: &Inside) -> MutexGuard<'static, Option<Teller>> {
+    TELLER.lock().unwrap_or_else(PoisonError::into_inner)
+}
