@@ -16,19 +16,21 @@ use super::arena::Arena;
 use super::compare::Trial;
 use super::embedded::make_volume;
 use super::figure::{Compared, Figure};
+use super::mapped;
 use super::mounted::{Mounted, make_target};
 use super::plan::{Effort, Row};
 use super::targets::Raw;
 use super::work::{BLOCK_SIZE, Block, Blocks};
 
 /// A mounted volume to which this process attaches.
-pub(crate) struct Attached {
+pub(crate) struct Attached<'a> {
+    arena: &'a Arena,
     raw: Arc<Medium>,
     mounted: Mounted,
 }
 
-impl Attached {
-    pub(crate) fn new(arena: &Arena, effort: &Effort, raw: &Arc<Medium>) -> anyhow::Result<Self> {
+impl<'a> Attached<'a> {
+    pub(crate) fn new(arena: &'a Arena, effort: &Effort, raw: &Arc<Medium>) -> anyhow::Result<Self> {
         let volume = arena.root().join("attached.vol");
         let fs = make_volume(&volume, effort.volume_size, DaxPolicy::Always)?;
         let broker = Broker::start(&fs, Policy::Owner(rustix::process::geteuid()))?;
@@ -36,15 +38,20 @@ impl Attached {
         let options = MountOptions { broker, ..MountOptions::new(volume) };
         let session = lodefs_fuse::mount(fs, &target, &options)?;
         let mounted = Mounted::new(target, || session.serve())?;
-        Ok(Self { raw: Arc::clone(raw), mounted })
+        Ok(Self { arena, raw: Arc::clone(raw), mounted })
     }
 
     /// Measures one row against its yardstick.
     pub(crate) fn measure(&self, trial: &Trial<'_>, figures: &mut Vec<Figure>) -> anyhow::Result<()> {
+        if trial.row.is_mapped() {
+            figures.extend(mapped::measure(self.arena, self.mounted.target(), trial)?);
+            return Ok(());
+        }
         let yardstick = if trial.row == Row::Overwrite { "non-temporal copy + fence" } else { "memcpy" };
         let path = self.mounted.target().join(trial.row.to_string());
         let file = AttachedFile::new(&path).with_context(|| path.display().to_string())?;
         let (theirs, ours) = trial.blocks(Raw(Arc::clone(&self.raw)), file)?;
+        fs::remove_file(&path)?;
         let (row, way, yardstick) = (trial.row, trial.way, yardstick.to_owned());
         figures.push(Figure::new(Compared { row, way, yardstick, is_judged: true }, theirs, ours));
         Ok(())

@@ -20,14 +20,16 @@ pub(crate) struct Trial<'a> {
 impl Trial<'_> {
     /// Steps in a round: some tenths of a millisecond of work. That is long enough for the caches to forget the other
     /// side, and short enough for most rounds not to be interrupted on a busy machine.
-    fn steps(&self) -> usize {
+    pub(crate) fn steps(&self) -> usize {
         match (self.way, self.row) {
             // The same number of huge pages that tmpfs has to clear in every round.
-            (Way::Embedded, Row::Append) => HUGE_PAGE_BLOCKS,
+            (Way::Embedded, Row::Append) | (_, Row::TouchHole) => HUGE_PAGE_BLOCKS,
             (Way::Embedded | Way::Attached, Row::ReadSequential | Row::ReadRandom) => 1000,
             (Way::Embedded | Way::Attached, Row::Overwrite) => 500,
+            (_, Row::StoreMapped) => 20_000,
+            (_, Row::TouchHuge) => 4,
+            (Way::Mount, _) | (_, Row::Recall) => 20,
             (Way::Embedded | Way::Attached, _) => 100,
-            (Way::Mount, _) => 20,
         }
     }
 

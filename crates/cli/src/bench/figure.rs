@@ -42,8 +42,7 @@ impl Figure {
 
     pub(crate) fn with_ratio(compared: Compared, theirs: Timing, ours: Timing, ratio: f64) -> Self {
         let Compared { row, way, yardstick, is_judged } = compared;
-        let bar = row.bar(way);
-        let is_met = bar.is_met(ratio, ours.p99_ns / theirs.p99_ns);
+        let bar = row.bar(way).filter(|_| is_judged);
         Self {
             row,
             way,
@@ -53,7 +52,7 @@ impl Figure {
             yardstick_median_ns: whole(theirs.median_ns),
             ratio,
             yardstick_p99_ns: whole(theirs.p99_ns),
-            bar: is_judged.then_some((bar, is_met)),
+            bar: bar.map(|bar| (bar, bar.is_met(ratio, ours.p99_ns / theirs.p99_ns))),
         }
     }
 }

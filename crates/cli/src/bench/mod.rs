@@ -9,7 +9,7 @@
 //! | `work` | what does a row do? |
 //! | `targets` | what is it done on? |
 //! | `compare` | a row, between two targets |
-//! | `embedded`, `reopen`, `threads`, `attached`, `mounted` | what are the targets and yardsticks of the rows? |
+//! | `embedded`, `reopen`, `threads`, `attached`, `mapped`, `mounted` | what are the targets and yardsticks of the rows? |
 //! | `figure` | how is it reported? |
 //!
 //! Volumes and raw memory are files of one tmpfs, treated as persistent memory behind a memory controller: what makes
@@ -22,6 +22,7 @@ mod attached;
 mod compare;
 mod embedded;
 mod figure;
+mod mapped;
 mod measure;
 mod mounted;
 pub(crate) mod plan;
@@ -32,6 +33,7 @@ mod work;
 
 use std::io::{self, Write as _};
 
+use anyhow::Context;
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -99,11 +101,12 @@ fn measure(
     for &(way, row) in planned {
         progress.set_message(format!("{row} ({way})"));
         let trial = Trial { effort, row, way, tick: &|| progress.tick() };
-        match (way, &mounts, &attached) {
-            (Way::Mount, Some(mounts), _) => mounts.measure(&trial, &mut figures)?,
-            (Way::Attached, _, Some(attached)) => attached.measure(&trial, &mut figures)?,
-            _ => embedded.measure(&trial, &mut figures)?,
-        }
+        let measured = match (way, &mounts, &attached) {
+            (Way::Mount, Some(mounts), _) => mounts.measure(&trial, &mut figures),
+            (Way::Attached, _, Some(attached)) => attached.measure(&trial, &mut figures),
+            _ => embedded.measure(&trial, &mut figures),
+        };
+        measured.with_context(|| format!("{row} ({way})"))?;
         progress.inc(1);
     }
     progress.finish_and_clear();
@@ -124,7 +127,7 @@ mod tests {
     #[test]
     fn everything_is_measured_unless_something_is_asked_for() {
         let all = plan_of(&[], &[]).unwrap();
-        assert_eq!(all.len(), 12 + 3 + 9);
+        assert_eq!(all.len(), 12 + 7 + 9);
         assert!(!all.contains(&(Way::Mount, Row::ReopenClean)));
         assert_eq!(plan_of(&[Row::Open], &[Way::Mount]).unwrap(), [(Way::Mount, Row::Open)]);
         assert!(plan_of(&[Row::TwoThreads], &[Way::Mount]).unwrap_err().is::<Usage>());
