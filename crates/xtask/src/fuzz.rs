@@ -31,7 +31,7 @@ pub(crate) struct Arguments {
     /// Run this input again, instead of looking for others; needs one target
     #[arg(long, value_name = "FILE", requires = "targets")]
     replay: Option<PathBuf>,
-    /// open, recovery, fsck, repair, decoders [default: all]
+    /// open, recovery, fsck, repair, decoders, messages [default: all]
     #[arg(value_name = "TARGET")]
     targets: Vec<Target>,
 }

@@ -19,6 +19,7 @@ pub mod exercise;
 mod forge;
 pub mod image;
 pub mod memory;
+mod messages;
 pub mod sample;
 mod seal;
 mod site;

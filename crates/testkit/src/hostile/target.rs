@@ -12,7 +12,7 @@ use super::image::open_options;
 use super::memory::bounded;
 use super::site::Site;
 use super::survival::{self, Contents};
-use super::{bases, decode};
+use super::{bases, decode, messages};
 use crate::rng::Rng;
 
 /// What is done with an image.
@@ -28,11 +28,14 @@ pub enum Target {
     Repair,
     /// The input is taken for each of the structures that are stored.
     Decoders,
+    /// The input is taken for each message between programs and servers.
+    Messages,
 }
 
 impl Target {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Open, Self::Recovery, Self::Fsck, Self::Repair, Self::Decoders];
+    pub const ALL: [Self; 6] =
+        [Self::Open, Self::Recovery, Self::Fsck, Self::Repair, Self::Decoders, Self::Messages];
 
     /// Its name, which is that of its fuzzer as well.
     pub fn name(self) -> &'static str {
@@ -42,11 +45,15 @@ impl Target {
             Self::Fsck => "fsck",
             Self::Repair => "repair",
             Self::Decoders => "decoders",
+            Self::Messages => "messages",
         }
     }
 
-    /// Inputs to begin with: every volume as it is, and each with one edit of each kind.
+    /// Inputs to begin with: every volume as it is, and each with one edit of each kind; or one message of each kind.
     pub fn seeds(self) -> Vec<Vec<u8>> {
+        if self == Self::Messages {
+            return messages::seeds();
+        }
         let mut rng = Rng::new(self as u64);
         let mut seeds = Vec::new();
         for base in 0..bases::all().len() as u8 {
@@ -78,6 +85,7 @@ impl Target {
                     check(&Site::again(&site));
                 }
             }
+            Self::Messages => messages::parse(data),
         }
     }
 }
