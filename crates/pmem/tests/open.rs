@@ -31,6 +31,17 @@ fn writers_exclude_everybody_and_readers_share() {
     assert!(!in_use(Access::ReadWrite));
 }
 
+#[test]
+fn what_may_only_be_read_is_not_shared_to_be_written() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    file.as_file().set_len(8192).unwrap();
+    let reader = open(file.path(), Access::ReadOnly).unwrap();
+    assert!(matches!(reader.share(true), Err(MediumError::ReadOnly { .. })));
+    reader.share(false).unwrap();
+    drop(reader);
+    open(file.path(), Access::ReadWrite).unwrap().share(true).unwrap();
+}
+
 /// As a process has it that is just being started by another thread.
 #[test]
 fn another_descriptor_of_the_same_file_does_not_keep_the_lock() {

@@ -37,6 +37,13 @@ const HARMLESS: &[Harmless] = &[
         why: "it is about devices, which are not there where mutants are tried",
     },
     Harmless {
+        file: "pmem/src/medium.rs",
+        function: "maps_single_pages",
+        kind: Kind::True,
+        text: "self.shared.unit() as u64 == PAGE_SIZE",
+        why: "it is about media that the host maps in larger pages only, which are not there where mutants are tried",
+    },
+    Harmless {
         file: "pmem/src/store.rs",
         function: "zero_by_host",
         kind: Kind::False,

@@ -39,6 +39,9 @@ pub(crate) struct Arguments {
     /// So many at the same time
     #[arg(long, default_value_t = 2)]
     jobs: usize,
+    /// Do not try those that are said not to matter: only all tests together could tell, and each of these takes them all
+    #[arg(long)]
+    believe: bool,
 }
 
 /// Which mutants need the same builds.
@@ -85,7 +88,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         _ => Some(detect::build_schedules(&root, &root.join("target/shuttle"), "")?),
     };
     detectors.iter_mut().chain(&mut schedules).try_for_each(Detector::calibrate)?;
-    let fates = judge_all(&mutants, &detectors, schedules.as_ref(), arguments.jobs)?;
+    let fates = judge_all(&mutants, &detectors, schedules.as_ref(), arguments)?;
     Ok(report(&mutants, &fates, &target))
 }
 
@@ -118,13 +121,14 @@ fn judge_all(
     mutants: &[Mutant],
     detectors: &[Detector],
     schedules: Option<&Detector>,
-    jobs: usize,
+    arguments: &Arguments,
 ) -> anyhow::Result<BTreeMap<usize, Fate>> {
     let next = AtomicUsize::new(0);
     let fates = Mutex::new(BTreeMap::new());
     let work = || -> anyhow::Result<()> {
         while let Some(mutant) = mutants.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let fate = judge(mutant, detectors, schedules)?;
+            let believed = harmless::why(mutant).filter(|_| arguments.believe).map(Fate::Harmless);
+            let fate = believed.map_or_else(|| judge(mutant, detectors, schedules), Ok)?;
             match &fate {
                 Fate::Caught(by) => println!("{}\n    caught by {by}", described(mutant)),
                 Fate::Harmless(why) => println!("{}\n    cannot matter: {why}", described(mutant)),
@@ -135,7 +139,7 @@ fn judge_all(
         Ok(())
     };
     thread::scope(|scope| {
-        let workers: Vec<_> = (0..jobs.max(1)).map(|_| scope.spawn(work)).collect();
+        let workers: Vec<_> = (0..arguments.jobs.max(1)).map(|_| scope.spawn(work)).collect();
         workers.into_iter().try_for_each(|worker| worker.join().expect("a worker does not panic"))
     })?;
     Ok(fates.into_inner().expect("all workers have ended"))
