@@ -9,7 +9,8 @@ use std::thread;
 use std::time::Duration;
 
 use lodefs_core::{
-    DataAnswer, DataGrant, DataLease, DataRight, Fs, Lease, LeaseOptions, Lessee, Node, Touch, Touched, What,
+    DataAnswer, DataGrant, DataLease, DataRight, Error, Fs, Lease, LeaseOptions, Lessee, Node, Touch,
+    Touched, What,
 };
 use lodefs_pmem::{Domain, MediumKind};
 use lodefs_proto::attach::{Ask, FromProgram};
@@ -28,6 +29,9 @@ const PAUSE: Duration = Duration::from_micros(100);
 const OBJECTS_MAX: usize = 1 << 16;
 /// Mappings begin and end at multiples of this.
 const PAGE_SIZE: u64 = 4096;
+
+/// What the engine calls with its answer.
+type Deliver<'a> = Box<dyn FnOnce(DataAnswer) + 'a>;
 
 /// A file that a program has shown its right to.
 struct OpenFile {
@@ -89,9 +93,10 @@ impl Requests {
         match message {
             FromProgram::Ask(number, Ask::Open { ticket }) => self.open(number, &ticket),
             FromProgram::Ask(number, Ask::Take { lease, offset, write }) => {
-                if let Err(errno) = self.take_data(number, lease, offset, write) {
-                    self.program.tell(&FromServer::Outcome(number, refused(errno)), None);
-                }
+                self.lend(number, lease, |data, deliver| data.take(offset, write, deliver));
+            }
+            FromProgram::Ask(number, Ask::Reserve { lease, offset, end }) => {
+                self.lend(number, lease, |data, deliver| data.reserve(offset, end, deliver));
             }
             FromProgram::Ask(number, ask) => {
                 let outcome = self.answer(&ask).unwrap_or_else(refused);
@@ -133,7 +138,7 @@ impl Requests {
     fn answer(&mut self, ask: &Ask) -> Result<Outcome, Errno> {
         match *ask {
             // Answered with more than an outcome.
-            Ask::Open { .. } | Ask::Take { .. } => Err(Errno::INVAL),
+            Ask::Open { .. } | Ask::Take { .. } | Ask::Reserve { .. } => Err(Errno::INVAL),
             Ask::Close { file } => {
                 self.files.remove(&file).ok_or(Errno::BADF)?;
                 Ok(Outcome::Done)
@@ -184,21 +189,23 @@ impl Requests {
         Ok(Outcome::Leased { lease: id })
     }
 
-    /// Lets a program read or write by itself, and tells it.
-    fn take_data(&self, number: u64, lease: u64, offset: u64, write: bool) -> Result<(), Errno> {
-        let data = self.data.get(&lease).ok_or(Errno::BADF)?;
-        if self.program.is_lagging() {
-            // What it has not given back comes first.
-            return Err(Errno::BUSY);
-        }
+    /// Lets a program read or write by itself, by what `ask` asks the engine, and tells it.
+    fn lend(&self, number: u64, lease: u64, ask: impl FnOnce(&DataLease, Deliver<'_>) -> Result<(), Error>) {
         let mut refusal = Ok(());
-        let taken = data.lease.take(offset, write, |answer| match answer {
+        let deliver = |answer| match answer {
             DataAnswer::Granted(grant) => self.program.tell(&data_message(number, lease, &grant), None),
             DataAnswer::Buffered => refusal = Err(Errno::OPNOTSUPP),
             DataAnswer::Switching => refusal = Err(Errno::BUSY),
-        });
-        taken.map_err(|error| error.errno())?;
-        refusal
+        };
+        let asked = match self.data.get(&lease) {
+            None => Err(Errno::BADF),
+            // What it has not given back comes first.
+            Some(_) if self.program.is_lagging() => Err(Errno::BUSY),
+            Some(data) => ask(&data.lease, Box::new(deliver)).map_err(|error| error.errno()),
+        };
+        if let Err(errno) = asked.and(refusal) {
+            self.program.tell(&FromServer::Outcome(number, refused(errno)), None);
+        }
     }
 
     fn map(&mut self, file: u64, from: u64, size: u64, writable: bool, sync: bool) -> Result<Outcome, Errno> {
@@ -261,9 +268,13 @@ fn refused(errno: Errno) -> Outcome {
 }
 
 fn data_message(number: u64, lease: u64, grant: &DataGrant) -> FromServer {
-    let right = if grant.right == DataRight::Write { Right::Write } else { Right::Read };
+    let (right, size) = match (grant.tail, grant.right) {
+        (Some(tail), _) => (Right::Append { word: tail.word }, tail.end),
+        (None, DataRight::Write) => (Right::Write, grant.size),
+        (None, _) => (Right::Read, grant.size),
+    };
     let parts = grant.parts.iter().map(part).collect();
-    FromServer::Data { number, lease, epoch: grant.epoch, size: grant.size, right, parts }
+    FromServer::Data { number, lease, epoch: grant.epoch, size, right, parts }
 }
 
 fn part(part: &lodefs_core::Part) -> Part {

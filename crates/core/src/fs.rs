@@ -14,7 +14,7 @@ use crate::format::{self, FormatOptions};
 use crate::inode::cache::{InodeCache, Node};
 use crate::inode::table::InodeTable;
 use crate::journal::{CleanCounters, Journal};
-use crate::lease::Quarantine;
+use crate::lease::{Quarantine, Words};
 use crate::types::{Ino, Kind, SpaceUse};
 use crate::volume::{self, Volume, VolumeInfo};
 use crate::{bitmap, recovery};
@@ -76,6 +76,7 @@ pub struct Fs {
     pub(crate) holders: Holders,
     pub(crate) last_lease: AtomicU64,
     pub(crate) quarantine: Quarantine,
+    pub(crate) words: Words,
     /// Held while a directory moves to another parent, so that the ancestors of directories stand still.
     pub(crate) moving_directories: Mutex<()>,
     read_only: bool,
@@ -108,7 +109,7 @@ impl Fs {
     pub fn open(medium: Medium, options: &OpenOptions) -> Result<Arc<Self>> {
         let volume = Volume::open(medium)?;
         let mut opened = recovery::open(&volume, options.read_only)?;
-        let orphans = std::mem::take(&mut opened.orphans);
+        let (orphans, tails) = (std::mem::take(&mut opened.orphans), std::mem::take(&mut opened.tails));
         let fs = Arc::new(Self::assemble(volume, opened, options));
         let damaged = |fault| Error::Corrupt { object: "root directory".into(), fault };
         let root = fs.node(Ino::ROOT).map_err(|error| match error {
@@ -120,6 +121,9 @@ impl Fs {
         }
         drop(root);
         if !options.read_only {
+            for ino in tails {
+                fs.settle_after_crash(&fs.node(ino)?)?;
+            }
             for orphan in orphans {
                 if let Err(error) = fs.reclaim_orphan(orphan) {
                     fs.note_orphan(orphan, &error);
@@ -139,6 +143,7 @@ impl Fs {
             holders: Holders::default(),
             last_lease: AtomicU64::new(0),
             quarantine: Quarantine::default(),
+            words: Words::default(),
             volume,
             journal: opened.journal,
             blocks: opened.blocks,
@@ -180,6 +185,9 @@ impl Fs {
         // A program may still reach freed blocks: only an open that finds nobody at the volume may use them again.
         let is_reached = !self.quarantine.is_empty();
         if is_reached || self.leaves_orphans.load(Ordering::Acquire) || self.cache.has_unlinked() {
+            return Ok(());
+        }
+        if !self.end_words() {
             return Ok(());
         }
         self.blocks.release_deferred(u64::MAX);

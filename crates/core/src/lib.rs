@@ -39,7 +39,7 @@ pub use fs::{Fs, MemoryUse, OpenOptions, RecoveryReport};
 pub use inode::Node;
 pub use lease::{
     Answer, DataAnswer, DataGrant, DataLease, DataRight, Grant, Lease, LeaseOptions, Lessee, Part, Recall,
-    Touch, Touched, What,
+    TailGrant, Touch, Touched, What,
 };
 pub use ops::fault::PARTS_MAX;
 pub use types::*;

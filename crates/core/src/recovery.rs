@@ -29,6 +29,8 @@ pub(crate) struct Opened {
     pub(crate) report: RecoveryReport,
     /// Inodes without links, to be reclaimed.
     pub(crate) orphans: Vec<Ino>,
+    /// Others to which programs were appending, to be settled.
+    pub(crate) tails: Vec<Ino>,
 }
 
 pub(crate) fn open(volume: &Volume, read_only: bool) -> Result<Opened> {
@@ -52,7 +54,7 @@ pub(crate) fn open(volume: &Volume, read_only: bool) -> Result<Opened> {
         inodes_scanned: found.inodes,
         orphans_reclaimed: found.orphans.len() as u64,
     };
-    Ok(Opened { journal, blocks, table, report, orphans: found.orphans })
+    Ok(Opened { journal, blocks, table, report, orphans: found.orphans, tails: found.tails })
 }
 
 /// What a clean close left, if all of it is intact.
@@ -73,6 +75,7 @@ fn from_clean_state(volume: &Volume, state: &State) -> Result<Option<(BlockAlloc
 struct Scan {
     inodes: u64,
     orphans: Vec<Ino>,
+    tails: Vec<Ino>,
 }
 
 /// Looks at every inode and marks its blocks.
@@ -84,6 +87,26 @@ fn from_scan(volume: &Volume) -> Result<(BlockAllocator, InodeTable, Scan)> {
     }
     let table = InodeTable::open(volume, scan.inodes, 0)?;
     Ok((builder.finish(bitmap::reserve_blocks(volume)), table, scan))
+}
+
+/// Inodes to which programs were appending, on a volume of which some may be damaged.
+pub(crate) fn tails(volume: &Volume) -> Result<Vec<Ino>> {
+    let mut tails = Vec::new();
+    for chunk in 0..table::chunk_count(volume)? {
+        let Found::At(block) = table::find_chunk(volume, chunk)? else { continue };
+        if !volume.holds(Run { start: block, blocks: 1 }) {
+            continue;
+        }
+        for index in 0..CHUNK_INODES {
+            let ino = Ino(chunk * CHUNK_INODES + index);
+            let slot: InodeSlot = volume.get(offset_of(block) + index * SLOT_SIZE as u64)?;
+            let is_one = !slot.is_free() && slot.tail.get() != 0 && slot.links.get() > 0;
+            if is_one && check::fault_of(volume, ino, &slot).is_none() && kind_of(&slot) == Kind::File {
+                tails.push(ino);
+            }
+        }
+    }
+    Ok(tails)
 }
 
 fn scan_chunk(volume: &Volume, chunk: u64, builder: &mut Builder, scan: &mut Scan) -> Result<()> {
@@ -110,6 +133,8 @@ fn scan_chunk(volume: &Volume, chunk: u64, builder: &mut Builder, scan: &mut Sca
         scan.inodes += 1;
         if slot.links.get() == 0 {
             scan.orphans.push(ino);
+        } else if slot.tail.get() != 0 && kind_of(&slot) == Kind::File {
+            scan.tails.push(ino);
         }
         visit_runs(volume, ino, &slot, &mut |run| {
             builder

@@ -33,9 +33,14 @@ pub(crate) enum Miss {
     Ungranted(u64),
     /// The server has to be told first that it is changed, in this tick of the clock.
     Untold(u64),
+    /// The server has to be asked for blocks first, so that the file can have so many bytes.
+    Unreserved(u64),
     /// There is more to be done than to copy bytes.
     More,
 }
+
+/// Set in the word that has a file's size when it is not to be replaced any more.
+const REVOKED: u64 = 1 << 63;
 
 /// What the server has granted of one open file.
 #[derive(Default)]
@@ -43,6 +48,7 @@ struct Content {
     right: Option<Right>,
     /// Recalls so far.
     epoch: u64,
+    /// Bytes of the file; with the right to append, that it can have.
     size: u64,
     /// Ascending by where they begin.
     parts: Vec<Part>,
@@ -127,8 +133,10 @@ impl Data {
         }
         (content.right, content.epoch, content.size) = (Some(right), epoch, size);
         for part in parts {
-            if let Err(index) = content.parts.binary_search_by_key(&part.offset, |known| known.offset) {
-                content.parts.insert(index, *part);
+            match content.parts.binary_search_by_key(&part.offset, |known| known.offset) {
+                // It may have become longer.
+                Ok(index) => content.parts[index] = *part,
+                Err(index) => content.parts.insert(index, *part),
             }
         }
     }
@@ -172,7 +180,7 @@ impl Data {
         if content.right.is_none() {
             return Err(Miss::Ungranted(offset));
         }
-        let wanted = content.size.saturating_sub(offset).min(into.len() as u64) as usize;
+        let wanted = content.end()?.saturating_sub(offset).min(into.len() as u64) as usize;
         let into = &mut into[..wanted];
         content.each_part(offset, wanted, |view, range, at| {
             let into = &mut into[range];
@@ -185,16 +193,16 @@ impl Data {
         Ok(wanted)
     }
 
-    /// Copies all bytes in, and makes them durable.
-    pub(crate) fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), Miss> {
+    /// Copies all bytes in, at this offset or (`None`) at the end of the file, and makes them durable.
+    pub(crate) fn write(&self, offset: Option<u64>, bytes: &[u8]) -> Result<(), Miss> {
         let content = self.content_mut();
-        if content.right != Some(Right::Write) {
-            return Err(Miss::Ungranted(offset));
+        if !matches!(content.right, Some(Right::Write | Right::Append { .. })) {
+            return Err(Miss::Ungranted(offset.unwrap_or(0)));
         }
+        let size = content.end()?;
+        let offset = offset.unwrap_or(size);
         let end = offset.checked_add(bytes.len() as u64).ok_or(Miss::More)?;
-        if end > content.size {
-            return Err(Miss::More);
-        }
+        let word = content.word_to_replace(offset, end, size)?;
         let tick = now(ClockId::RealtimeCoarse);
         if self.told.load(Ordering::Relaxed) != tick {
             return Err(Miss::Untold(tick));
@@ -202,14 +210,37 @@ impl Data {
         // All or nothing: whoever does it instead does it whole.
         content.each_part(offset, bytes.len(), |_, _, at| at.map(drop))?;
         content.each_part(offset, bytes.len(), |view, range, at| view.write(at?, &bytes[range]))?;
-        if let Some(view) = &content.view {
-            view.drain();
+        let view = content.view.as_ref().ok_or(Miss::More)?;
+        view.drain();
+        match word {
+            // Somebody has given up waiting for this one: the bytes are behind the end.
+            Some(word) if !view.replace_word(word, size, end) => Err(Miss::More),
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 
 impl Content {
+    /// The end of the file.
+    fn end(&self) -> Result<u64, Miss> {
+        let Some(Right::Append { word }) = self.right else { return Ok(self.size) };
+        let said = self.view.as_ref().and_then(|view| view.word(word)).ok_or(Miss::More)?;
+        // The server's, to be believed as all that it says.
+        Ok((said & !REVOKED).min(self.size))
+    }
+
+    /// The word that is to be replaced after bytes `[offset, end)` of the file were stored, which ends at `size`; `None` if it stays as
+    /// long.
+    fn word_to_replace(&self, offset: u64, end: u64, size: u64) -> Result<Option<u64>, Miss> {
+        match self.right {
+            _ if end <= size => Ok(None),
+            // There would be a hole.
+            _ if offset > size => Err(Miss::More),
+            Some(Right::Append { word }) if end <= self.size => Ok(Some(word)),
+            _ => Err(Miss::Unreserved(end)),
+        }
+    }
+
     /// Calls `copy` for each part of a range, with the bytes of it and where they are on the medium (`None`: nowhere, it is a hole),
     /// until it gives `None`.
     fn each_part(

@@ -30,7 +30,7 @@ const QUESTIONS_MAX: usize = 256;
 /// matter which of them do likewise: reads and writes are atomic, and what [`write_at`](Self::write_at) has written to a direct file
 /// is durable when it returns, as far as the medium can.
 ///
-/// Positions are always given. A file that was opened to append is appended to, as by pwrite(2).
+/// Positions are always given. A file that was opened to append (`O_APPEND`) is appended to, as by pwrite(2).
 pub struct File {
     opened: fs::File,
     data: Arc<Data>,
@@ -70,7 +70,10 @@ impl File {
                 buffers::touch_mut(into);
                 match self.data.read(offset, into) {
                     Ok(read) => return Ok(read),
-                    Err(Miss::Ungranted(at)) if asked_for != Some(at) && self.obtain(at, false) => {
+                    Err(Miss::Ungranted(at))
+                        if asked_for != Some(at)
+                            && self.obtain(|lease| Ask::Take { lease, offset: at, write: false }) =>
+                    {
                         asked_for = Some(at);
                     }
                     Err(_) => break,
@@ -85,22 +88,33 @@ impl File {
     /// # Errors
     /// Those of pwrite(2).
     pub fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
-        let by_kernel = self.mode.contains(OFlags::APPEND) || !self.is_writable();
-        let by_kernel = by_kernel || bytes.is_empty() || bytes.len() > SIZE_MAX;
+        let by_kernel = !self.is_writable() || bytes.is_empty() || bytes.len() > SIZE_MAX;
         if by_kernel {
             return self.opened.write_at(bytes, offset);
         }
+        let place = (!self.mode.contains(OFlags::APPEND)).then_some(offset);
         let own = buffers::own(bytes);
-        let mut asked_for = None;
+        let mut last = None;
         for _ in 0..QUESTIONS_MAX {
             buffers::touch(&own);
-            match self.data.write(offset, &own) {
+            let miss = match self.data.write(place, &own) {
                 Ok(()) => return Ok(bytes.len()),
-                Err(Miss::Untold(tick)) => self.tell_of_change(tick),
-                Err(Miss::Ungranted(at)) if asked_for != Some(at) && self.obtain(at, true) => {
-                    asked_for = Some(at);
+                Err(miss) => miss,
+            };
+            let goes_on = match miss {
+                Miss::Untold(tick) => {
+                    self.tell_of_change(tick);
+                    continue;
                 }
-                Err(_) => break,
+                Miss::Ungranted(offset) => self.obtain(|lease| Ask::Take { lease, offset, write: true }),
+                Miss::Unreserved(end) => {
+                    self.obtain(|lease| Ask::Reserve { lease, offset: offset.min(end), end })
+                }
+                Miss::More => false,
+            };
+            // The same once more would be for ever.
+            if !goes_on || last.replace(miss) == Some(miss) {
+                break;
             }
         }
         self.opened.write_at(&own, offset)
@@ -120,14 +134,12 @@ impl File {
         }
     }
 
-    /// Asks for what is at byte `at`. Whether it is there now, perhaps.
-    fn obtain(&self, at: u64, write: bool) -> bool {
+    /// Asks for content, by its lease. Whether it is there now, perhaps.
+    fn obtain(&self, ask: impl FnOnce(u64) -> Ask) -> bool {
         if self.is_plain.load(Ordering::Relaxed) || self.data.rests() {
             return false;
         }
-        let taken = self
-            .lease()
-            .and_then(|leased| leased.link.ask(Ask::Take { lease: leased.lease, offset: at, write }));
+        let taken = self.lease().and_then(|leased| leased.link.ask(ask(leased.lease)));
         if taken.is_err() {
             self.data.rest();
         }

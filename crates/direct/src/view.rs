@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::process;
 use std::ptr::{self, NonNull};
 
-use lodefs_pmem::{Domain, Persist};
+use lodefs_pmem::{Domain, Persist, Word};
 use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
@@ -69,6 +69,30 @@ impl View {
         // SAFETY: so many bytes are mapped writable there, for as long as this is borrowed, and are no Rust value's.
         unsafe { self.persist.store(to.as_ptr(), bytes) };
         Some(())
+    }
+
+    /// What a word of the medium says; `None` if it does not have it.
+    pub(crate) fn word(&self, at: u64) -> Option<u64> {
+        Some(u64::from_le(self.word_at(at)?.get()))
+    }
+
+    /// Makes a word `new`, durably, if it is `old`; whether it was.
+    pub(crate) fn replace_word(&self, at: u64, old: u64, new: u64) -> bool {
+        let Some(word) = self.word_at(at).filter(|_| self.writable) else { return false };
+        let is_replaced = word.replace(old.to_le(), new.to_le());
+        if let Some(start) = self.at(at, Word::SIZE) {
+            // SAFETY: so many bytes are mapped there, for as long as this is borrowed.
+            unsafe { self.persist.flush(start.as_ptr(), Word::SIZE) };
+        }
+        self.drain();
+        is_replaced
+    }
+
+    fn word_at(&self, at: u64) -> Option<Word<'_>> {
+        let start = self.at(at, Word::SIZE).filter(|_| at.is_multiple_of(Word::SIZE as u64))?;
+        // SAFETY: it is mapped for as long as this is borrowed, writable if it is to be changed, at a multiple of eight because the
+        // mapping begins with a page, and no Rust value's. The server changes it as a whole too.
+        Some(unsafe { Word::at(start) })
     }
 
     /// Waits until what was written is durable, as far as the medium can.

@@ -332,13 +332,20 @@ impl Filesystem for Adapter {
         offset: u64,
         data: &[u8],
         flags: WriteFlags,
-        _: OpenFlags,
+        opened: OpenFlags,
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
         let drops = flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-        let outcome = self
-            .run("write", |served| served.fs.write(&served.opened_node(ino, handle)?, offset, data, drops));
+        let appends = convert::open_intent(opened).append;
+        let outcome = self.run("write", |served| {
+            let node = served.opened_node(ino, handle)?;
+            // Of what programs have appended to a direct file by themselves the kernel does not know.
+            if appends && served.is_direct(handle) {
+                return served.fs.append(&node, data, drops).map(|(_, written)| written);
+            }
+            served.fs.write(&node, offset, data, drops)
+        });
         match outcome {
             Ok(written) => reply.written(written as u32),
             Err(errno) => reply.error(errno),

@@ -24,9 +24,9 @@
 //!   adapter tells it (flags, whose change moves `ctime`).
 //! - The kernel checks permissions (`default_permissions`, POSIX ACLs), and serialises changes of one directory and
 //!   writes to one file. The engine relies on neither of the latter.
-//! - `O_APPEND` is resolved by the kernel: it knows the size, because all writes pass through it, and it has put
-//!   the bytes into its page cache at that offset before the request is made. Appending anywhere else would make
-//!   the cache lie.
+//! - `O_APPEND` of a buffered file is resolved by the kernel: it knows the size, because all writes pass through it, and it
+//!   has put the bytes into its page cache at that offset before the request is made. Appending anywhere else would make
+//!   the cache lie. To a direct file programs append by themselves, too, so there the engine finds the end.
 //!
 //! # What FUSE cannot carry
 //! - `O_TMPFILE`, `statx` (birth time, attributes) and `syncfs` do not reach a server of this library: the first

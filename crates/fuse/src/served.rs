@@ -203,6 +203,12 @@ impl Served {
         self.node(ino)
     }
 
+    /// Whether an open file is direct: nothing of it is in the kernel's cache.
+    pub(crate) fn is_direct(&self, handle: FileHandle) -> bool {
+        let is_direct = |hold: &Hold| hold.effect() == Effect::Direct;
+        self.handles.with(handle.0, |hold| hold.as_ref().is_some_and(is_direct))
+    }
+
     /// Adds entries from `from` on until the reply is full.
     pub(crate) fn list(&self, ino: INodeNo, from: u64, reply: &mut ReplyDirectory) -> Result<()> {
         self.fs.read_dir(&self.node(ino)?, from, &mut |entry| {

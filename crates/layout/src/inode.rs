@@ -15,6 +15,9 @@ pub const INLINE_SIZE: usize = 96;
 /// Extents that fit in a slot.
 pub const INLINE_EXTENTS: usize = INLINE_SIZE / size_of::<InlineExtent>();
 
+/// Set in the word that [`InodeSlot::tail`] leads to once the program is not to change it any more. The size is in the other bits.
+pub const TAIL_REVOKED: u64 = 1 << 63;
+
 /// A stored inode. All zero: the slot is free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
@@ -66,7 +69,10 @@ pub struct InodeSlot {
     /// Bytes of content in the attribute blob.
     pub xattr_size: U32,
     /// Unused, zero.
-    pub reserved2: [U32; 3],
+    pub reserved2: U32,
+    /// Where on the volume a word of eight bytes has the size of a file to which an attached program appends by itself
+    /// ([`TAIL_REVOKED`]), which is then `size` or more; zero if none does.
+    pub tail: U64,
     /// Extents of a file, or the target of a short symbolic link.
     pub inline: [u8; INLINE_SIZE],
 }

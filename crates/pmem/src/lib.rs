@@ -17,7 +17,7 @@
 //! (`tests/compile_fail`). Invariants that the types cannot see stand on the functions that rely on them.
 //!
 //! Bytes on the medium can be changed at any time by other processes. They are reached through raw pointers only
-//! and copied; no reference into a mapping is ever made. `unsafe` lives in `mapping`, `span`, `flush`, `persist`, `ofd` and `guard`.
+//! and copied; no reference into a mapping is ever made. `unsafe` lives in `mapping`, `span`, `word`, `flush`, `persist`, `ofd` and `guard`.
 
 #![deny(unsafe_code)]
 
@@ -47,6 +47,8 @@ mod recording;
 #[allow(unsafe_code)]
 mod span;
 mod store;
+#[allow(unsafe_code)]
+mod word;
 
 pub use create::{Reserve, create_file};
 pub use domain::{Domain, DomainReport, MediumKind, UnknownDomain};
@@ -56,3 +58,4 @@ pub use medium::Medium;
 pub use open::{Access, FORCE_DOMAIN_VARIABLE, OpenOptions};
 pub use persist::{Persist, PersistError};
 pub use recording::{Event, Recording, What};
+pub use word::Word;

@@ -287,7 +287,7 @@ impl Medium {
 
     /// Refuses if any of these bytes, which were accessed, is lost.
     #[inline]
-    fn check_kept(&self, at: u64, size: u64) -> Result<(), MediumError> {
+    pub(crate) fn check_kept(&self, at: u64, size: u64) -> Result<(), MediumError> {
         if self.losses.any() { self.check_not_lost(at, size) } else { Ok(()) }
     }
 

@@ -6,8 +6,10 @@
 //! mixture of old and new bytes, as with read(2); whoever needs more holds a lock.
 
 use std::marker::PhantomData;
+use std::ptr::NonNull;
 
 use crate::flush::{self, STREAM_SIZE_MIN, WriteBack};
+use crate::word::Word;
 
 /// Bytes of a mapping that may be read.
 #[derive(Clone, Copy)]
@@ -23,6 +25,14 @@ impl Span<'_> {
     #[inline]
     pub(crate) unsafe fn new(start: *const u8, size: usize) -> Self {
         Self { start, size, _mapping: PhantomData }
+    }
+
+    /// The number in the span, which has eight bytes, at a multiple of eight.
+    #[inline]
+    pub(crate) fn word(self) -> u64 {
+        assert!(self.size == Word::SIZE && self.start.addr().is_multiple_of(Word::SIZE), "no word");
+        // SAFETY: `new` was promised that the bytes are mapped. It is only read.
+        unsafe { Word::at(NonNull::new_unchecked(self.start.cast_mut())).get() }
     }
 
     /// Copies the whole span out; `into` has its size.
@@ -43,7 +53,7 @@ pub(crate) struct SpanMut<'m> {
     _mapping: PhantomData<&'m ()>,
 }
 
-impl SpanMut<'_> {
+impl<'m> SpanMut<'m> {
     /// # Safety
     /// `start..start + size` stays mapped, readable and writable for `'m`, and is memory that Rust does not manage.
     #[inline]
@@ -54,6 +64,14 @@ impl SpanMut<'_> {
     /// Bytes in the span.
     pub(crate) fn size(self) -> usize {
         self.size
+    }
+
+    /// The span as a word: it has eight bytes, at a multiple of eight.
+    #[inline]
+    pub(crate) fn word(self) -> Word<'m> {
+        assert!(self.size == Word::SIZE && self.start.addr().is_multiple_of(Word::SIZE), "no word");
+        // SAFETY: `new` was promised that the bytes are mapped writable, and none of Rust's.
+        unsafe { Word::at(NonNull::new_unchecked(self.start)) }
     }
 
     /// Stores `bytes`, which have the span's size, through the caches.

@@ -18,6 +18,7 @@ use crate::mapping::Refused;
 use crate::medium::{Medium, Protocol};
 use crate::recording::{Held, What};
 use crate::span::SpanMut;
+use crate::word::Word;
 
 /// From this size on, a file behind a page cache is zeroed by its file system.
 pub(crate) const HOST_ZEROES_FROM: u64 = 1 << 20;
@@ -135,6 +136,41 @@ impl Medium {
             self.flush(at, span, way);
         }
         Ok(Flushed::new())
+    }
+
+    /// The word at `at`, which other processes change, as a whole.
+    #[inline]
+    pub fn word(&self, at: u64) -> Result<u64, MediumError> {
+        let span = match self.shared.span(at, Word::SIZE) {
+            Ok(span) if at.is_multiple_of(Word::SIZE as u64) => span,
+            Ok(_) => return Err(self.refused(Refused::OutOfRange, at, Word::SIZE as u64)),
+            Err(refused) => return Err(self.refused(refused, at, Word::SIZE as u64)),
+        };
+        self.log_read(at, Word::SIZE);
+        point();
+        let word = span.word();
+        self.check_kept(at, Word::SIZE as u64).map(|()| word)
+    }
+
+    /// Sets bits of the word at `at`, which other processes change as well, and gives what was there. Not flushed: whoever reads it after
+    /// a crash must do with or without these bits.
+    #[inline]
+    pub fn mark_word(&self, at: u64, bits: u64) -> Result<u64, MediumError> {
+        point();
+        let span = match self.shared.span_mut(at, Word::SIZE) {
+            Ok(span) if at.is_multiple_of(Word::SIZE as u64) => span,
+            Ok(_) => return Err(self.refused(Refused::OutOfRange, at, Word::SIZE as u64)),
+            Err(refused) => return Err(self.refused(refused, at, Word::SIZE as u64)),
+        };
+        let word = span.word();
+        self.log_read(at, Word::SIZE);
+        let _held = self.log(|| What::Store {
+            at,
+            bytes: (word.get() | bits).to_ne_bytes().to_vec(),
+            non_temporal: false,
+        });
+        let before = word.set_bits(bits);
+        self.check_kept(at, Word::SIZE as u64).map(|()| before)
     }
 
     /// Orders this thread's stores and write-backs before what follows.

@@ -68,6 +68,15 @@ pub enum Ask {
         /// To change it. Else to read it.
         write: bool,
     },
+    /// Asks for the content of a file, to change it, and for blocks behind its end, to append.
+    Reserve {
+        /// From the answer to `Lease`.
+        lease: u64,
+        /// The byte that it wants first.
+        offset: u64,
+        /// Bytes that the file is to have at least.
+        end: u64,
+    },
     /// Has unmapped it, or does not read and write it by itself any more.
     Return {
         /// From the answer to `Map` or `Lease`.
@@ -114,6 +123,7 @@ const TOUCH: u32 = 6;
 const ANSWER: u32 = 7;
 const LEASE: u32 = 8;
 const TAKE: u32 = 9;
+const RESERVE: u32 = 10;
 
 const WRITE: u64 = 1;
 const SYNC: u64 = 2;
@@ -136,6 +146,9 @@ impl FromProgram {
             Self::Ask(number, Ask::Take { lease, offset, write }) => {
                 Raw { kind: TAKE, number, object: lease, offset, bits: bit(write, WRITE), ..raw }
             }
+            Self::Ask(number, Ask::Reserve { lease, offset, end }) => {
+                Raw { kind: RESERVE, number, object: lease, offset, size: end, ..raw }
+            }
             Self::Ask(number, Ask::Return { lease }) => Raw { kind: RETURN, number, object: lease, ..raw },
             Self::Ask(number, Ask::Changed { lease }) => Raw { kind: CHANGED, number, object: lease, ..raw },
             Self::Touch { lease, offset, window, write } => {
@@ -156,6 +169,7 @@ impl FromProgram {
             MAP => Self::Ask(number, Ask::Map { file: object, offset, size, writable: write, sync }),
             LEASE => Self::Ask(number, Ask::Lease { file: object, writable: write }),
             TAKE => Self::Ask(number, Ask::Take { lease: object, offset, write }),
+            RESERVE => Self::Ask(number, Ask::Reserve { lease: object, offset, end: size }),
             RETURN => Self::Ask(number, Ask::Return { lease: object }),
             CHANGED => Self::Ask(number, Ask::Changed { lease: object }),
             TOUCH => Self::Touch { lease: object, offset, window: size, write },
@@ -171,7 +185,7 @@ impl FromProgram {
 mod tests {
     use super::*;
 
-    fn all() -> [FromProgram; 13] {
+    fn all() -> [FromProgram; 14] {
         let ask = |ask| FromProgram::Ask(77, ask);
         let map = |writable, sync| ask(Ask::Map { file: 1, offset: 2, size: 3, writable, sync });
         [
@@ -183,6 +197,7 @@ mod tests {
             ask(Ask::Lease { file: 4, writable: false }),
             ask(Ask::Take { lease: 4, offset: u64::MAX, write: true }),
             ask(Ask::Take { lease: 4, offset: 0, write: false }),
+            ask(Ask::Reserve { lease: 4, offset: 8, end: u64::MAX }),
             ask(Ask::Return { lease: 6 }),
             ask(Ask::Changed { lease: 7 }),
             FromProgram::Touch { lease: 8, offset: u64::MAX, window: 4096, write: true },
@@ -206,7 +221,7 @@ mod tests {
                 Raw { version: 0, ..good },
                 Raw { version: VERSION + 1, ..good },
                 Raw { kind: 0, ..good },
-                Raw { kind: 10, ..good },
+                Raw { kind: 11, ..good },
                 Raw { bits: good.bits | 4, ..good },
             ] {
                 assert_eq!(FromProgram::parse(bad.as_bytes()), Err(Malformed), "{bad:?}");

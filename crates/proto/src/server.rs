@@ -69,6 +69,12 @@ pub enum Right {
     Read,
     /// Read it, and write to what is on the medium.
     Write,
+    /// The same, and append to it. How many bytes the file has, is in a word of the medium, a little-endian number: whoever has stored
+    /// bytes behind the end, and made them durable, replaces it, if it is still what it was, and makes that durable.
+    Append {
+        /// Where the word is on the medium: a multiple of eight.
+        word: u64,
+    },
 }
 
 /// How a request was answered.
@@ -106,7 +112,7 @@ pub enum Outcome {
 pub enum FromServer {
     /// The answer to the request of this number.
     Outcome(u64, Outcome),
-    /// To `Take`, with its number: what the program may read and write by itself, until it is recalled. (OPNOTSUPP instead: the file
+    /// To `Take` and `Reserve`, with its number: what the program may read and write by itself, until it is recalled. (OPNOTSUPP instead: the file
     /// is buffered now. BUSY: it is just being switched.)
     Data {
         /// The number of the request.
@@ -115,7 +121,7 @@ pub enum FromServer {
         lease: u64,
         /// Recalls before it: it is void if there has been another since.
         epoch: u64,
-        /// Bytes of the file. The last part may reach further.
+        /// Bytes of the file; with the right to append, that it can have. The last part may reach further.
         size: u64,
         /// What it may do.
         right: Right,
@@ -185,6 +191,7 @@ const DATA: u32 = 11;
 
 const READ: u32 = 1;
 const WRITE: u32 = 2;
+const APPEND: u32 = 3;
 
 const HOLE: u64 = u64::MAX;
 
@@ -211,11 +218,13 @@ impl FromServer {
             }
             Self::Data { number, lease, epoch, size, right, parts } => {
                 sent = &parts[..parts.len().min(PARTS_MAX)];
-                let value = match right {
-                    Right::Read => READ,
-                    Right::Write => WRITE,
+                let (value, offset) = match *right {
+                    Right::Read => (READ, 0),
+                    Right::Write => (WRITE, 0),
+                    Right::Append { word } => (APPEND, word),
                 };
                 Head {
+                    offset,
                     kind: DATA,
                     number: *number,
                     object: *lease,
@@ -265,6 +274,7 @@ impl FromServer {
                 let right = match value {
                     READ => Right::Read,
                     WRITE => Right::Write,
+                    APPEND => Right::Append { word: offset },
                     _ => return Err(Malformed),
                 };
                 Self::Data { number, lease: object, epoch, size: end, right, parts: parse_parts(rest)? }
@@ -338,6 +348,14 @@ mod tests {
                 size: 5,
                 right: Right::Write,
                 parts: vec![part; 2],
+            },
+            FromServer::Data {
+                number: 7,
+                lease: 3,
+                epoch: 4,
+                size: 5,
+                right: Right::Append { word: 8 },
+                parts: vec![part],
             },
             outcome(Outcome::Refused(28)),
             FromServer::Granted { lease: 3, epoch: 4, parts: vec![] },

@@ -302,3 +302,83 @@ fn buffered_files_need_fsync() {
         assert_eq!(found.is_some_and(|fault| fault.contains("which was fenced, lost")), !fsyncs);
     }
 }
+
+/// What a program appends by itself.
+const APPENDS: [Scenario; 5] = [
+    Scenario {
+        name: "appended to nothing",
+        prepare: |fs| hole(fs, "f", 0).map(drop),
+        act: |stage| {
+            stage.append("f", &DATA)?;
+            stage.append("f", &POINTER)
+        },
+    },
+    Scenario {
+        name: "appended across blocks",
+        prepare: |fs| {
+            let file = file(fs, 2)?;
+            fs.write(&file, BLOCK, &[0; BLOCK as usize], false)?;
+            fs.set_attr(&file, &SetAttr { size: Some(2 * BLOCK - 32), ..SetAttr::default() }).map(drop)
+        },
+        act: |stage| {
+            stage.append("f", &DATA)?;
+            stage.append("f", &DATA)?;
+            stage.append("f", &POINTER)
+        },
+    },
+    // Somebody else reads what was appended, which settles it, and the program goes on.
+    Scenario {
+        name: "read between",
+        prepare: |fs| hole(fs, "f", 0).map(drop),
+        act: |stage| {
+            let file = stage.node("f")?;
+            stage.append("f", &DATA)?;
+            stage.beside(|fs| fs.read(&file, 0, &mut [0; 100]).map(drop))?;
+            stage.append("f", &POINTER)?;
+            stage.end_appends("f");
+            stage.append("f", &DATA)
+        },
+    },
+    Scenario {
+        name: "two files",
+        prepare: |fs| hole(fs, "data", 0).and_then(|_| hole(fs, "pointer", 0)).map(drop),
+        act: |stage| {
+            for _ in 0..2 {
+                stage.append("data", &DATA)?;
+                stage.append("pointer", &POINTER)?;
+            }
+            Ok(())
+        },
+    },
+    // More has to be reserved.
+    Scenario {
+        name: "more than was reserved",
+        prepare: |fs| hole(fs, "f", 0).map(drop),
+        act: |stage| {
+            stage.append("f", &DATA.repeat(2730))?;
+            stage.append("f", &DATA)?;
+            stage.append("f", &POINTER)
+        },
+    },
+];
+
+#[test]
+fn what_a_program_has_appended_is_found_whole() {
+    for before in [Before::Closed, Before::Open] {
+        let mut all = Statistics::default();
+        for (domain, scenario) in DOMAINS.iter().flat_map(|domain| APPENDS.iter().map(|it| (*domain, it))) {
+            let judged = scenario.right(domain, before).judge(SCOPE, None);
+            all += judged.unwrap_or_else(|fault| panic!("{}, {domain}, {before:?}: {fault}", scenario.name));
+        }
+        println!("{before:?}: {all:?}");
+    }
+}
+
+#[test]
+fn a_size_before_the_bytes_is_noticed() {
+    for care in [Care::NoFlush, Care::NoFence] {
+        let found =
+            lost(&APPENDS[0].play(Domain::MemoryController, Before::Closed, care, Timing::Committed), None);
+        assert!(found.is_some(), "{care:?}");
+    }
+}

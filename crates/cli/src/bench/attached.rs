@@ -3,7 +3,7 @@
 //! The server runs in threads of this process, as any server would in another: what is measured hardly talks to it.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, ensure};
@@ -20,7 +20,8 @@ use super::mapped;
 use super::mounted::{Mounted, make_target};
 use super::plan::{Effort, Row};
 use super::targets::Raw;
-use super::work::{BLOCK_SIZE, Block, Blocks};
+use super::targets::{Host, Reads};
+use super::work::{BLOCK_SIZE, Block, Blocks, Grows};
 
 /// A mounted volume to which this process attaches.
 pub(crate) struct Attached<'a> {
@@ -47,13 +48,26 @@ impl<'a> Attached<'a> {
             figures.extend(mapped::measure(self.arena, self.mounted.target(), trial)?);
             return Ok(());
         }
-        let yardstick = if trial.row == Row::Overwrite { "non-temporal copy + fence" } else { "memcpy" };
         let path = self.mounted.target().join(trial.row.to_string());
+        let compared = |yardstick: &str| Compared {
+            row: trial.row,
+            way: trial.way,
+            yardstick: yardstick.to_owned(),
+            is_judged: true,
+        };
+        if trial.row == Row::Append {
+            let host = Host::new(self.arena.root(), "attached-append", Reads::Cached)?;
+            let (theirs, ours) = trial.appends(host, Growing::new(path)?)?;
+            let is_judged = self.arena.is_tmpfs();
+            let compared = Compared { is_judged, ..compared("tmpfs, not durable") };
+            figures.push(Figure::new(compared, theirs, ours));
+            return Ok(());
+        }
+        let yardstick = if trial.row == Row::Overwrite { "non-temporal copy + fence" } else { "memcpy" };
         let file = AttachedFile::new(&path).with_context(|| path.display().to_string())?;
         let (theirs, ours) = trial.blocks(Raw(Arc::clone(&self.raw)), file)?;
         fs::remove_file(&path)?;
-        let (row, way, yardstick) = (trial.row, trial.way, yardstick.to_owned());
-        figures.push(Figure::new(Compared { row, way, yardstick, is_judged: true }, theirs, ours));
+        figures.push(Figure::new(compared(yardstick), theirs, ours));
         Ok(())
     }
 }
@@ -78,5 +92,42 @@ impl Blocks for AttachedFile {
     fn read(&mut self, offset: u64, into: &mut Block) -> anyhow::Result<()> {
         ensure!(self.0.read_at(&mut into.0, offset)? == BLOCK_SIZE, "the file is too short");
         Ok(())
+    }
+}
+
+/// A file that grows. A new one each time: for a while after it was made shorter the kernel would append to the old one.
+struct Growing {
+    path: PathBuf,
+    file: AttachedFile,
+    end: u64,
+}
+
+impl Growing {
+    fn new(path: PathBuf) -> anyhow::Result<Self> {
+        let file = AttachedFile::new(&path)?;
+        Ok(Self { path, file, end: 0 })
+    }
+}
+
+impl Grows for Growing {
+    #[inline]
+    fn append(&mut self, block: &Block) -> anyhow::Result<()> {
+        self.file.overwrite(self.end, block)?;
+        self.end += BLOCK_SIZE as u64;
+        Ok(())
+    }
+
+    fn truncate(&mut self) -> anyhow::Result<()> {
+        fs::remove_file(&self.path)?;
+        self.file = AttachedFile::new(&self.path)?;
+        self.end = 0;
+        Ok(())
+    }
+}
+
+impl Drop for Growing {
+    fn drop(&mut self) {
+        // What is left goes with the place.
+        let _ = fs::remove_file(&self.path);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::measure::{Timing, compare};
 use super::plan::{Effort, Row, Way};
-use super::work::{Appending, BLOCK_SIZE, Blocks, Files, Naming, Overwriting, Reading};
+use super::work::{Appending, BLOCK_SIZE, Blocks, Files, Grows, Naming, Overwriting, Reading};
 
 /// Blocks in 2 MiB.
 const HUGE_PAGE_BLOCKS: usize = (2 << 20) / BLOCK_SIZE;
@@ -23,7 +23,7 @@ impl Trial<'_> {
     pub(crate) fn steps(&self) -> usize {
         match (self.way, self.row) {
             // The same number of huge pages that tmpfs has to clear in every round.
-            (Way::Embedded, Row::Append) | (_, Row::TouchHole) => HUGE_PAGE_BLOCKS,
+            (Way::Embedded | Way::Attached, Row::Append) | (_, Row::TouchHole) => HUGE_PAGE_BLOCKS,
             (Way::Embedded | Way::Attached, Row::ReadSequential | Row::ReadRandom) => 1000,
             (Way::Embedded | Way::Attached, Row::Overwrite) => 500,
             (_, Row::StoreMapped) => 20_000,
@@ -50,6 +50,16 @@ impl Trial<'_> {
         }
     }
 
+    /// Appending.
+    pub(crate) fn appends(
+        &self,
+        yardstick: impl Grows,
+        subject: impl Grows,
+    ) -> anyhow::Result<(Timing, Timing)> {
+        let (mut yardstick, mut subject) = (Appending::new(yardstick), Appending::new(subject));
+        compare(self.effort, self.steps(), &mut yardstick, &mut subject, self.tick)
+    }
+
     /// Any row about files.
     pub(crate) fn files(
         &self,
@@ -59,10 +69,7 @@ impl Trial<'_> {
         let Self { effort, row, tick, .. } = *self;
         match row {
             Row::Overwrite | Row::ReadSequential | Row::ReadRandom => self.blocks(yardstick, subject),
-            Row::Append => {
-                let (mut yardstick, mut subject) = (Appending::new(yardstick), Appending::new(subject));
-                compare(effort, self.steps(), &mut yardstick, &mut subject, tick)
-            }
+            Row::Append => self.appends(yardstick, subject),
             _ => {
                 let mut yardstick = Naming::new(yardstick, row)?;
                 compare(effort, self.steps(), &mut yardstick, &mut Naming::new(subject, row)?, tick)

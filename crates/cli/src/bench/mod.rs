@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn everything_is_measured_unless_something_is_asked_for() {
         let all = plan_of(&[], &[]).unwrap();
-        assert_eq!(all.len(), 12 + 7 + 9);
+        assert_eq!(all.len(), 12 + 8 + 9);
         assert!(!all.contains(&(Way::Mount, Row::ReopenClean)));
         assert_eq!(plan_of(&[Row::Open], &[Way::Mount]).unwrap(), [(Way::Mount, Row::Open)]);
         assert!(plan_of(&[Row::TwoThreads], &[Way::Mount]).unwrap_err().is::<Usage>());

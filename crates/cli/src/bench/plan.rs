@@ -89,7 +89,8 @@ impl Row {
         match way {
             Way::Embedded => !self.is_mapped(),
             Way::Attached => {
-                self.is_mapped() || matches!(self, Self::Overwrite | Self::ReadSequential | Self::ReadRandom)
+                let is_data = matches!(self, Self::Append | Self::ReadSequential | Self::ReadRandom);
+                self.is_mapped() || is_data || self == Self::Overwrite
             }
             Way::Mount => {
                 !self.is_mapped() && !matches!(self, Self::ReopenClean | Self::ReopenCrash | Self::TwoThreads)
@@ -104,7 +105,7 @@ impl Row {
             (_, Self::StoreMapped) => Bar::AsFast,
             (_, Self::TouchHole) => Bar::Faster,
             (Way::Embedded | Way::Attached, Self::Overwrite) => Bar::AtMost(1.3),
-            (Way::Embedded, Self::Append) => Bar::AtMostInTail(1.2),
+            (Way::Embedded | Way::Attached, Self::Append) => Bar::AtMostInTail(1.2),
             (Way::Embedded, Self::ReadSequential | Self::ReadRandom) | (Way::Attached, _) => Bar::AtMost(1.2),
             (Way::Embedded, Self::Create | Self::Open | Self::Rename | Self::Unlink | Self::Mkdir) => {
                 Bar::Faster

@@ -12,7 +12,7 @@ use lodefs_pmem::Medium;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::work::{BLOCK_SIZE, Block, Blocks, Files};
+use super::work::{BLOCK_SIZE, Block, Blocks, Files, Grows};
 
 /// Name of the file that is overwritten, read or appended to.
 const FILE: &CStr = c"data";
@@ -72,7 +72,7 @@ impl Blocks for Engine {
     }
 }
 
-impl Files for Engine {
+impl Grows for Engine {
     #[inline]
     fn append(&mut self, block: &Block) -> anyhow::Result<()> {
         let (_, written) = self.fs.append(&self.file, &block.0, false)?;
@@ -84,7 +84,9 @@ impl Files for Engine {
         self.fs.set_attr(&self.file, &SetAttr { size: Some(0), ..SetAttr::default() })?;
         Ok(())
     }
+}
 
+impl Files for Engine {
     fn create(&mut self, name: &CStr) -> anyhow::Result<()> {
         self.fs.create(&self.directory, name.to_bytes(), &new_inode(NewKind::File))?;
         Ok(())
@@ -169,7 +171,7 @@ fn check_whole(moved: Result<usize, Errno>) -> anyhow::Result<()> {
     Ok(())
 }
 
-impl Files for Host {
+impl Grows for Host {
     #[inline]
     fn append(&mut self, block: &Block) -> anyhow::Result<()> {
         check_whole(rustix::io::pwrite(&self.file, &block.0, self.end))?;
@@ -181,7 +183,9 @@ impl Files for Host {
         self.end = 0;
         Ok(rustix::fs::ftruncate(&self.file, 0)?)
     }
+}
 
+impl Files for Host {
     fn create(&mut self, name: &CStr) -> anyhow::Result<()> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         rustix::fs::openat(&self.directory, name, flags, Mode::from_raw_mode(0o777))?;

@@ -24,11 +24,15 @@ pub(crate) trait Blocks {
     fn read(&mut self, offset: u64, into: &mut Block) -> anyhow::Result<()>;
 }
 
-/// A file that grows, and a directory.
-pub(crate) trait Files: Blocks {
+/// A file that grows.
+pub(crate) trait Grows {
     fn append(&mut self, block: &Block) -> anyhow::Result<()>;
-    /// Makes the file that grows empty.
+    /// Makes it empty.
     fn truncate(&mut self) -> anyhow::Result<()>;
+}
+
+/// Files, and a directory.
+pub(crate) trait Files: Blocks + Grows {
     /// Makes a file and closes it.
     fn create(&mut self, name: &CStr) -> anyhow::Result<()>;
     /// Opens a file and closes it.
@@ -130,7 +134,7 @@ impl<T> Appending<T> {
     }
 }
 
-impl<T: Files> Work for Appending<T> {
+impl<T: Grows> Work for Appending<T> {
     fn prepare(&mut self) -> anyhow::Result<()> {
         if self.appended >= APPENDED_MAX {
             self.appended = 0;

@@ -13,7 +13,7 @@ use lodefs_direct::dax::{self, Effect, How};
 use crate::stage::{PAGE, Stage, map, open};
 
 /// Longer than the library leaves the server alone after it was refused something.
-const REST: Duration = Duration::from_millis(30);
+pub(crate) const REST: Duration = Duration::from_millis(30);
 
 /// System calls of this thread that read or write.
 fn system_calls() -> u64 {
@@ -25,7 +25,7 @@ fn system_calls() -> u64 {
 }
 
 /// How many system calls this takes, beside asking.
-fn calls_of(what: impl FnOnce()) -> u64 {
+pub(crate) fn calls_of(what: impl FnOnce()) -> u64 {
     let before = system_calls();
     // To read the numbers is one, at least.
     let asking = system_calls() - before;
@@ -34,7 +34,7 @@ fn calls_of(what: impl FnOnce()) -> u64 {
     system_calls() - before - asking
 }
 
-fn read(file: &File, offset: u64, size: usize) -> Vec<u8> {
+pub(crate) fn read(file: &File, offset: u64, size: usize) -> Vec<u8> {
     let mut bytes = vec![0xee; size];
     let read = file.read_at(&mut bytes, offset).unwrap();
     bytes.truncate(read);
@@ -70,7 +70,7 @@ fn bytes_are_read_and_written_without_system_calls() {
 }
 
 /// Unmounts when these files are closed.
-fn stage_is_whole<T>(stage: Stage, files: T) {
+pub(crate) fn stage_is_whole<T>(stage: Stage, files: T) {
     drop(files);
     stage.tear_down();
 }

@@ -1,5 +1,6 @@
 //! Programs that have files of a mount mapped: by each question a module.
 
+mod appends;
 mod coherence;
 #[path = "../common/mod.rs"]
 mod common;

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use super::{Inode, InodeState, table};
 use crate::error::{Result, ensure};
 use crate::fs::Fs;
+use crate::ops::tail::apply_after_crash;
 use crate::types::{Ino, Kind};
 use lodefs_sync::{Arc, Mutex, Ordering};
 
@@ -205,7 +206,11 @@ impl Fs {
         }
         let (slot_offset, slot) = table::read_slot(&self.volume, ino)?;
         ensure(!slot.is_free() && slot.links.get() > 0, Errno::STALE)?;
-        let inode = Arc::new(Inode::new(ino, slot_offset, InodeState::new(slot), 1));
+        let mut state = InodeState::new(slot);
+        if slot.tail.get() != 0 && self.is_read_only() && state.kind() == Kind::File {
+            apply_after_crash(&self.volume, ino, &mut state)?;
+        }
+        let inode = Arc::new(Inode::new(ino, slot_offset, state, 1));
         make_room(&mut shard);
         shard.insert(ino.0, Arc::clone(&inode));
         drop(shard);

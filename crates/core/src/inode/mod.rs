@@ -21,6 +21,7 @@ use crate::error::{Result, ensure};
 use crate::extents::{ExtentMap, store};
 use crate::fs::Fs;
 use crate::lease::Leased;
+use crate::ops::tail::Tail;
 use crate::types::{Attr, Flags, Ino, Kind, S_PERM, Time};
 use crate::volume::Volume;
 use lodefs_sync::{AtomicBool, AtomicU64, Ordering, RwLockReadGuard};
@@ -98,6 +99,8 @@ pub(crate) struct InodeState {
     pub(crate) nodes: NodeCache,
     /// Mappings by programs of this, which is direct then.
     pub(crate) leases: Vec<Leased>,
+    /// A program appends to it by itself: the size is elsewhere.
+    pub(crate) tail: Option<Tail>,
     /// Mappings are just being taken back so that it can become direct, or buffered.
     pub(crate) is_switching: bool,
     /// It never had a name, and may get one ([`crate::Fs::tmpfile`]).
@@ -113,6 +116,7 @@ impl InodeState {
             extents: None,
             nodes: NodeCache::default(),
             leases: Vec::new(),
+            tail: None,
             is_switching: false,
             awaits_name: false,
             dead: false,

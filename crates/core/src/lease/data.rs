@@ -60,6 +60,18 @@ pub struct DataGrant {
     pub size: u64,
     /// Ascending and without gaps, in whole blocks, from the one on that was asked for; not all, if there are many.
     pub parts: SmallVec<[Part; 4]>,
+    /// How it may append.
+    pub tail: Option<TailGrant>,
+}
+
+/// How a program appends by itself: it stores bytes behind the end, makes them durable, and then replaces the word that has the file's size,
+/// a little-endian number, if it is still what it was, and makes that durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TailGrant {
+    /// Where the word is on the medium.
+    pub word: u64,
+    /// Bytes that the file can have then.
+    pub end: u64,
 }
 
 /// A file of which a program uses the content. Dropping it tells that it does not any more, or is gone.
@@ -92,6 +104,22 @@ impl DataLease {
     /// Answers a program that asks for what is at byte `offset`: `deliver` is called with the answer, once, while nothing of it can be
     /// recalled. INVAL if it may not write, or nobody can be there; PERM if a write has to do more than to change bytes.
     pub fn take(&self, offset: u64, write: bool, deliver: impl FnOnce(DataAnswer)) -> Result<()> {
+        self.answer(offset, write, None, deliver)
+    }
+
+    /// The same for a program that is to append up to byte `end`: blocks are reserved for that. PERM also if the file has blocks behind its
+    /// end already; NOSPC.
+    pub fn reserve(&self, offset: u64, end: u64, deliver: impl FnOnce(DataAnswer)) -> Result<()> {
+        self.answer(offset, true, Some(end), deliver)
+    }
+
+    fn answer(
+        &self,
+        offset: u64,
+        write: bool,
+        reserved_to: Option<u64>,
+        deliver: impl FnOnce(DataAnswer),
+    ) -> Result<()> {
         let (node, lease) = (self.0.node(), &self.0);
         let fs = node.fs();
         ensure(lease.options().writable || !write, Errno::INVAL)?;
@@ -113,13 +141,21 @@ impl DataLease {
         ensure(!write || !is_bound, Errno::PERM)?;
         let right = if write { DataRight::Write } else { DataRight::Read };
         recall_data(&mut locked.state, right, Some(lease.id()));
+        if locked.state.tail.is_some_and(|tail| tail.lease != lease.id()) {
+            fs.settle_tail(&mut locked)?;
+        }
         fs.note_read(&mut locked)?;
-        let size = locked.state.slot.size.get();
+        if let Some(end) = reserved_to {
+            fs.reserve_tail(&mut locked, lease.id(), end)?;
+        }
+        let size = fs.size_of(&locked.state)?;
         locked.state.extents(&fs.volume, node.ino())?;
-        let all = Bounds { from: 0, to: size.div_ceil(BLOCK_SIZE) };
+        let tail = locked.state.tail;
+        let all = Bounds { from: 0, to: tail.map_or(size.div_ceil(BLOCK_SIZE), |tail| tail.end) };
         let parts = parts(&locked.state, offset / BLOCK_SIZE, all, all, true);
         let (epoch, right) = note(lease, &mut locked.state, right, &parts)?;
-        deliver(DataAnswer::Granted(DataGrant { epoch, right, size, parts }));
+        let tail = tail.map(|tail| TailGrant { word: tail.word, end: tail.end * BLOCK_SIZE });
+        deliver(DataAnswer::Granted(DataGrant { epoch, right, size, parts, tail }));
         Ok(())
     }
 

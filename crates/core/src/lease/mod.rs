@@ -19,6 +19,7 @@ mod data;
 mod flush;
 mod grant;
 mod recall;
+mod words;
 
 use std::os::fd::OwnedFd;
 
@@ -35,13 +36,14 @@ use crate::ops::locked::LockedInode;
 use crate::types::{Flags, Ino, Kind};
 use lodefs_sync::{Arc, Ordering, Weak};
 
-pub use data::{DataAnswer, DataGrant, DataLease, DataRight};
+pub use data::{DataAnswer, DataGrant, DataLease, DataRight, TailGrant};
 pub use grant::{Grant, Part, Touch, Touched, What};
 use recall::Asked;
 pub use recall::{Answer, Recall};
 pub(crate) use recall::{
-    Lagging, Quarantine, Recalled, has_writer, recall_blocks, recall_data, recall_zeroes,
+    Lagging, Quarantine, Recalled, has_writer, is_asked, recall_blocks, recall_data, recall_zeroes,
 };
+pub(crate) use words::Words;
 
 /// Who carries grants and recalls to a program.
 pub trait Lessee: Send + Sync {
@@ -300,6 +302,15 @@ impl Lease {
         find(&mut state, self.id).is_ok_and(|leased| leased.holder.is_some())
     }
 
+    /// Settles what the program has appended: it does not any more.
+    fn end_tail(&self) -> Result<()> {
+        let mut locked = LockedInode::lock_beside_data(self.node().inode())?;
+        if locked.state.tail.is_some_and(|tail| tail.lease == self.id) {
+            self.node().fs().settle_tail(&mut locked)?;
+        }
+        Ok(())
+    }
+
     /// Makes what the program has stored durable, and notes that it has changed the file.
     pub fn note_change(&self) -> Result<()> {
         let node = self.node();
@@ -317,6 +328,11 @@ impl Drop for Lease {
         if let Err(error) = self.node().fs().flush_mapped(self.node(), |leased| leased.id == self.id) {
             // The medium has failed; the volume is read-only, or gone.
             tracing::warn!(ino = self.ino().0, %error, "what was stored to a mapping was not made durable");
+        }
+        if self.purpose == Use::Data
+            && let Err(error) = self.end_tail()
+        {
+            tracing::warn!(ino = self.ino().0, %error, "what a program has appended could not be settled; the next open does it");
         }
         let mut state = self.node().inode().state.write();
         let holder = find(&mut state, self.id).ok().and_then(|leased| leased.holder.take());

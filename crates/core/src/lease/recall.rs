@@ -136,9 +136,15 @@ pub(crate) fn recall_data(state: &mut InodeState, right: DataRight, asker: Optio
     }
 }
 
-/// Whether a program may change the content by itself.
+/// Whether a program may change the content by itself, or what one has appended is still to be settled.
 pub(crate) fn has_writer(state: &InodeState) -> bool {
-    state.leases.iter().any(|leased| leased.data == DataRight::Write)
+    state.tail.is_some() || state.leases.iter().any(|leased| leased.data == DataRight::Write)
+}
+
+/// Whether the program with this lease may still do what it was asked not to do any more.
+pub(crate) fn is_asked(state: &InodeState, lease: u64) -> bool {
+    let leased = state.leases.iter().find(|leased| leased.id == lease);
+    leased.is_some_and(|leased| leased.asked.iter().any(|asked| asked.round.is_open()))
 }
 
 impl Fs {

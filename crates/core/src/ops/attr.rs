@@ -16,7 +16,11 @@ impl Fs {
     pub fn attr(&self, node: &Node) -> Result<Attr> {
         let state = node.inode().read()?;
         node.inode().note_times_seen();
-        Ok(attr_of(&state.slot))
+        let attr = attr_of(&state.slot);
+        if state.tail.is_none() {
+            return Ok(attr);
+        }
+        Ok(Attr { size: self.size_of(&state)?, ..attr })
     }
 
     /// Whether an inode may be opened like this: the rules of immutable and append-only files. It does not truncate.
@@ -36,7 +40,7 @@ impl Fs {
     /// Changes attributes, and returns them as they are then. Changing the owner drops set-id bits and capabilities.
     pub fn set_attr(&self, node: &Node, change: &SetAttr) -> Result<Attr> {
         let tx = Tx::begin(self)?;
-        let mut locked = LockedInode::lock(node.inode())?;
+        let mut locked = LockedInode::lock(self, node.inode())?;
         check_flags(&locked, change)?;
         let old_size = locked.slot.size.get();
         let mut result = self.change_attr(tx, &mut locked, change);

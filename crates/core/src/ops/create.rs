@@ -46,7 +46,7 @@ impl Fs {
     pub fn create(&self, dir: &Node, name: &[u8], new: &NewInode<'_>) -> Result<Node> {
         check_name(name)?;
         let mut tx = Tx::begin(self)?;
-        let mut parent = lock_parent(dir)?;
+        let mut parent = lock_parent(self, dir)?;
         let key = self.key(name);
         ensure(parent.find_entry(self, &tx, key)?.is_none(), Errno::EXIST)?;
         check_may_add(&parent)?;
@@ -69,7 +69,7 @@ impl Fs {
     pub fn tmpfile(&self, dir: &Node, new: &NewInode<'_>) -> Result<Node> {
         ensure(new.kind == NewKind::File, Errno::INVAL)?;
         let mut tx = Tx::begin(self)?;
-        let parent = lock_parent(dir)?;
+        let parent = lock_parent(self, dir)?;
         check_may_add(&parent)?;
         let draft = self.draft(&mut tx, &parent, new)?;
         let node = finish(dir, tx, draft, || ())?;
@@ -83,7 +83,7 @@ impl Fs {
         let mut tx = Tx::begin(self)?;
         ensure(dir.inode().read()?.kind() == Kind::Directory, Errno::NOTDIR)?;
         ensure(node.inode().read()?.kind() != Kind::Directory, Errno::PERM)?;
-        let mut locked = Locked::lock(&[dir.inode(), node.inode()])?;
+        let mut locked = Locked::lock(self, &[dir.inode(), node.inode()])?;
         let key = self.key(name);
         let now = locked.now(self);
         let target = locked.get(node.inode());
@@ -204,8 +204,8 @@ fn parse_acl(owner: &LockedInode<'_>, value: &[u8]) -> Result<Option<Acl>> {
     Acl::parse(value).map_err(|_| Error::corrupt_inode(owner.inode.ino, "its default ACL makes no sense"))
 }
 
-fn lock_parent(dir: &Node) -> Result<LockedInode<'_>> {
-    let parent = LockedInode::lock(dir.inode())?;
+fn lock_parent<'d>(fs: &Fs, dir: &'d Node) -> Result<LockedInode<'d>> {
+    let parent = LockedInode::lock(fs, dir.inode())?;
     ensure(parent.kind() == Kind::Directory, Errno::NOTDIR)?;
     ensure(parent.slot.links.get() > 0, Errno::NOENT)?;
     Ok(parent)

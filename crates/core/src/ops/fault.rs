@@ -13,7 +13,7 @@ use crate::error::{Error, Result, ensure};
 use crate::extents::map::Edits;
 use crate::fs::Fs;
 use crate::inode::{InodeState, Node};
-use crate::lease::{Bounds, Grant, Lease, Part, Touch, Touched, What};
+use crate::lease::{Bounds, DataRight, Grant, Lease, Part, Touch, Touched, What, recall_data};
 use crate::tx::{Tx, offset_of};
 use smallvec::SmallVec;
 
@@ -35,6 +35,11 @@ impl Lease {
             fs.check_writable()?;
         }
         let mut locked = LockedInode::lock_beside_data(node.inode())?;
+        if locked.state.tail.is_some() {
+            // Where the file ends is what the last page shows.
+            recall_data(&mut locked.state, DataRight::Write, None);
+            fs.settle_tail(&mut locked)?;
+        }
         if locked.state.is_switching {
             deliver(Touched::Switching);
             return Ok(());

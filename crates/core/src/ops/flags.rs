@@ -15,7 +15,7 @@ impl Fs {
     /// caller may is for the caller to know.
     pub fn set_flags(&self, node: &Node, flags: Flags, project: Option<u32>) -> Result<()> {
         let tx = Tx::begin(self)?;
-        let mut locked = LockedInode::lock(node.inode())?;
+        let mut locked = LockedInode::lock(self, node.inode())?;
         ensure(has_flags(locked.kind()), Errno::INVAL)?;
         ensure(Flags::all().contains(flags), Errno::OPNOTSUPP)?;
         let mut kept = flags;

@@ -29,9 +29,10 @@ pub(crate) struct LockedInode<'i> {
 
 impl<'i> LockedInode<'i> {
     /// Locks one inode; STALE if it has been reclaimed. No program reads or writes the content by itself any more.
-    pub(crate) fn lock(inode: &'i Inode) -> Result<Self> {
+    pub(crate) fn lock(fs: &Fs, inode: &'i Inode) -> Result<Self> {
         let mut locked = Self::lock_beside_data(inode)?;
         recall_data(&mut locked.state, DataRight::Write, None);
+        fs.settle_tail(&mut locked)?;
         Ok(locked)
     }
 
@@ -153,11 +154,11 @@ pub(super) struct Locked<'i>(SmallVec<[LockedInode<'i>; 4]>);
 
 impl<'i> Locked<'i> {
     /// Locks inodes; one that is named twice is locked once. STALE if one of them has been reclaimed.
-    pub(super) fn lock(inodes: &[&'i Inode]) -> Result<Self> {
+    pub(super) fn lock(fs: &Fs, inodes: &[&'i Inode]) -> Result<Self> {
         let mut sorted: SmallVec<[&'i Inode; 4]> = SmallVec::from_slice(inodes);
         sorted.sort_unstable_by_key(|inode| inode.ino);
         sorted.dedup_by_key(|inode| inode.ino);
-        sorted.into_iter().map(LockedInode::lock).collect::<Result<_>>().map(Self)
+        sorted.into_iter().map(|inode| LockedInode::lock(fs, inode)).collect::<Result<_>>().map(Self)
     }
 
     /// One of them.

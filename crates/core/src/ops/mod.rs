@@ -12,6 +12,7 @@ mod reclaim;
 mod remove;
 mod rename;
 mod space;
+pub(crate) mod tail;
 mod truncate;
 pub(crate) mod write;
 pub(crate) mod xattr;

@@ -130,8 +130,9 @@ impl Fs {
                 return Ok(state);
             }
             drop(state);
-            let mut state = inode.write()?;
-            recall_data(&mut state, DataRight::Read, None);
+            let mut locked = LockedInode::lock_beside_data(inode)?;
+            recall_data(&mut locked.state, DataRight::Read, None);
+            self.settle_tail(&mut locked)?;
         }
     }
 
@@ -178,7 +179,7 @@ impl Fs {
     /// The next byte from `offset` on that is data, or that is in a hole. NXIO if there is none, or if `offset` is not
     /// within the file.
     pub fn seek(&self, node: &Node, offset: u64, target: SeekTarget) -> Result<u64> {
-        let state = self.lock_with_extents(node.inode())?;
+        let state = self.lock_content(node.inode())?;
         let size = state.slot.size.get();
         ensure(offset < size, Errno::NXIO)?;
         let map = loaded(&state);

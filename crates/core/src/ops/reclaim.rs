@@ -19,7 +19,7 @@ impl Fs {
     /// Reclaims an inode that has no links and to which nothing refers any more.
     pub(crate) fn reclaim(&self, inode: &Inode) -> Result<()> {
         let mut tx = Tx::begin(self)?;
-        let mut locked = LockedInode::lock(inode)?;
+        let mut locked = LockedInode::lock(self, inode)?;
         self.put_free(&mut tx, &mut locked)?;
         tx.commit()?;
         self.finish_reclaim(&mut locked);
@@ -112,7 +112,7 @@ mod tests {
         let fs = Fs::open(open(), &OpenOptions::default()).unwrap();
         let file = fs.node(ino).unwrap();
         let mut tx = Tx::begin(&fs).unwrap();
-        let mut locked = LockedInode::lock(file.inode()).unwrap();
+        let mut locked = LockedInode::lock(&fs, file.inode()).unwrap();
         fs.put_free(&mut tx, &mut locked).unwrap();
         tx.commit().unwrap();
         let taken: Vec<Ino> = (0..1000).map(|_| fs.table.take(&fs).unwrap()).collect();

@@ -42,7 +42,7 @@ impl Fs {
     /// Removes the name if it still leads to `child`.
     fn remove_if_still(&self, dir: &Node, name: &[u8], child: &Node, removal: Removal) -> Result<bool> {
         let mut tx = Tx::begin(self)?;
-        let mut locked = Locked::lock(&[dir.inode(), child.inode()])?;
+        let mut locked = Locked::lock(self, &[dir.inode(), child.inode()])?;
         let key = self.key(name);
         let now = locked.now(self);
         let parent = locked.get(dir.inode());

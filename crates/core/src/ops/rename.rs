@@ -83,7 +83,7 @@ impl Rename<'_> {
     /// Whether both names lead, at one moment, where they led when they were looked up.
     fn is_still(&self, resolved: &Resolved) -> Result<bool> {
         let tx = Tx::begin(self.fs)?;
-        let mut locked = Locked::lock(&[self.from.dir.inode(), self.to.dir.inode()])?;
+        let mut locked = Locked::lock(self.fs, &[self.from.dir.inode(), self.to.dir.inode()])?;
         self.leads_there(&tx, &mut locked, resolved)
     }
 
@@ -101,7 +101,7 @@ impl Rename<'_> {
         let mut inodes: SmallVec<[&Inode; 4]> = SmallVec::new();
         inodes.extend([from.dir.inode(), to.dir.inode(), resolved.source.inode()]);
         inodes.extend(resolved.target.as_ref().map(Node::inode));
-        let mut locked = Locked::lock(&inodes)?;
+        let mut locked = Locked::lock(self.fs, &inodes)?;
         if !self.leads_there(&tx, &mut locked, resolved)? {
             return Ok(false);
         }

@@ -24,7 +24,7 @@ impl Fs {
         self.check_writable()?;
         ensure(size > 0, Errno::INVAL)?;
         let end = offset.checked_add(size).filter(|end| *end <= FILE_SIZE_MAX).ok_or(Errno::FBIG)?;
-        let mut locked = LockedInode::lock(node.inode())?;
+        let mut locked = LockedInode::lock(self, node.inode())?;
         match locked.kind() {
             Kind::File => {}
             Kind::Directory => return Err(Errno::ISDIR.into()),

@@ -40,7 +40,7 @@ impl Fs {
     /// Changes a file as a write of zeros up to byte `end` would, where there are no blocks yet.
     pub(super) fn write_hole(&self, node: &Node, end: u64) -> Result<()> {
         let mut tx = Tx::begin(self)?;
-        let mut locked = LockedInode::lock(node.inode())?;
+        let mut locked = LockedInode::lock(self, node.inode())?;
         let old_size = locked.slot.size.get();
         if end > old_size {
             self.zero_gap(&mut tx, &mut locked, old_size, end)?;

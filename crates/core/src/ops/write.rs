@@ -67,6 +67,11 @@ impl Fs {
         }
         let mut state = inode.write()?;
         recall_data(&mut state, DataRight::Write, None);
+        if state.tail.is_some() {
+            let mut locked = LockedInode::new(inode, state);
+            self.settle_tail(&mut locked)?;
+            state = locked.state;
+        }
         if let Position::At(offset) = position
             && (1..=PIECE_MAX).contains(&(bytes.len() as u64))
             && !(drop_privileges && has_privileges(&state.slot))

@@ -43,7 +43,7 @@ impl Fs {
     /// Sets an attribute. An ACL sets the permissions as well.
     pub fn set_xattr(&self, node: &Node, name: &[u8], value: &[u8], mode: XattrMode) -> Result<()> {
         let mut tx = Tx::begin(self)?;
-        let mut locked = lock_for_change(node, name)?;
+        let mut locked = lock_for_change(self, node, name)?;
         let mut attributes = load(&self.volume, &locked.slot)?;
         match name {
             ACL_ACCESS => set_access_acl(&mut locked, &mut attributes, value)?,
@@ -59,7 +59,7 @@ impl Fs {
     /// Removes an attribute. NODATA if there is none of that name.
     pub fn remove_xattr(&self, node: &Node, name: &[u8]) -> Result<()> {
         let mut tx = Tx::begin(self)?;
-        let mut locked = lock_for_change(node, name)?;
+        let mut locked = lock_for_change(self, node, name)?;
         let mut attributes = load(&self.volume, &locked.slot)?;
         let removed = attributes.remove(name);
         let is_acl = name == ACL_ACCESS || name == ACL_DEFAULT;
@@ -75,8 +75,8 @@ impl Fs {
     }
 }
 
-fn lock_for_change<'n>(node: &'n Node, name: &[u8]) -> Result<LockedInode<'n>> {
-    let locked = LockedInode::lock(node.inode())?;
+fn lock_for_change<'n>(fs: &Fs, node: &'n Node, name: &[u8]) -> Result<LockedInode<'n>> {
+    let locked = LockedInode::lock(fs, node.inode())?;
     ensure(!locked.flags().intersects(Flags::IMMUTABLE | Flags::APPEND), Errno::PERM)?;
     check_attribute(name, locked.kind())?;
     Ok(locked)

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use super::{BLOCK, Program, Volume, lease, touch};
 
 /// A lease by which a program reads and writes a file.
-fn data_lease(file: &Node, program: &Arc<Program>) -> DataLease {
+pub(crate) fn data_lease(file: &Node, program: &Arc<Program>) -> DataLease {
     file.fs().lease_data(file, Arc::clone(program) as Arc<dyn Lessee>, true, 7).unwrap()
 }
 
@@ -23,7 +23,7 @@ fn answer(lease: &DataLease, offset: u64, write: bool) -> Result<DataAnswer, Err
     Ok(answers.remove(0))
 }
 
-fn take(lease: &DataLease, write: bool) -> DataGrant {
+pub(crate) fn take(lease: &DataLease, write: bool) -> DataGrant {
     match answer(lease, 0, write) {
         Ok(DataAnswer::Granted(grant)) => grant,
         other => panic!("not granted: {other:?}"),

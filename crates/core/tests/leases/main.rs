@@ -1,5 +1,6 @@
 //! Leases: what is granted to a program that maps a file, and how it is taken back. Here is what the tests are made of.
 
+mod appends;
 mod data;
 mod grants;
 mod recalls;

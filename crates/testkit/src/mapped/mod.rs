@@ -1,5 +1,5 @@
-//! Programs that store to what they have mapped with `MAP_SYNC`, and power failures: whatever they have flushed is found again,
-//! without any fsync.
+//! Programs that store to what they have mapped with `MAP_SYNC`, or append to files by themselves, and power failures: whatever they have
+//! flushed is found again, without any fsync.
 //!
 //! On a [`Stage`] faults, operations and stores of programs come one after another. A program's stores are those of another process,
 //! which maps the medium by itself: each is made to the medium and noted in the log of the engine's, as a cached store, a
@@ -9,6 +9,7 @@
 //! whenever anything of a store is there, all that came before is there whole; and what was fenced is there in any case.
 //! Whatever else the files hold is zero.
 
+mod appends;
 mod judge;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ use lodefs_layout::BLOCK_SIZE;
 use lodefs_pmem::{Domain, Event, Recording, What};
 use lodefs_sync::{AtomicU64, set_thread_number};
 
+use self::appends::Appended;
 pub use self::judge::{Play, Scope, Statistics};
 use crate::crash::Snapshot;
 use crate::explore::{homes_start, open_options};
@@ -97,6 +99,8 @@ pub struct Stage {
     /// Events before the first grant from there on had reached the program.
     granted: usize,
     leases: BTreeMap<TreePath, Lease>,
+    /// Files to which the program appends by itself.
+    appended: BTreeMap<TreePath, Appended>,
     /// Events of a fault that are still to come, if the grant came too early.
     held_back: Vec<Event>,
     stored: Vec<Stored>,
@@ -160,6 +164,7 @@ impl Stage {
             first: 0,
             granted: 0,
             leases: BTreeMap::new(),
+            appended: BTreeMap::new(),
             held_back: Vec::new(),
             stored: Vec::new(),
             care: Care::Whole,
@@ -327,6 +332,8 @@ impl Stage {
     /// Ends it.
     pub fn finish(mut self) -> Play {
         self.note();
+        // What the program leaves behind is not looked at.
+        self.appended.clear();
         let Self { domain, start, log, first, granted, stored, .. } = self;
         Play { domain, start, log, first, granted, stored }
     }

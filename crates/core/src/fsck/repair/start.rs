@@ -24,7 +24,7 @@ use crate::fsck::{Options, Progress, Report};
 use crate::inode::table::InodeTable;
 use crate::journal::Journal;
 use crate::journal::replay::{self, Replayed};
-use crate::recovery::Opened;
+use crate::recovery::{self, Opened};
 use crate::tx::offset_of;
 use crate::volume::Volume;
 use lodefs_sync::Arc;
@@ -86,9 +86,24 @@ pub(super) fn start(
     let journal = Journal::start(&volume, &state, last_seq, &replayed.ready)?;
     let table = InodeTable::open(&volume, 0, 0)?;
     let blocks = used.builder().finish(0);
-    let opened = Opened { journal, blocks, table, report: RecoveryReport::default(), orphans: Vec::new() };
+    let tails = recovery::tails(&volume)?;
+    let opened = Opened {
+        journal,
+        blocks,
+        table,
+        report: RecoveryReport::default(),
+        orphans: Vec::new(),
+        tails: Vec::new(),
+    };
+    let fs = Arc::new(Fs::assemble(volume, opened, &OpenOptions::default()));
+    for ino in tails {
+        // Before a block is allocated, as in recovery. What cannot be settled is damaged, and will be found.
+        if let Err(error) = fs.node(ino).and_then(|node| fs.settle_after_crash(&node)) {
+            tracing::warn!(ino = ino.0, %error, "what a program has appended is lost");
+        }
+    }
     Ok(Started::Repair(Box::new(Repair {
-        fs: Arc::new(Fs::assemble(volume, opened, &OpenOptions::default())),
+        fs,
         was_closed,
         saved_words,
         used,

@@ -7,6 +7,7 @@ use std::sync::{Mutex as Plain, MutexGuard as PlainGuard, PoisonError};
 use lodefs_core::{DataAnswer, DataGrant, DataLease, DataRight, Lessee, Recall, What};
 use lodefs_layout::BLOCK_SIZE;
 use lodefs_sync::{Arc, point};
+use rustix::io::Errno;
 
 use super::content::Act;
 use super::{Variant, block_of};
@@ -87,6 +88,60 @@ impl DataProgram {
         })
     }
 
+    /// Appends a block, as it is to be explained. `None` if it cannot do that by itself, or the file does not end there.
+    pub(super) fn append(&self, lease: &DataLease, block: u64, value: u64) -> Option<Act> {
+        let (size, end) = (block * BLOCK_SIZE, (block + 1) * BLOCK_SIZE);
+        for _ in 0..QUESTIONS_MAX {
+            point();
+            if let Some((at, word)) = self.begin_append(size, end) {
+                (0..PAUSE).for_each(|_| point());
+                self.medium.write_all_at(&block_of(value), at).expect("memory can be stored to");
+                point();
+                let is_there = self.word(word) == size;
+                if is_there {
+                    self.medium.write_all_at(&end.to_le_bytes(), word).expect("memory can be stored to");
+                }
+                point();
+                self.end();
+                return is_there.then_some(Act::Write { block, value });
+            }
+            let mut is_granted = false;
+            let reserved = lease.reserve(size, end, |answer| {
+                if let DataAnswer::Granted(grant) = answer {
+                    self.state().grant = Some(grant);
+                    is_granted = true;
+                }
+            });
+            let errno = reserved.map_err(|error| error.errno());
+            assert!(matches!(errno, Ok(()) | Err(Errno::NOSPC | Errno::PERM)), "{errno:?}");
+            if !is_granted {
+                return None;
+            }
+        }
+        None
+    }
+
+    /// Begins to append at `size`, if it may, and the file ends there. Gives where that is, and where the word with the file's size is.
+    fn begin_append(&self, size: u64, end: u64) -> Option<(u64, u64)> {
+        let mut state = self.state();
+        let grant = state.grant.as_ref()?;
+        let tail = grant.tail.filter(|tail| end <= tail.end)?;
+        let part = grant.parts.iter().find(|part| part.offset <= size && size < part.offset + part.size)?;
+        let What::Medium(start) = part.what else { return None };
+        if self.word(tail.word) != size {
+            return None;
+        }
+        let at = start + (size - part.offset);
+        state.is_busy = true;
+        Some((at, tail.word))
+    }
+
+    fn word(&self, at: u64) -> u64 {
+        let mut bytes = [0; 8];
+        self.medium.read_exact_at(&mut bytes, at).expect("memory can be loaded from");
+        u64::from_le_bytes(bytes)
+    }
+
     /// Copies where the block is, if it is granted, or that is to be had.
     fn copy(
         &self,
@@ -124,7 +179,8 @@ impl DataProgram {
         let mut state = self.state();
         let grant = state.grant.as_ref().filter(|grant| !write || grant.right == DataRight::Write)?;
         let offset = block * BLOCK_SIZE;
-        let place = if offset + BLOCK_SIZE > grant.size {
+        let size = grant.tail.map_or(grant.size, |tail| self.word(tail.word));
+        let place = if offset + BLOCK_SIZE > size {
             Place::BeyondEnd
         } else {
             let holds = |part: &&lodefs_core::Part| part.offset <= offset && offset < part.offset + part.size;

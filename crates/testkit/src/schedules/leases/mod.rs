@@ -13,8 +13,8 @@ use std::fs::File;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use lodefs_core::{
-    DaxPolicy, Fallocate, Flags, FormatOptions, Fs, HolderKind, LeaseOptions, Lessee, NewInode, NewKind,
-    Node, SetAttr, Switch, fsck,
+    DataLease, DaxPolicy, Fallocate, Flags, FormatOptions, Fs, HolderKind, LeaseOptions, Lessee, NewInode,
+    NewKind, Node, SetAttr, Switch, fsck,
 };
 use lodefs_layout::BLOCK_SIZE;
 use lodefs_pmem::Domain;
@@ -312,6 +312,11 @@ impl Actor {
                 }
             } else {
                 let value = value(self.file, self.thread, number);
+                // As above: where something else is done wrong, that alone is to be found.
+                if self.variant == Variant::Right && self.rng.one_in(3) {
+                    self.append(program, &lease, value);
+                    continue;
+                }
                 match program.write(&lease, block, value) {
                     Some(act) => self.note(began, act, true),
                     None => self.write(block, value),
@@ -319,6 +324,19 @@ impl Actor {
             }
         }
         self.deeds
+    }
+
+    /// A program appends, where the file ends just now.
+    fn append(&mut self, program: &Arc<DataProgram>, lease: &DataLease, value: u64) {
+        let began = self.tick();
+        let block = self.fs.attr(&self.node).expect("it is there").size / BLOCK_SIZE;
+        if block >= BLOCKS {
+            return;
+        }
+        match program.append(lease, block, value) {
+            Some(act) => self.note(began, act, true),
+            None => self.write(block, value),
+        }
     }
 
     /// What somebody does who uses the mount.

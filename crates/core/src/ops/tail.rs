@@ -1,0 +1,212 @@
+//! Tails: files to which a program appends by itself.
+//!
+//! A program that may write a file by itself can have blocks *reserved* behind the file's end, and then appends to them with no message:
+//! as long as it has the file, the file's size is counted on in a *word* of the medium. The inode says where its word is
+//! ([`InodeSlot::tail`](lodefs_layout::inode::InodeSlot::tail)).
+//!
+//! - The word has the file's size, durably, before the record that makes the inode point to it, with the reserved blocks.
+//! - A program stores bytes behind the end, makes them durable, then replaces the word, if it is still what it was, and makes
+//!   that durable: from then on the file is longer.
+//! - A tail is *settled* before anybody else uses the file's content or size: a mark in the word says that it is not to be replaced any
+//!   more, which a program finds that was given up on in the midst of an append; and in one record the inode gets the size that
+//!   the word has, and lets go of the word and of the blocks behind the end.
+//! - Recovery settles all tails before the volume is used, so nobody has got the blocks of words by then (`lease::words`).
+//!
+//! What a crash can tear: an append whose word was not replaced is not there, though some of its bytes may be, behind the end in the
+//! block that the end is in, where they mean nothing (`ops::write`).
+
+use lodefs_layout::inode::TAIL_REVOKED;
+use lodefs_layout::{BLOCK_SIZE, FILE_SIZE_MAX};
+use lodefs_pmem::Durable;
+use rustix::io::Errno;
+use zerocopy::little_endian::U64;
+
+use super::locked::LockedInode;
+use crate::error::{Error, Result, ensure};
+use crate::extents::ExtentMap;
+use crate::extents::map::Edits;
+use crate::fs::Fs;
+use crate::inode::{InodeState, Node};
+use crate::lease::is_asked;
+use crate::tx::Tx;
+use crate::types::Ino;
+use crate::volume::Volume;
+
+/// Blocks that are reserved at first, at most at a time, and for how much of the file at a time.
+const RESERVED_MIN: u64 = 16;
+const RESERVED_MAX: u64 = 512;
+/// Runs of blocks that are reserved at a time: what is left of them is given back in one record.
+const RUNS_MAX: usize = 4;
+
+/// In place of a lease: a program did before a crash.
+const AFTER_CRASH: u64 = 0;
+
+/// A program appends to a file by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tail {
+    /// By which lease.
+    pub(crate) lease: u64,
+    /// Where the word is.
+    pub(crate) word: u64,
+    /// Behind the last block that is reserved.
+    pub(crate) end: u64,
+}
+
+impl Fs {
+    /// The size of a file, wherever it is counted.
+    pub(crate) fn size_of(&self, state: &InodeState) -> Result<u64> {
+        match &state.tail {
+            Some(tail) => Ok(sensible(state, tail.end, self.volume.medium.word(tail.word)?)),
+            None => Ok(state.slot.size.get()),
+        }
+    }
+
+    /// Has blocks reserved for the program with this lease, so that bytes up to `end` can be appended, and makes the file be counted
+    /// on in a word. PERM if there are blocks behind the end that are the file's own.
+    pub(crate) fn reserve_tail(&self, locked: &mut LockedInode<'_>, lease: u64, end: u64) -> Result<()> {
+        ensure(end <= FILE_SIZE_MAX, Errno::FBIG)?;
+        let last = end_of(locked.state.extents(&self.volume, locked.inode.ino)?);
+        let size_end = locked.state.slot.size.get().div_ceil(BLOCK_SIZE);
+        let from = if let Some(tail) = &locked.state.tail {
+            tail.end
+        } else {
+            ensure(last <= size_end, Errno::PERM)?;
+            size_end
+        };
+        let wanted = end.div_ceil(BLOCK_SIZE);
+        if wanted <= from && locked.state.tail.is_some() {
+            return Ok(());
+        }
+        let had = from - size_end.min(from);
+        let to = wanted.max(from + had.clamp(RESERVED_MIN, RESERVED_MAX)).min(FILE_SIZE_MAX / BLOCK_SIZE);
+        let reserved = self.reserve(locked, lease, from, wanted, to);
+        if reserved.is_err() {
+            locked.slot = locked.state.slot;
+            locked.state.extents = None;
+        }
+        reserved
+    }
+
+    /// Reserves blocks `[from, wanted)`, and more up to `to`.
+    fn reserve(
+        &self,
+        locked: &mut LockedInode<'_>,
+        lease: u64,
+        from: u64,
+        wanted: u64,
+        to: u64,
+    ) -> Result<()> {
+        let mut tx = Tx::begin(self)?;
+        let mut edits = Edits::new();
+        let mut next = from;
+        for _ in 0..RUNS_MAX {
+            if next >= to {
+                break;
+            }
+            match self.allocate_extent(&mut tx, locked, next, to - next, &mut edits) {
+                Ok(extent) => next += extent.blocks,
+                Err(Error::Refused(Errno::NOSPC)) if next >= wanted => break,
+                Err(error) => return Err(error),
+            }
+        }
+        ensure(next >= wanted, Errno::NOSPC)?;
+        self.put_extents(&mut tx, locked, &edits, false)?;
+        let present = locked.state.tail;
+        let word = if let Some(tail) = present {
+            tail.word
+        } else {
+            let (word, durable) = self.take_word(locked.state.slot.size.get())?;
+            locked.count_on(word, &durable);
+            word
+        };
+        let committed = locked.commit(tx);
+        if committed.is_err() && present.is_none() {
+            // The medium has failed: the record may be there all the same.
+            self.give_word_back(word, true);
+        }
+        committed?;
+        locked.state.tail = Some(Tail { lease, word, end: next });
+        Ok(())
+    }
+
+    /// Settles the tail of a locked file, if it has one. Nobody may write to it by himself any more.
+    pub(crate) fn settle_tail(&self, locked: &mut LockedInode<'_>) -> Result<()> {
+        let Some(tail) = locked.state.tail else { return Ok(()) };
+        let word = match tail.lease {
+            // Nobody is there to replace it, and an image may say that it is anywhere.
+            AFTER_CRASH => self.volume.medium.word(tail.word)?,
+            _ => self.volume.medium.mark_word(tail.word, TAIL_REVOKED.to_le())?,
+        };
+        let size = sensible(&locked.state, tail.end, word);
+        if self.check_writable().is_err() {
+            // For whoever reads. The next open settles it.
+            locked.state.slot.size = U64::new(size);
+            locked.slot = locked.state.slot;
+            locked.state.tail = None;
+            return Ok(());
+        }
+        let settled = self.settle_at(locked, size);
+        if settled.is_err() {
+            locked.slot = locked.state.slot;
+            locked.state.extents = None;
+            return settled;
+        }
+        locked.state.tail = None;
+        if tail.lease != AFTER_CRASH {
+            self.give_word_back(tail.word, is_asked(&locked.state, tail.lease));
+        }
+        Ok(())
+    }
+
+    fn settle_at(&self, locked: &mut LockedInode<'_>, size: u64) -> Result<()> {
+        let mut tx = Tx::begin(self)?;
+        self.unmap(&mut tx, locked, size.div_ceil(BLOCK_SIZE), u64::MAX)?;
+        locked.slot.size = U64::new(size);
+        locked.slot.tail = U64::ZERO;
+        locked.commit(tx)
+    }
+
+    /// Settles what a crash has left.
+    pub(crate) fn settle_after_crash(&self, node: &Node) -> Result<()> {
+        let mut locked = LockedInode::lock_beside_data(node.inode())?;
+        let end = end_of(locked.state.extents(&self.volume, node.ino())?);
+        locked.state.tail = Some(Tail { lease: AFTER_CRASH, word: locked.state.slot.tail.get(), end });
+        self.settle_tail(&mut locked)
+    }
+}
+
+impl LockedInode<'_> {
+    /// From now on the file's size is what a word says that has it durably.
+    fn count_on(&mut self, word: u64, _durable: &Durable) {
+        self.slot.tail = U64::new(word);
+    }
+}
+
+/// Gives an inode that was just read the size that a crash has left in a word. On a volume that is only read it is never settled.
+pub(crate) fn apply_after_crash(volume: &Volume, ino: Ino, state: &mut InodeState) -> Result<()> {
+    let word = volume.medium.word(state.slot.tail.get())?;
+    let end = end_of(state.extents(volume, ino)?);
+    state.slot.size = U64::new(sensible(state, end, word));
+    Ok(())
+}
+
+/// What a word says, if it can be so: it is another process's.
+fn sensible(state: &InodeState, end: u64, word: u64) -> u64 {
+    let said = u64::from_le(word) & !TAIL_REVOKED;
+    let least = state.slot.size.get();
+    let most = end.saturating_mul(BLOCK_SIZE).min(FILE_SIZE_MAX);
+    if (least..=most).contains(&said) {
+        return said;
+    }
+    tracing::warn!(
+        ino = state.slot.ino.get(),
+        said,
+        "a program says nonsense of a file's size, which stays what it was"
+    );
+    least
+}
+
+/// Behind the last block of a file.
+fn end_of(map: &ExtentMap) -> u64 {
+    map.neighbours(u64::MAX).0.map_or(0, |last| last.logical_end())
+}

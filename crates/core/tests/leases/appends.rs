@@ -1,0 +1,312 @@
+//! Programs that append to a file by themselves.
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::thread;
+
+use lodefs_core::{
+    DataAnswer, DataGrant, DataLease, Fallocate, Fs, Node, OpenOptions, SeekTarget, SetAttr, TailGrant, What,
+    fsck,
+};
+use lodefs_pmem::{Access, Domain, Medium};
+use rustix::io::Errno;
+
+use super::data::{data_lease, take};
+use super::{BLOCK, Program, Volume, lease, touch};
+
+/// Blocks that words are in.
+const WORDS: u64 = 1;
+
+/// Set in a word that is not to be replaced any more.
+const REVOKED: u64 = 1 << 63;
+
+fn try_reserve(lease: &DataLease, end: u64) -> Result<DataGrant, Errno> {
+    let mut answers = Vec::new();
+    lease.reserve(0, end, |answer| answers.push(answer)).map_err(|error| error.errno())?;
+    assert_eq!(answers.len(), 1, "it is answered once");
+    match answers.remove(0) {
+        DataAnswer::Granted(grant) => Ok(grant),
+        other => panic!("not granted: {other:?}"),
+    }
+}
+
+fn reserve(lease: &DataLease, end: u64) -> DataGrant {
+    try_reserve(lease, end).unwrap()
+}
+
+fn word(volume: &Volume, tail: TailGrant) -> u64 {
+    let mut bytes = [0; 8];
+    volume.medium.read_exact_at(&mut bytes, tail.word).unwrap();
+    u64::from_le_bytes(bytes)
+}
+
+fn set_word(volume: &Volume, tail: TailGrant, value: u64) {
+    volume.medium.write_all_at(&value.to_le_bytes(), tail.word).unwrap();
+}
+
+/// What a program does to append, but for the word.
+fn store(volume: &Volume, grant: &DataGrant, offset: u64, bytes: &[u8]) {
+    for (at, byte) in (offset..).zip(bytes) {
+        let part = grant.parts.iter().find(|part| part.offset <= at && at < part.offset + part.size).unwrap();
+        let What::Medium(start) = part.what else { panic!("a hole behind the end") };
+        volume.medium.write_all_at(&[*byte], start + at - part.offset).unwrap();
+    }
+}
+
+fn append(volume: &Volume, grant: &DataGrant, bytes: &[u8]) {
+    let tail = grant.tail.unwrap();
+    let end = word(volume, tail);
+    assert_eq!(end & REVOKED, 0);
+    store(volume, grant, end, bytes);
+    set_word(volume, tail, end + bytes.len() as u64);
+}
+
+fn size(volume: &Volume, file: &Node) -> u64 {
+    volume.fs.attr(file).unwrap().size
+}
+
+fn content(fs: &Fs, file: &Node) -> Vec<u8> {
+    let mut bytes = vec![0xee; fs.attr(file).unwrap().size as usize + 10];
+    let read = fs.read(file, 0, &mut bytes).unwrap();
+    bytes.truncate(read);
+    bytes
+}
+
+/// The volume as the next open finds it if the power fails now; its free blocks, and what is in the file `f`.
+fn after_crash(volume: &Volume, access: Access) -> (u64, Vec<u8>) {
+    let copy = volume.dir.path().join("after");
+    fs::copy(volume.dir.path().join("vol"), &copy).unwrap();
+    let open = |access| {
+        let options = lodefs_pmem::OpenOptions { access, force_domain: Some(Domain::CpuCache) };
+        Medium::open(&copy, &options).unwrap()
+    };
+    let is_clean = |when: &str| {
+        let report = fsck::check(open(Access::ReadOnly), &fsck::Options::default(), &mut |_| ()).unwrap();
+        assert!(report.is_clean(), "{when}: {:?}", report.findings);
+    };
+    is_clean("before recovery");
+    let options = OpenOptions { read_only: access == Access::ReadOnly, ..OpenOptions::default() };
+    let recovered = Fs::open(open(access), &options).unwrap();
+    let file = recovered.lookup(&recovered.root().unwrap(), b"f").unwrap();
+    let bytes = content(&recovered, &file);
+    assert_eq!(recovered.attr(&file).unwrap().size, bytes.len() as u64);
+    let free = recovered.space().blocks_free;
+    drop(file);
+    recovered.close().unwrap();
+    drop(recovered);
+    is_clean("after recovery");
+    let again = Fs::open(open(Access::ReadWrite), &OpenOptions::default()).unwrap();
+    assert_eq!(again.recovery().was_clean, access == Access::ReadWrite);
+    let file = again.lookup(&again.root().unwrap(), b"f").unwrap();
+    assert_eq!(content(&again, &file), bytes);
+    drop(file);
+    drop(again);
+    fs::remove_file(copy).unwrap();
+    (free, bytes)
+}
+
+/// A file with `bytes`, and a program that may append to it.
+fn file(volume: &Volume, bytes: &[u8]) -> (Node, Arc<Program>, DataLease) {
+    let file = volume.file("f");
+    volume.fs.write(&file, 0, bytes, false).unwrap();
+    let program = Arc::new(Program::default());
+    let lease = data_lease(&file, &program);
+    (file, program, lease)
+}
+
+#[test]
+fn what_is_appended_is_seen_at_once_and_found_after_a_crash() {
+    let volume = Volume::new();
+    let (file, _program, lease) = file(&volume, b"begun");
+    let free = volume.free();
+    let grant = reserve(&lease, 5 + 3 * BLOCK);
+    let tail = grant.tail.unwrap();
+    assert!(tail.end >= 5 + 3 * BLOCK && word(&volume, tail) == 5);
+    let mut expected = b"begun".to_vec();
+    for (bytes, seen) in
+        [(vec![7; 3], 8), (vec![8; 2 * BLOCK as usize], 8 + 2 * BLOCK), (vec![9; 100], 108 + 2 * BLOCK)]
+    {
+        store(&volume, &grant, seen - bytes.len() as u64, &bytes);
+        assert_eq!(after_crash(&volume, Access::ReadWrite).1, expected, "not counted yet");
+        set_word(&volume, tail, seen);
+        expected.extend(&bytes);
+        assert_eq!(size(&volume, &file), seen);
+        let used = seen.div_ceil(BLOCK) - 1;
+        assert_eq!(
+            after_crash(&volume, Access::ReadWrite),
+            (free - used, expected.clone()),
+            "the rest is given back"
+        );
+        assert_eq!(after_crash(&volume, Access::ReadOnly).1, expected);
+    }
+    assert_eq!(content(&volume.fs, &file), expected);
+    assert_eq!(word(&volume, tail), expected.len() as u64 | REVOKED, "from now on it asks first");
+    assert_eq!(after_crash(&volume, Access::ReadWrite).1, expected);
+    assert_eq!(volume.free(), free - 2 - WORDS);
+    drop((lease, file));
+    volume.fs.close().unwrap();
+    let Volume { fs, medium, dir } = volume;
+    drop((fs, medium));
+    let options =
+        lodefs_pmem::OpenOptions { access: Access::ReadWrite, force_domain: Some(Domain::CpuCache) };
+    let open = || Medium::open(&dir.path().join("vol"), &options).unwrap();
+    assert!(Fs::probe_clean(open()).unwrap());
+    // What the words were in is free as well.
+    assert_eq!(Fs::open(open(), &OpenOptions::default()).unwrap().space().blocks_free, free - 2);
+}
+
+#[test]
+fn whoever_uses_the_file_settles_it_first() {
+    let volume = Volume::new();
+    let (file, _program, data) = file(&volume, b"begun");
+    let fs = &volume.fs;
+    let mapped = lease(&file, &Arc::new(Program::default()));
+    let other = data_lease(&file, &Arc::new(Program::default()));
+    let uses: [&dyn Fn(); 8] = [
+        &|| assert_eq!(fs.read(&file, 5, &mut [0; 100]).unwrap() as u64, size(&volume, &file) - 5),
+        &|| assert_eq!(fs.append(&file, b"!", false).unwrap().0 + 1, size(&volume, &file)),
+        &|| assert!(fs.set_attr(&file, &SetAttr { perm: Some(0o600), ..SetAttr::default() }).is_ok()),
+        &|| assert_eq!(fs.seek(&file, 0, SeekTarget::Hole).unwrap(), size(&volume, &file)),
+        &|| fs.fallocate(&file, Fallocate::PunchHole, 0, 1).unwrap(),
+        &|| drop(touch(&mapped, 0, true)),
+        &|| assert_eq!(take(&other, false).size, size(&volume, &file)),
+        &|| assert_eq!(reserve(&other, size(&volume, &file) + 1).size, size(&volume, &file)),
+    ];
+    for (number, use_it) in uses.into_iter().enumerate() {
+        let before = size(&volume, &file);
+        let grant = reserve(&data, before + BLOCK);
+        append(&volume, &grant, b"appended");
+        use_it();
+        assert!(size(&volume, &file) >= before + 8, "{number}");
+        // The last one has got the word that was given back.
+        assert_eq!(word(&volume, grant.tail.unwrap()) & REVOKED == 0, number == 7, "{number}");
+        let mut last = [0; 8];
+        assert_eq!(fs.read(&file, before, &mut last).unwrap(), 8);
+        assert_eq!(&last, b"appended", "{number}");
+    }
+}
+
+#[test]
+fn a_program_that_ends_gives_back_what_it_has_not_used() {
+    let volume = Volume::new();
+    let (file, program, lease) = file(&volume, b"begun");
+    let free = volume.free();
+    let mut grant = reserve(&lease, BLOCK + 1);
+    for _ in 0..100 {
+        append(&volume, &grant, &[1; 1000]);
+        // In larger and larger steps.
+        let end = size(&volume, &file) + 1000;
+        if end > grant.tail.unwrap().end {
+            let step = grant.tail.unwrap().end;
+            grant = reserve(&lease, end);
+            assert!(grant.tail.unwrap().end >= step + step / 2);
+        }
+    }
+    assert!(program.recalls().is_empty());
+    drop(lease);
+    assert_eq!(size(&volume, &file), 100_005);
+    assert_eq!(volume.free(), free + 1 - 100_005u64.div_ceil(BLOCK) - WORDS);
+}
+
+#[test]
+fn a_word_that_makes_no_sense_changes_nothing() {
+    let volume = Volume::new();
+    let (file, _program, lease) = file(&volume, &[1; 5000]);
+    for nonsense in [0, 4999, u64::MAX, REVOKED, 1 << 62, !REVOKED] {
+        let grant = reserve(&lease, 5001);
+        let tail = grant.tail.unwrap();
+        for value in [nonsense, tail.end + 1] {
+            set_word(&volume, tail, value);
+            assert_eq!(size(&volume, &file), 5000, "{value}");
+            assert_eq!(after_crash(&volume, Access::ReadWrite).1, [1; 5000], "{value}");
+        }
+        assert_eq!(content(&volume.fs, &file), [1; 5000]);
+    }
+}
+
+#[test]
+fn only_what_can_be_is_reserved() {
+    let volume = Volume::new();
+    let (file, _program, lease) = file(&volume, b"begun");
+    assert_eq!(try_reserve(&lease, u64::MAX).unwrap_err(), Errno::FBIG);
+    let free = volume.free();
+    assert_eq!(try_reserve(&lease, 1 << 40).unwrap_err(), Errno::NOSPC);
+    assert_eq!((volume.free(), size(&volume, &file)), (free, 5));
+    // Blocks behind the end may hold what is not to be seen.
+    volume.fs.fallocate(&file, Fallocate::Allocate { keep_size: true }, 0, 10 * BLOCK).unwrap();
+    assert_eq!(try_reserve(&lease, 2 * BLOCK).unwrap_err(), Errno::PERM);
+    volume.resize(&file, 10 * BLOCK);
+    assert_eq!(reserve(&lease, 11 * BLOCK).size, 10 * BLOCK);
+    let reader = volume.fs.lease_data(&file, Arc::new(Program::default()), false, 7).unwrap();
+    assert_eq!(try_reserve(&reader, 12 * BLOCK).unwrap_err(), Errno::INVAL);
+}
+
+#[test]
+fn a_program_that_was_given_up_on_cannot_append_any_more() {
+    let volume = Volume::new();
+    let file = volume.file("f");
+    let (program, has_arrived) = Program::that_keeps();
+    let lease = data_lease(&file, &program);
+    let grant = reserve(&lease, 20 * BLOCK);
+    append(&volume, &grant, &[5; 100]);
+    let free = volume.free();
+    let end = word(&volume, grant.tail.unwrap());
+    thread::scope(|scope| {
+        let read = scope.spawn(|| content(&volume.fs, &file));
+        has_arrived.recv().unwrap();
+        program.waiting().iter_mut().for_each(|recall| recall.answer.give_up());
+        assert_eq!(read.join().unwrap(), [5; 100]);
+    });
+    // It goes on: the word is not what it was.
+    assert_ne!(word(&volume, grant.tail.unwrap()), end);
+    store(&volume, &grant, end, &[6; 2 * BLOCK as usize]);
+    set_word(&volume, grant.tail.unwrap(), end + 2 * BLOCK);
+    assert_eq!((size(&volume, &file), volume.free()), (100, free), "nobody gets these blocks");
+    // Nor the word.
+    let other = volume.file("g");
+    let others = data_lease(&other, &Arc::new(Program::default()));
+    assert_ne!(reserve(&others, 1).tail.unwrap().word, grant.tail.unwrap().word);
+    drop(others);
+    program.waiting().clear();
+    assert!(volume.free() > free + 10);
+    drop(lease);
+    assert_eq!(content(&volume.fs, &file), [5; 100]);
+}
+
+#[test]
+fn a_repair_keeps_what_was_appended() {
+    let volume = Volume::new();
+    let (_file, _program, lease) = file(&volume, b"begun");
+    let free = volume.free();
+    append(&volume, &reserve(&lease, 2 * BLOCK), &[7; 5000]);
+    let copy = volume.dir.path().join("after");
+    fs::copy(volume.dir.path().join("vol"), &copy).unwrap();
+    // The second superblock is damaged.
+    let file = fs::File::options().write(true).open(&copy).unwrap();
+    file.write_all_at(&[0xff; 100], file.metadata().unwrap().len() - BLOCK).unwrap();
+    let open_as = |access| {
+        let options = lodefs_pmem::OpenOptions { access, force_domain: Some(Domain::CpuCache) };
+        Medium::open(&copy, &options).unwrap()
+    };
+    let open = || open_as(Access::ReadWrite);
+    let report = fsck::repair(open(), &fsck::Options::default(), &mut |_| true, &mut |_| ()).unwrap();
+    assert!(!report.findings.is_empty() && report.left().next().is_none(), "{:?}", report.findings);
+    let report = fsck::check(open_as(Access::ReadOnly), &fsck::Options::default(), &mut |_| ()).unwrap();
+    assert!(report.is_clean(), "{:?}", report.findings);
+    let repaired = Fs::open(open(), &OpenOptions::default()).unwrap();
+    let file = repaired.lookup(&repaired.root().unwrap(), b"f").unwrap();
+    assert_eq!(content(&repaired, &file), [b"begun", &[7; 5000][..]].concat());
+    assert_eq!(repaired.space().blocks_free, free - 1);
+}
+
+#[test]
+fn what_was_appended_can_be_read_when_nothing_can_be_written() {
+    let volume = Volume::new();
+    let (file, _program, lease) = file(&volume, b"begun");
+    append(&volume, &reserve(&lease, 2 * BLOCK), b", and more");
+    volume.fs.close().unwrap();
+    assert_eq!(content(&volume.fs, &file), b"begun, and more");
+    drop(lease);
+    assert_eq!(after_crash(&volume, Access::ReadWrite).1, b"begun, and more");
+}
