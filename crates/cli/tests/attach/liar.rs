@@ -111,7 +111,7 @@ pub(crate) fn babble(liar: &Liar, next: &mut dyn FnMut(u64) -> u64, tickets: &dy
         let mut any = || numbers[next(numbers.len() as u64) as usize];
         let (a, b, c) = (any(), any(), any());
         let (yes, no) = (any() % 2 == 0, any() % 2 == 0);
-        let message = match next(12) {
+        let message = match next(15) {
             0 => FromProgram::Ask(number, Ask::Open { ticket: tickets() }),
             1 => FromProgram::Ask(number, Ask::Open { ticket: Ticket([7; 16]) }),
             2 => FromProgram::Ask(number, Ask::Close { file: next(6) }),
@@ -121,6 +121,9 @@ pub(crate) fn babble(liar: &Liar, next: &mut dyn FnMut(u64) -> u64, tickets: &dy
             ),
             6 => FromProgram::Ask(number, Ask::Return { lease: a }),
             7 => FromProgram::Ask(number, Ask::Changed { lease: a }),
+            12 => FromProgram::Ask(number, Ask::Lease { file: next(6), writable: yes }),
+            13 => FromProgram::Ask(number, Ask::Take { lease: next(64), offset: b, write: yes }),
+            14 => FromProgram::Ask(number, Ask::Reserve { lease: next(64), offset: b, end: c }),
             8..=10 => FromProgram::Touch { lease: next(64), offset: b, window: c, write: yes },
             _ => FromProgram::Answer { lease: a, epoch: b },
         };

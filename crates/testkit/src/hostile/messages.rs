@@ -62,6 +62,7 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
         Ask::Map { file, offset: 4096, size: 8192, writable: true, sync: false },
         Ask::Lease { file, writable: true },
         Ask::Take { lease: 2, offset: 5, write: false },
+        Ask::Reserve { lease: 2, offset: 5, end: 4096 },
         Ask::Return { lease: 2 },
         Ask::Changed { lease: 2 },
     ];
@@ -82,6 +83,14 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
             epoch: 1,
             size: 99,
             right: Right::Write,
+            parts: parts.clone(),
+        },
+        FromServer::Data {
+            number: 8,
+            lease: 2,
+            epoch: 1,
+            size: 8192,
+            right: Right::Append { word: 64 },
             parts: parts.clone(),
         },
         FromServer::Granted { lease: 2, epoch: 1, parts },
