@@ -16,6 +16,7 @@ use crate::fs::RecoveryReport;
 use crate::inode::table::{self, InodeTable};
 use crate::inode::{check, kind_of};
 use crate::journal::{Journal, replay, state};
+use crate::ops::tail::word_of;
 use crate::tx::offset_of;
 use crate::types::{Ino, Kind};
 use crate::volume::Volume;
@@ -100,8 +101,8 @@ pub(crate) fn tails(volume: &Volume) -> Result<Vec<Ino>> {
         for index in 0..CHUNK_INODES {
             let ino = Ino(chunk * CHUNK_INODES + index);
             let slot: InodeSlot = volume.get(offset_of(block) + index * SLOT_SIZE as u64)?;
-            let is_one = !slot.is_free() && slot.tail.get() != 0 && slot.links.get() > 0;
-            if is_one && check::fault_of(volume, ino, &slot).is_none() && kind_of(&slot) == Kind::File {
+            let is_sound = !slot.is_free() && check::fault_of(volume, ino, &slot).is_none();
+            if is_sound && slot.links.get() > 0 && word_of(volume, &slot).is_some() {
                 tails.push(ino);
             }
         }
@@ -133,7 +134,7 @@ fn scan_chunk(volume: &Volume, chunk: u64, builder: &mut Builder, scan: &mut Sca
         scan.inodes += 1;
         if slot.links.get() == 0 {
             scan.orphans.push(ino);
-        } else if slot.tail.get() != 0 && kind_of(&slot) == Kind::File {
+        } else if word_of(volume, &slot).is_some() {
             scan.tails.push(ino);
         }
         visit_runs(volume, ino, &slot, &mut |run| {

@@ -207,7 +207,7 @@ impl Fs {
         let (slot_offset, slot) = table::read_slot(&self.volume, ino)?;
         ensure(!slot.is_free() && slot.links.get() > 0, Errno::STALE)?;
         let mut state = InodeState::new(slot);
-        if slot.tail.get() != 0 && self.is_read_only() && state.kind() == Kind::File {
+        if self.is_read_only() {
             apply_after_crash(&self.volume, ino, &mut state)?;
         }
         let inode = Arc::new(Inode::new(ino, slot_offset, state, 1));

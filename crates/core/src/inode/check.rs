@@ -5,7 +5,7 @@
 
 use lodefs_layout::blob::{BLOB_SIZE_MAX, blocks_for};
 use lodefs_layout::inode::{INLINE_SIZE, InodeSlot};
-use lodefs_layout::{BLOCK_SIZE, FILE_SIZE_MAX, SYMLINK_MAX};
+use lodefs_layout::{FILE_SIZE_MAX, SYMLINK_MAX};
 
 use crate::types::{Ino, Kind};
 use crate::volume::{Run, Volume};
@@ -31,7 +31,6 @@ pub(crate) fn fault_of(volume: &Volume, ino: Ino, slot: &InodeSlot) -> Option<&'
     let size = slot.size.get();
     match kind {
         Kind::File if size > FILE_SIZE_MAX => Some("impossible size"),
-        Kind::File if !is_place_of_word(volume, slot.tail.get()) => Some("its size is counted nowhere"),
         Kind::Symlink if size == 0 || size as usize > SYMLINK_MAX => {
             Some("impossible length of a symbolic link")
         }
@@ -42,9 +41,4 @@ pub(crate) fn fault_of(volume: &Volume, ino: Ino, slot: &InodeSlot) -> Option<&'
         Kind::Directory if slot.links.get() == 1 => Some("impossible number of links"),
         _ => None,
     }
-}
-
-/// Whether a word can be there, or there is none.
-fn is_place_of_word(volume: &Volume, at: u64) -> bool {
-    at == 0 || (at.is_multiple_of(size_of::<u64>() as u64) && volume.holds_block(at / BLOCK_SIZE))
 }

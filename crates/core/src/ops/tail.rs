@@ -15,7 +15,7 @@
 //! What a crash can tear: an append whose word was not replaced is not there, though some of its bytes may be, behind the end in the
 //! block that the end is in, where they mean nothing (`ops::write`).
 
-use lodefs_layout::inode::TAIL_REVOKED;
+use lodefs_layout::inode::{InodeSlot, TAIL_REVOKED};
 use lodefs_layout::{BLOCK_SIZE, FILE_SIZE_MAX};
 use lodefs_pmem::Durable;
 use rustix::io::Errno;
@@ -26,10 +26,10 @@ use crate::error::{Error, Result, ensure};
 use crate::extents::ExtentMap;
 use crate::extents::map::Edits;
 use crate::fs::Fs;
-use crate::inode::{InodeState, Node};
+use crate::inode::{InodeState, Node, kind_of};
 use crate::lease::is_asked;
 use crate::tx::Tx;
-use crate::types::Ino;
+use crate::types::{Ino, Kind};
 use crate::volume::Volume;
 
 /// Blocks that are reserved at first, at most at a time, and for how much of the file at a time.
@@ -169,8 +169,9 @@ impl Fs {
     /// Settles what a crash has left.
     pub(crate) fn settle_after_crash(&self, node: &Node) -> Result<()> {
         let mut locked = LockedInode::lock_beside_data(node.inode())?;
+        let Some(word) = word_of(&self.volume, &locked.state.slot) else { return Ok(()) };
         let end = end_of(locked.state.extents(&self.volume, node.ino())?);
-        locked.state.tail = Some(Tail { lease: AFTER_CRASH, word: locked.state.slot.tail.get(), end });
+        locked.state.tail = Some(Tail { lease: AFTER_CRASH, word, end });
         self.settle_tail(&mut locked)
     }
 }
@@ -184,10 +185,18 @@ impl LockedInode<'_> {
 
 /// Gives an inode that was just read the size that a crash has left in a word. On a volume that is only read it is never settled.
 pub(crate) fn apply_after_crash(volume: &Volume, ino: Ino, state: &mut InodeState) -> Result<()> {
-    let word = volume.medium.word(state.slot.tail.get())?;
+    let Some(word) = word_of(volume, &state.slot) else { return Ok(()) };
+    let word = volume.medium.word(word)?;
     let end = end_of(state.extents(volume, ino)?);
     state.slot.size = U64::new(sensible(state, end, word));
     Ok(())
+}
+
+/// Where the word of a file is, which was not settled. An image that somebody has made may say that it is anywhere: what cannot be is none.
+pub(crate) fn word_of(volume: &Volume, slot: &InodeSlot) -> Option<u64> {
+    let at = slot.tail.get();
+    let can_be = at != 0 && at.is_multiple_of(size_of::<u64>() as u64) && volume.holds_block(at / BLOCK_SIZE);
+    (can_be && kind_of(slot) == Kind::File).then_some(at)
 }
 
 /// What a word says, if it can be so: it is another process's.
