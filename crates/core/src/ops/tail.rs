@@ -32,7 +32,7 @@ use crate::tx::Tx;
 use crate::types::{Ino, Kind};
 use crate::volume::Volume;
 
-/// Blocks that are reserved at first, at most at a time, and for how much of the file at a time.
+/// Blocks that are reserved at first, and at most at a time, if no more are asked for: as many again as have been.
 const RESERVED_MIN: u64 = 16;
 const RESERVED_MAX: u64 = 512;
 /// Runs of blocks that are reserved at a time: what is left of them is given back in one record.
@@ -207,10 +207,11 @@ fn sensible(state: &InodeState, end: u64, word: u64) -> u64 {
     if (least..=most).contains(&said) {
         return said;
     }
-    tracing::warn!(
+    // Whoever says so may say it as often as he likes.
+    tracing::debug!(
         ino = state.slot.ino.get(),
         said,
-        "a program says nonsense of a file's size, which stays what it was"
+        "nonsense about a file's size, which stays what it was"
     );
     least
 }
