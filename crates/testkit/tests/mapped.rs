@@ -304,7 +304,7 @@ fn buffered_files_need_fsync() {
 }
 
 /// What a program appends by itself.
-const APPENDS: [Scenario; 5] = [
+const APPENDS: [Scenario; 6] = [
     Scenario {
         name: "appended to nothing",
         prepare: |fs| hole(fs, "f", 0).map(drop),
@@ -348,6 +348,16 @@ const APPENDS: [Scenario; 5] = [
                 stage.append("pointer", &POINTER)?;
             }
             Ok(())
+        },
+    },
+    // A word that said something about another file.
+    Scenario {
+        name: "a word is used again",
+        prepare: |fs| hole(fs, "data", 0).and_then(|_| hole(fs, "pointer", 0)).map(drop),
+        act: |stage| {
+            stage.append("data", &DATA.repeat(10))?;
+            stage.end_appends("data");
+            stage.append("pointer", &POINTER)
         },
     },
     // More has to be reserved.

@@ -243,6 +243,32 @@ fn only_what_can_be_is_reserved() {
 }
 
 #[test]
+fn what_lies_in_too_many_places_is_not_reserved() {
+    let volume = Volume::new();
+    let (file, _program, lease) = file(&volume, b"begun");
+    let filling = volume.file("filling");
+    let size = volume.fs.space().blocks_available * BLOCK;
+    assert_eq!(volume.fs.write(&filling, 0, &vec![1; size as usize], false).unwrap() as u64, size);
+    // Single blocks, of which there are enough.
+    for number in 0..64 {
+        volume.fs.fallocate(&filling, Fallocate::PunchHole, 4 * number * BLOCK, BLOCK).unwrap();
+    }
+    let free = volume.free();
+    assert_eq!(try_reserve(&lease, 20 * BLOCK).unwrap_err(), Errno::NOSPC);
+    assert_eq!(volume.free(), free);
+    assert_eq!(volume.fs.write(&file, 5, &vec![5; 20 * BLOCK as usize], false).unwrap() as u64, 20 * BLOCK);
+    let grant = reserve(&lease, 20 * BLOCK + 6);
+    assert!(grant.tail.unwrap().end >= 20 * BLOCK + 6);
+    append(&volume, &grant, b"!");
+    assert_eq!(size_after(&volume, &file), 20 * BLOCK + 6);
+}
+
+/// The size when it is settled.
+fn size_after(volume: &Volume, file: &Node) -> u64 {
+    content(&volume.fs, file).len() as u64
+}
+
+#[test]
 fn a_program_that_was_given_up_on_cannot_append_any_more() {
     let volume = Volume::new();
     let file = volume.file("f");

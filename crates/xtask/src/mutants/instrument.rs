@@ -20,7 +20,7 @@ pub(crate) struct Mutant {
 }
 
 /// Files of which everything is looked at: what makes durable, the journal, and what relies on them.
-const PERSISTENCE: [&str; 12] = [
+const PERSISTENCE: [&str; 14] = [
     "crates/pmem/src/medium.rs",
     "crates/pmem/src/store.rs",
     "crates/pmem/src/overlay.rs",
@@ -33,6 +33,8 @@ const PERSISTENCE: [&str; 12] = [
     "crates/core/src/tx.rs",
     "crates/core/src/recovery.rs",
     "crates/core/src/bitmap.rs",
+    "crates/core/src/ops/tail.rs",
+    "crates/core/src/lease/words.rs",
 ];
 
 /// Files of which the checks of bytes from the volume are looked at.
