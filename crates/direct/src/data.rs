@@ -48,8 +48,10 @@ struct Content {
     right: Option<Right>,
     /// Recalls so far.
     epoch: u64,
-    /// Bytes of the file; with the right to append, that it can have.
+    /// Bytes of the file. With the right to append, what its word says: nobody else replaces that.
     size: u64,
+    /// Bytes that it can have by what is appended.
+    size_max: u64,
     /// Ascending by where they begin.
     parts: Vec<Part>,
     view: Option<Arc<View>>,
@@ -131,7 +133,8 @@ impl Data {
         if content.right.is_none() || content.parts.len() + parts.len() > PARTS_MAX {
             content.parts.clear();
         }
-        (content.right, content.epoch, content.size) = (Some(right), epoch, size);
+        let end = content.end(right, size);
+        (content.right, content.epoch, content.size, content.size_max) = (Some(right), epoch, end, size);
         for part in parts {
             match content.parts.binary_search_by_key(&part.offset, |known| known.offset) {
                 // It may have become longer.
@@ -180,7 +183,7 @@ impl Data {
         if content.right.is_none() {
             return Err(Miss::Ungranted(offset));
         }
-        let wanted = content.end()?.saturating_sub(offset).min(into.len() as u64) as usize;
+        let wanted = content.size.saturating_sub(offset).min(into.len() as u64) as usize;
         let into = &mut into[..wanted];
         content.each_part(offset, wanted, |view, range, at| {
             let into = &mut into[range];
@@ -195,11 +198,11 @@ impl Data {
 
     /// Copies all bytes in, at this offset or (`None`) at the end of the file, and makes them durable.
     pub(crate) fn write(&self, offset: Option<u64>, bytes: &[u8]) -> Result<(), Miss> {
-        let content = self.content_mut();
+        let mut content = self.content_mut();
         if !matches!(content.right, Some(Right::Write | Right::Append { .. })) {
             return Err(Miss::Ungranted(offset.unwrap_or(0)));
         }
-        let size = content.end()?;
+        let size = content.size;
         let offset = offset.unwrap_or(size);
         let end = offset.checked_add(bytes.len() as u64).ok_or(Miss::More)?;
         let word = content.word_to_replace(offset, end, size)?;
@@ -212,21 +215,23 @@ impl Data {
         content.each_part(offset, bytes.len(), |view, range, at| view.write(at?, &bytes[range]))?;
         let view = content.view.as_ref().ok_or(Miss::More)?;
         view.drain();
-        match word {
+        let Some(word) = word else { return Ok(()) };
+        if !view.replace_word(word, size, end) {
             // Somebody has given up waiting for this one: the bytes are behind the end.
-            Some(word) if !view.replace_word(word, size, end) => Err(Miss::More),
-            _ => Ok(()),
+            return Err(Miss::More);
         }
+        content.size = end;
+        Ok(())
     }
 }
 
 impl Content {
-    /// The end of the file.
-    fn end(&self) -> Result<u64, Miss> {
-        let Some(Right::Append { word }) = self.right else { return Ok(self.size) };
-        let said = self.view.as_ref().and_then(|view| view.word(word)).ok_or(Miss::More)?;
-        // The server's, to be believed as all that it says.
-        Ok((said & !REVOKED).min(self.size))
+    /// The end of a file with which the server says this.
+    fn end(&self, right: Right, size: u64) -> u64 {
+        let Right::Append { word } = right else { return size };
+        let said = self.view.as_ref().and_then(|view| view.word(word));
+        // The server's, to be believed as all that it says. Where there is no word, nothing is replaced either.
+        said.map_or(size, |said| (said & !REVOKED).min(size))
     }
 
     /// The word that is to be replaced after bytes `[offset, end)` of the file were stored, which ends at `size`; `None` if it stays as
@@ -236,7 +241,7 @@ impl Content {
             _ if end <= size => Ok(None),
             // There would be a hole.
             _ if offset > size => Err(Miss::More),
-            Some(Right::Append { word }) if end <= self.size => Ok(Some(word)),
+            Some(Right::Append { word }) if end <= self.size_max => Ok(Some(word)),
             _ => Err(Miss::Unreserved(end)),
         }
     }
