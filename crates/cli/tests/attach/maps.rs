@@ -185,9 +185,9 @@ fn a_file_is_told_of_with_all_who_have_it_mapped() {
     mapping.write(0, 1);
     // A copy, which is the kernel's.
     let file = open(&path);
+    let (anywhere, flags) = (std::ptr::null_mut(), MapFlags::PRIVATE);
     // SAFETY: the kernel chooses the address, so nothing that is there is replaced.
-    let own =
-        unsafe { mmap(std::ptr::null_mut(), 4096, ProtFlags::READ, MapFlags::PRIVATE, &file, 0).unwrap() };
+    let own = unsafe { mmap(anywhere, 4096, ProtFlags::READ, flags, &file, 0).unwrap() };
     let renamed = stage.mounted.path("of another name");
     fs::rename(&path, &renamed).unwrap();
 
