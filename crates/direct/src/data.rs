@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 
 use lodefs_mapping::{Inside, enter};
-use lodefs_proto::server::{Part, Right};
+use lodefs_proto::server::{Part, REVOKED, Right};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::attachment::Attachment;
@@ -33,14 +33,16 @@ pub(crate) enum Miss {
     Ungranted(u64),
     /// The server has to be told first that it is changed, in this tick of the clock.
     Untold(u64),
-    /// The server has to be asked for blocks first, so that the file can have so many bytes.
-    Unreserved(u64),
+    /// The server has to be asked for blocks first.
+    Unreserved {
+        /// Where bytes are to be written.
+        at: u64,
+        /// How many bytes the file is to have then.
+        end: u64,
+    },
     /// There is more to be done than to copy bytes.
     More,
 }
-
-/// Set in the word that has a file's size when it is not to be replaced any more.
-const REVOKED: u64 = 1 << 63;
 
 /// What the server has granted of one open file.
 #[derive(Default)]
@@ -242,7 +244,7 @@ impl Content {
             // There would be a hole.
             _ if offset > size => Err(Miss::More),
             Some(Right::Append { word }) if end <= self.size_max => Ok(Some(word)),
-            _ => Err(Miss::Unreserved(end)),
+            _ => Err(Miss::Unreserved { at: offset, end }),
         }
     }
 

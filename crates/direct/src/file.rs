@@ -107,9 +107,7 @@ impl File {
                     continue;
                 }
                 Miss::Ungranted(offset) => self.obtain(|lease| Ask::Take { lease, offset, write: true }),
-                Miss::Unreserved(end) => {
-                    self.obtain(|lease| Ask::Reserve { lease, offset: offset.min(end), end })
-                }
+                Miss::Unreserved { at, end } => self.obtain(|lease| Ask::Reserve { lease, offset: at, end }),
                 Miss::More => false,
             };
             // The same once more would be for ever.

@@ -51,6 +51,9 @@ pub enum Domain {
     Volatile,
 }
 
+/// Set in the word of [`Right::Append`] when it is not to be replaced any more. The size is in the other bits.
+pub const REVOKED: u64 = 1 << 63;
+
 /// A part of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Part {

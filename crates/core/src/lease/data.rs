@@ -8,8 +8,9 @@
 //! back. The few operations that leave content, size and rights alone, and may happen beside them, say so
 //! ([`LockedInode::lock_beside_data`]).
 //!
-//! A program writes only to blocks that the file has, and makes that durable itself: a crash can tear it at any 8 bytes, as it can
-//! an overwrite by the engine. It tells the time of a change before the first of each tick of the clock ([`DataLease::note_change`]).
+//! A program writes only to blocks that the file has, or that are reserved for it behind the end ([`DataLease::reserve`], `ops::tail`), and
+//! makes that durable itself: a crash can tear it at any 8 bytes, as it can an overwrite by the engine. It tells the time of a change
+//! before the first of each tick of the clock ([`DataLease::note_change`]).
 
 use lodefs_layout::BLOCK_SIZE;
 use rustix::io::Errno;

@@ -51,8 +51,7 @@ impl Lease {
         let window = touch.window();
         let filled = fs.answer(&mut locked, touch, window);
         if filled.is_err() {
-            locked.slot = locked.state.slot;
-            locked.state.extents = None;
+            locked.forget_changes();
         }
         let granted = filled?;
         let epoch = self.note(&mut locked.state, &granted)?;
@@ -102,8 +101,7 @@ impl Fs {
         match self.fill_range(locked, hole) {
             Err(Error::Refused(Errno::NOSPC)) if hole.to - hole.from > 1 => {
                 // What was asked for may still be there.
-                locked.slot = locked.state.slot;
-                locked.state.extents = None;
+                locked.forget_changes();
                 self.fill_range(locked, Bounds { from: block, to: block + 1 })
             }
             outcome => outcome,

@@ -54,6 +54,12 @@ impl<'i> LockedInode<'i> {
         }
     }
 
+    /// What was to change did not: the slot is what it was, and the extents, which were changed in memory, are read again.
+    pub(super) fn forget_changes(&mut self) {
+        self.slot = self.state.slot;
+        self.state.extents = None;
+    }
+
     /// The transaction was committed.
     pub(super) fn accept(&mut self) {
         let time = |slot: &InodeSlot| (slot.ctime_s, slot.times_ns[2]);

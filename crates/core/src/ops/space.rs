@@ -39,8 +39,7 @@ impl Fs {
             Fallocate::ZeroRange { keep_size } => self.zero_range(&mut locked, offset, end, keep_size),
         };
         if result.is_err() {
-            locked.slot = locked.state.slot;
-            locked.state.extents = None;
+            locked.forget_changes();
         }
         result
     }

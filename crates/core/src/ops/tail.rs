@@ -81,8 +81,7 @@ impl Fs {
         let to = wanted.max(from + had.clamp(RESERVED_MIN, RESERVED_MAX)).min(FILE_SIZE_MAX / BLOCK_SIZE);
         let reserved = self.reserve(locked, lease, from, wanted, to);
         if reserved.is_err() {
-            locked.slot = locked.state.slot;
-            locked.state.extents = None;
+            locked.forget_changes();
         }
         reserved
     }
@@ -147,8 +146,7 @@ impl Fs {
         }
         let settled = self.settle_at(locked, size);
         if settled.is_err() {
-            locked.slot = locked.state.slot;
-            locked.state.extents = None;
+            locked.forget_changes();
             return settled;
         }
         locked.state.tail = None;

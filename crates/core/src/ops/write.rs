@@ -125,8 +125,7 @@ impl Fs {
         let result = self.write_transaction(&mut tx, locked, offset, bytes, now, drop_privileges);
         let result = result.and_then(|written| locked.commit(tx).map(|()| written));
         if result.is_err() {
-            locked.slot = locked.state.slot;
-            locked.state.extents = None;
+            locked.forget_changes();
         }
         result
     }

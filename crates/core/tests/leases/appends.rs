@@ -9,6 +9,7 @@ use lodefs_core::{
     DataAnswer, DataGrant, DataLease, Fallocate, Fs, Node, OpenOptions, SeekTarget, SetAttr, TailGrant, What,
     fsck,
 };
+use lodefs_layout::inode::TAIL_REVOKED as REVOKED;
 use lodefs_pmem::{Access, Domain, Medium};
 use rustix::io::Errno;
 
@@ -17,9 +18,6 @@ use super::{BLOCK, Program, Volume, lease, touch};
 
 /// Blocks that words are in.
 const WORDS: u64 = 1;
-
-/// Set in a word that is not to be replaced any more.
-const REVOKED: u64 = 1 << 63;
 
 fn try_reserve(lease: &DataLease, end: u64) -> Result<DataGrant, Errno> {
     let mut answers = Vec::new();
@@ -193,6 +191,7 @@ fn a_program_that_ends_gives_back_what_it_has_not_used() {
     let (file, program, lease) = file(&volume, b"begun");
     let free = volume.free();
     let mut grant = reserve(&lease, BLOCK + 1);
+    assert_eq!(reserve(&lease, 2 * BLOCK).tail, grant.tail, "there is enough");
     for _ in 0..100 {
         append(&volume, &grant, &[1; 1000]);
         // In larger and larger steps.

@@ -5,6 +5,8 @@
 //! chooses the bytes by what they make the engine do (`fuzz/`, `cargo xtask fuzz`), and with random bytes by
 //! `cargo test`.
 //!
+//! What programs and servers say to each other is untrusted as well: one target takes the input for that (`messages`).
+//!
 //! A case begins with a real volume ([`bases`]). The input says which, and what is changed on it: fields of the
 //! structures that are there ([`atlas`]), or any bytes (`edit`); in place, or by a journal record that recovery
 //! stores (`forge`). Then the checksums are made right (`seal`), unless the input says otherwise, because otherwise few

@@ -5,12 +5,13 @@ use std::panic::Location;
 use std::sync::Arc;
 
 use lodefs_core::{DataAnswer, DataGrant, DataLease, TailGrant, What as Shown};
+use lodefs_layout::inode::TAIL_REVOKED;
 use lodefs_pmem::{Event, What};
 
 use super::{Care, Obedient, PROGRAM, Stage, Stored, told};
 
-/// Set in the word that has a file's size when it is not to be replaced any more.
-const REVOKED: u64 = 1 << 63;
+// What is stored is what is said.
+const _: () = assert!(TAIL_REVOKED == lodefs_proto::server::REVOKED);
 
 /// A file to which the program appends.
 pub(super) struct Appended {
@@ -69,10 +70,10 @@ impl Stage {
             let known = appended.grant.clone().and_then(|grant| Some((grant.tail?, grant)));
             let size = match &known {
                 Some((tail, _)) => self.word(tail.word)?,
-                None => REVOKED,
+                None => TAIL_REVOKED,
             };
             if let Some((tail, grant)) = known
-                && size & REVOKED == 0
+                && size & TAIL_REVOKED == 0
                 && size + more <= tail.end
             {
                 return Ok((grant, tail, size));
