@@ -3,19 +3,22 @@
 //! What the server has granted stays until it is recalled. Whoever copies bytes holds the lock meanwhile, for reading or for writing,
 //! and a recall takes it for writing: so it is answered when no copy is under way, and there is none after it. Nothing under
 //! the lock waits for anybody: buffers that are mappings are copied before, or afterwards.
+//!
+//! A read of one part goes past the lock ([`Glimpsed`]): what it has copied is thrown away if there was a write or a recall meanwhile.
 
 use std::cell::UnsafeCell;
 use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use lodefs_mapping::{Inside, enter};
 use lodefs_proto::server::{Part, REVOKED, Right};
+use lodefs_sync::{Glimpsed, GlimpsedWriteGuard, RwLockReadGuard};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::attachment::Attachment;
 use crate::link::Link;
-use crate::view::View;
+use crate::view::{Span, View};
 
 /// Parts of a file that are remembered at most: 96 KiB.
 const PARTS_MAX: usize = 4096;
@@ -68,10 +71,19 @@ pub(crate) struct Leased {
     pub(crate) _attachment: Arc<Attachment>,
 }
 
-#[derive(Default)]
 struct State {
-    content: RwLock<Content>,
+    /// The glimpse is a part: where it begins, where it or the file ends, and where on the medium it is.
+    content: Glimpsed<Content, 3>,
+    /// Where the medium is, for whoever has a glimpse. It stays as long as he may be there.
+    span: OnceLock<Arc<Span>>,
     leased: Mutex<Option<Leased>>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        let content = Glimpsed::new(Content::default());
+        Self { content, span: OnceLock::new(), leased: Mutex::default() }
+    }
 }
 
 /// The data of one open file.
@@ -109,11 +121,11 @@ impl Data {
     }
 
     fn content(&self) -> RwLockReadGuard<'_, Content> {
-        self.state().content.read().unwrap_or_else(PoisonError::into_inner)
+        self.state().content.read()
     }
 
-    fn content_mut(&self) -> RwLockWriteGuard<'_, Content> {
-        self.state().content.write().unwrap_or_else(PoisonError::into_inner)
+    fn content_mut(&self) -> GlimpsedWriteGuard<'_, Content, 3> {
+        self.state().content.write()
     }
 
     /// The lease by which the server is asked.
@@ -123,6 +135,7 @@ impl Data {
 
     /// By this view the bytes are reached from now on.
     pub(crate) fn use_view(&self, view: Arc<View>) {
+        self.state().span.get_or_init(|| Arc::clone(view.span()));
         *self.content_mut() = Content { view: Some(view), ..Content::default() };
     }
 
@@ -179,6 +192,21 @@ impl Data {
         self.told.store(tick, Ordering::Relaxed);
     }
 
+    /// Copies bytes out without the lock, if all are in the part that was read last.
+    pub(crate) fn read_by_glimpse(&self, offset: u64, into: &mut [u8]) -> Option<usize> {
+        let state = self.state();
+        let span = state.span.get()?;
+        let asked_to = offset.checked_add(into.len() as u64)?;
+        state.content.with_glimpse(|[start, end, at]| {
+            if offset < start || offset >= end || asked_to > end {
+                return None;
+            }
+            // What was glimpsed while it changed may be anything; it is found out afterwards.
+            span.read(at.wrapping_add(offset - start), into)?;
+            Some(into.len())
+        })
+    }
+
     /// Copies bytes out; fewer only at the end of the file.
     pub(crate) fn read(&self, offset: u64, into: &mut [u8]) -> Result<usize, Miss> {
         let content = self.content();
@@ -190,17 +218,22 @@ impl Data {
         content.each_part(offset, wanted, |view, range, at| {
             let into = &mut into[range];
             if let Some(at) = at {
-                return view.read(at, into);
+                return view.span().read(at, into);
             }
             into.fill(0);
             Some(())
         })?;
+        if let Some(glimpse) = content.glimpse(offset, self.state().span.get()) {
+            self.state().content.offer(&content, glimpse);
+        }
         Ok(wanted)
     }
 
     /// Copies all bytes in, at this offset or (`None`) at the end of the file, and makes them durable.
     pub(crate) fn write(&self, offset: Option<u64>, bytes: &[u8]) -> Result<(), Miss> {
         let mut content = self.content_mut();
+        // Bytes are changed, and perhaps a word; the file becomes no shorter.
+        content.keep_glimpse();
         if !matches!(content.right, Some(Right::Write | Right::Append { .. })) {
             return Err(Miss::Ungranted(offset.unwrap_or(0)));
         }
@@ -236,6 +269,23 @@ impl Content {
         said.map_or(size, |said| (said & !REVOKED).min(size))
     }
 
+    /// The part at a byte, for those who read past the lock at these addresses; `None` if they cannot.
+    fn glimpse(&self, offset: u64, span: Option<&Arc<Span>>) -> Option<[u64; 3]> {
+        let view = self.view.as_ref()?;
+        let is_there = span.is_some_and(|span| Arc::ptr_eq(span, view.span()));
+        let part = self.part_at(self.index_of(offset), offset).filter(|_| is_there)?;
+        Some([part.offset, part.offset.saturating_add(part.size).min(self.size), part.at?])
+    }
+
+    /// Which part is at a byte, if there is one.
+    fn index_of(&self, offset: u64) -> usize {
+        self.parts.partition_point(|part| part.offset <= offset).saturating_sub(1)
+    }
+
+    fn part_at(&self, index: usize, offset: u64) -> Option<&Part> {
+        self.parts.get(index).filter(|part| part.offset <= offset && offset - part.offset < part.size)
+    }
+
     /// The word that is to be replaced after bytes `[offset, end)` of the file were stored, which ends at `size`; `None` if it stays as
     /// long.
     fn word_to_replace(&self, offset: u64, end: u64, size: u64) -> Result<Option<u64>, Miss> {
@@ -257,12 +307,11 @@ impl Content {
         mut copy: impl FnMut(&View, std::ops::Range<usize>, Option<u64>) -> Option<()>,
     ) -> Result<(), Miss> {
         let view = self.view.as_ref().ok_or(Miss::More)?;
-        let mut index = self.parts.partition_point(|part| part.offset <= offset).saturating_sub(1);
+        let mut index = self.index_of(offset);
         let mut done = 0;
         while done < size {
             let at = offset + done as u64;
-            let part = self.parts.get(index).filter(|part| part.offset <= at && at - part.offset < part.size);
-            let part = part.ok_or(Miss::Ungranted(at))?;
+            let part = self.part_at(index, at).ok_or(Miss::Ungranted(at))?;
             let within = at - part.offset;
             let count = (part.size - within).min((size - done) as u64) as usize;
             let on_medium = part.at.and_then(|start| start.checked_add(within));

@@ -3,49 +3,35 @@
 use std::os::fd::AsFd;
 use std::process;
 use std::ptr::{self, NonNull};
+use std::sync::Arc;
 
 use lodefs_pmem::{Domain, Persist, Word};
 use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 
-/// The whole medium in memory. Children have nothing of it.
-pub(crate) struct View {
+/// Addresses of the whole medium. They can be read as long as this is there: without a [`View`], as zeroes. Children have nothing
+/// of it.
+pub(crate) struct Span {
     base: NonNull<u8>,
     size: usize,
-    writable: bool,
-    persist: Persist,
     pid: u32,
 }
 
 // SAFETY: the memory is the process's, not a thread's, and is accessed through raw pointers only, as memory that others may
 // change at any time anyway.
-unsafe impl Send for View {}
+unsafe impl Send for Span {}
 // SAFETY: as above.
-unsafe impl Sync for View {}
+unsafe impl Sync for Span {}
 
-impl View {
-    /// Maps a medium of this domain. `host_sync`: so that the host keeps its own metadata durable.
-    pub(crate) fn new(
-        medium: impl AsFd,
-        writable: bool,
-        host_sync: bool,
-        domain: Domain,
-    ) -> Result<Self, Errno> {
-        let persist = Persist::new(domain).map_err(|_| Errno::OPNOTSUPP)?;
-        let size = usize::try_from(seek(&medium, SeekFrom::End(0))?).map_err(|_| Errno::NOMEM)?;
-        let protection = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
-        let flags = if host_sync { MapFlags::SHARED_VALIDATE | MapFlags::SYNC } else { MapFlags::SHARED };
-        let flags = flags | MapFlags::NORESERVE;
-        // SAFETY: the kernel chooses the address, so nothing that is there is replaced.
-        let base = unsafe { mmap(ptr::null_mut(), size, protection, flags, medium, 0)? };
-        let base = NonNull::new(base.cast()).ok_or(Errno::NOMEM)?;
-        let view = Self { base, size, writable, persist, pid: process::id() };
-        // SAFETY: it changes no contents, and is this view's own.
-        unsafe { madvise(base.as_ptr().cast(), size, Advice::LinuxDontFork)? };
-        Ok(view)
-    }
+/// The whole medium in memory. Children have nothing of it.
+pub(crate) struct View {
+    span: Arc<Span>,
+    writable: bool,
+    persist: Persist,
+}
 
+impl Span {
     /// Where these bytes of the medium are; `None` if it does not have them.
     fn at(&self, at: u64, size: usize) -> Option<NonNull<u8>> {
         let at = usize::try_from(at).ok()?;
@@ -63,9 +49,59 @@ impl View {
         Some(())
     }
 
+    /// Puts zeroes in place of the medium.
+    fn leave(&self) -> Result<(), Errno> {
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED;
+        // SAFETY: these addresses are this span's own, and stay readable; what is read there from now on is thrown away.
+        unsafe { mmap_anonymous(self.base.as_ptr().cast(), self.size, ProtFlags::READ, flags)? };
+        self.keep_from_children()
+    }
+
+    fn keep_from_children(&self) -> Result<(), Errno> {
+        // SAFETY: it changes no contents, and these addresses are this span's own.
+        unsafe { madvise(self.base.as_ptr().cast(), self.size, Advice::LinuxDontFork) }
+    }
+}
+
+impl Drop for Span {
+    fn drop(&mut self) {
+        if self.pid == process::id() {
+            // SAFETY: nobody can reach it by this value any more.
+            let unmapped = unsafe { munmap(self.base.as_ptr().cast(), self.size) };
+            debug_assert!(unmapped.is_ok());
+        }
+    }
+}
+
+impl View {
+    /// Maps a medium of this domain. `host_sync`: so that the host keeps its own metadata durable.
+    pub(crate) fn new(
+        medium: impl AsFd,
+        writable: bool,
+        host_sync: bool,
+        domain: Domain,
+    ) -> Result<Self, Errno> {
+        let persist = Persist::new(domain).map_err(|_| Errno::OPNOTSUPP)?;
+        let size = usize::try_from(seek(&medium, SeekFrom::End(0))?).map_err(|_| Errno::NOMEM)?;
+        let protection = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
+        let flags = if host_sync { MapFlags::SHARED_VALIDATE | MapFlags::SYNC } else { MapFlags::SHARED };
+        let flags = flags | MapFlags::NORESERVE;
+        // SAFETY: the kernel chooses the address, so nothing that is there is replaced.
+        let base = unsafe { mmap(ptr::null_mut(), size, protection, flags, medium, 0)? };
+        let base = NonNull::new(base.cast()).ok_or(Errno::NOMEM)?;
+        let span = Span { base, size, pid: process::id() };
+        span.keep_from_children()?;
+        Ok(Self { span: Arc::new(span), writable, persist })
+    }
+
+    /// Its addresses, which stay when it is gone.
+    pub(crate) fn span(&self) -> &Arc<Span> {
+        &self.span
+    }
+
     /// Copies bytes in, durable after the next [`Self::drain`]; `None` if the medium does not have them, or cannot be written.
     pub(crate) fn write(&self, at: u64, bytes: &[u8]) -> Option<()> {
-        let to = self.at(at, bytes.len()).filter(|_| self.writable)?;
+        let to = self.span.at(at, bytes.len()).filter(|_| self.writable)?;
         // SAFETY: so many bytes are mapped writable there, for as long as this is borrowed, and are no Rust value's.
         unsafe { self.persist.store(to.as_ptr(), bytes) };
         Some(())
@@ -80,7 +116,7 @@ impl View {
     pub(crate) fn replace_word(&self, at: u64, old: u64, new: u64) -> bool {
         let Some(word) = self.word_at(at).filter(|_| self.writable) else { return false };
         let is_replaced = word.replace(old.to_le(), new.to_le());
-        if let Some(start) = self.at(at, Word::SIZE) {
+        if let Some(start) = self.span.at(at, Word::SIZE) {
             // SAFETY: so many bytes are mapped there, for as long as this is borrowed.
             unsafe { self.persist.flush(start.as_ptr(), Word::SIZE) };
         }
@@ -89,7 +125,7 @@ impl View {
     }
 
     fn word_at(&self, at: u64) -> Option<Word<'_>> {
-        let start = self.at(at, Word::SIZE).filter(|_| at.is_multiple_of(Word::SIZE as u64))?;
+        let start = self.span.at(at, Word::SIZE).filter(|_| at.is_multiple_of(Word::SIZE as u64))?;
         // SAFETY: it is mapped for as long as this is borrowed, writable if it is to be changed, at a multiple of eight because the
         // mapping begins with a page, and no Rust value's. The server changes it as a whole too.
         Some(unsafe { Word::at(start) })
@@ -103,10 +139,34 @@ impl View {
 
 impl Drop for View {
     fn drop(&mut self) {
-        if self.pid == process::id() {
-            // SAFETY: nobody can reach it by this value any more.
-            let unmapped = unsafe { munmap(self.base.as_ptr().cast(), self.size) };
-            debug_assert!(unmapped.is_ok());
+        // Whoever reads past a lock may be at it. If the kernel has no memory for that, the medium stays until he is gone too.
+        if self.span.pid == process::id() && Arc::strong_count(&self.span) > 1 {
+            let _ = self.span.leave();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+    use rustix::io::write;
+
+    use super::*;
+
+    #[test]
+    fn who_reads_past_a_lock_finds_zeroes_when_the_medium_is_gone() {
+        let medium = memfd_create("medium", MemfdFlags::CLOEXEC).unwrap();
+        ftruncate(&medium, 2 << 20).unwrap();
+        write(&medium, b"content").unwrap();
+        let view = View::new(&medium, false, false, Domain::MemoryController).unwrap();
+        let span = Arc::clone(view.span());
+        let mut read = [1; 7];
+        span.read(0, &mut read).unwrap();
+        assert_eq!(&read, b"content");
+        drop(view);
+        span.read(0, &mut read).unwrap();
+        assert_eq!(read, [0; 7]);
+        assert_eq!(span.read((2 << 20) - 6, &mut read), None);
+        assert_eq!(span.read(u64::MAX, &mut read), None);
     }
 }

@@ -7,6 +7,9 @@
 
 #![deny(unsafe_code)]
 
+mod glimpsed;
+#[cfg(all(test, lodefs_loom))]
+mod interleavings;
 #[cfg(any(lodefs_shuttle, lodefs_loom))]
 #[allow(unsafe_code)]
 mod scheduled;
@@ -27,6 +30,7 @@ pub use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, fence
 // Neither scheduler has anything to decide where these are used.
 pub use std::sync::{Arc, OnceLock, Weak};
 
+pub use self::glimpsed::{Glimpsed, GlimpsedWriteGuard};
 pub use self::thread_number::{set_thread_number, thread_number};
 #[cfg(not(any(lodefs_shuttle, lodefs_loom)))]
 pub use self::waiting::Condvar;

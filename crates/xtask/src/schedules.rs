@@ -24,7 +24,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     // It says once for each kind of test that it does not model weak memory orders, which loom is for.
     shuttle.env("SHUTTLE_SILENCE_WARNINGS", "1");
     let mut loom = cargo("loom")?;
-    loom.args(["--package", "lodefs-core", "--lib", "interleavings"]);
+    loom.args(["--package", "lodefs-sync", "--lib", "interleavings"]);
     for mut command in [shuttle, loom] {
         command.args(["--", "--nocapture", "--test-threads=1"]);
         if !command.status().context("cargo cannot be started")?.success() {

@@ -188,6 +188,28 @@ fn reads_and_writes_are_atomic_whoever_does_them() {
 }
 
 #[test]
+fn what_others_have_cut_off_is_not_read() {
+    let Some(stage) = Stage::set_up("attach=owner") else { return };
+    let (path, mounted) = stage.hole(2);
+    for round in 1..20u8 {
+        mounted.write_all_at(&[round; 2 * PAGE as usize], 0).unwrap();
+        let file = File::new(open(&path)).unwrap();
+        let calls = calls_of(|| {
+            for _ in 0..10 {
+                assert_eq!(read(&file, 5, 8000), [round; 8000]);
+            }
+        });
+        assert!(calls <= 10, "it asks once: {calls} system calls");
+        mounted.set_len(100).unwrap();
+        assert_eq!(read(&file, 5, 8000), [round; 95]);
+        mounted.set_len(2 * PAGE).unwrap();
+        assert_eq!(read(&file, 5, 8000)[..95], [round; 95]);
+        assert!(read(&file, 100, 8000).iter().all(|byte| *byte == 0), "what was cut off is read");
+    }
+    stage_is_whole(stage, mounted);
+}
+
+#[test]
 fn a_switch_on_demand_takes_it_back() {
     let Some(stage) = Stage::set_up("attach=owner,dax=inode") else { return };
     let (path, mounted) = stage.hole(2);

@@ -1,13 +1,11 @@
 //! Inodes in memory.
 //!
 //! [`table`] finds slots on the volume and gives out numbers, [`cache`] holds the inodes in use and hands out
-//! [`Node`]s, [`cell`] guards the state of one, [`check`] decides whether a stored slot makes sense.
+//! [`Node`]s, [`glimpse`] guards the state of one, [`check`] decides whether a stored slot makes sense.
 
 pub(crate) mod cache;
-pub(crate) mod cell;
 pub(crate) mod check;
-#[cfg(all(test, lodefs_loom))]
-mod interleavings;
+pub(crate) mod glimpse;
 pub(crate) mod table;
 
 use lodefs_layout::inode::InodeSlot;
@@ -15,7 +13,7 @@ use rustix::io::Errno;
 
 pub use cache::Node;
 
-use self::cell::{StateCell, StateWriteGuard};
+use self::glimpse::{StateCell, StateWriteGuard};
 use crate::dir::NodeCache;
 use crate::error::{Result, ensure};
 use crate::extents::{ExtentMap, store};

@@ -30,7 +30,7 @@ use rustix::io::Errno;
 use crate::access::{Effect, Holder, HolderKind};
 use crate::error::{Result, ensure};
 use crate::fs::Fs;
-use crate::inode::cell::StateWriteGuard;
+use crate::inode::glimpse::StateWriteGuard;
 use crate::inode::{InodeState, Node};
 use crate::ops::locked::LockedInode;
 use crate::types::{Flags, Ino, Kind};

@@ -13,7 +13,7 @@ use crate::dir::leaf::{self, Key};
 use crate::dir::tree::Tree;
 use crate::error::{Result, ensure};
 use crate::fs::Fs;
-use crate::inode::cell::StateWriteGuard;
+use crate::inode::glimpse::StateWriteGuard;
 use crate::inode::{Inode, SetTimes};
 use crate::lease::{DataRight, recall_data};
 use crate::tx::Tx;

@@ -11,7 +11,7 @@ use crate::dir::tree::Tree;
 use crate::error::{Error, Result, ensure};
 use crate::extents::ExtentMap;
 use crate::fs::Fs;
-use crate::inode::cell::Glimpse;
+use crate::inode::glimpse::Glimpse;
 use crate::inode::{Inode, InodeState, Node, SetTimes};
 use crate::lease::{DataRight, has_writer, recall_data};
 use crate::ops::locked::LockedInode;
@@ -55,7 +55,8 @@ impl Fs {
     /// The short way, without the lock: all in the extent that was glimpsed, and no access time to store.
     fn read_by_glimpse(&self, inode: &Inode, offset: u64, into: &mut [u8]) -> Option<usize> {
         let end = offset.checked_add(into.len() as u64)?;
-        inode.state.with_glimpse(|glimpse| {
+        inode.state.with_glimpse(|words| {
+            let glimpse = Glimpse::of_words(words);
             let within = glimpse.start <= offset && offset < glimpse.end && end <= glimpse.end;
             let is_quiet =
                 || glimpse.quiet_until_s == i64::MAX || self.clock.tick().s < glimpse.quiet_until_s;
@@ -80,7 +81,7 @@ impl Fs {
             at: offset_of(extent.physical),
             quiet_until_s,
         };
-        inode.state.offer(state, glimpse);
+        inode.state.offer(state, glimpse.to_words());
     }
 
     fn read_mapped(&self, map: &ExtentMap, offset: u64, into: &mut [u8]) -> Result<()> {

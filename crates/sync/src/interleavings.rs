@@ -2,25 +2,23 @@
 //!
 //! Run by `cargo xtask schedules`, with `--cfg lodefs_loom`.
 
-use lodefs_layout::inode::InodeSlot;
-use lodefs_sync::{Arc, AtomicU64, Ordering};
 use loom::thread;
-use zerocopy::FromZeros;
 
-use super::InodeState;
-use super::cell::{Glimpse, StateCell};
+use crate::glimpsed::Glimpsed;
+use crate::{Arc, AtomicU64, Ordering};
 
 /// A file of two words, which are those of `blocks`, and the block behind it, which is another file's.
 struct File {
-    cell: StateCell,
+    /// First byte, end, and the first of the blocks.
+    cell: Glimpsed<(), 3>,
     blocks: [AtomicU64; 3],
 }
 
-const OURS: Glimpse = Glimpse { start: 0, end: 16, at: 0, quiet_until_s: i64::MAX };
+const OURS: [u64; 3] = [0, 16, 0];
 
 impl File {
     fn new() -> Arc<Self> {
-        let cell = StateCell::new(InodeState::new(InodeSlot::new_zeroed()));
+        let cell = Glimpsed::new(());
         cell.offer(&cell.read(), OURS);
         Arc::new(Self { cell, blocks: [AtomicU64::new(1), AtomicU64::new(1), AtomicU64::new(9)] })
     }
@@ -48,7 +46,7 @@ fn a_read_past_the_lock_sees_a_write_whole_or_not_at_all() {
             writer.store(1, 2);
             guard.keep_glimpse();
         });
-        if let Some((first, second)) = file.cell.with_glimpse(|glimpse| Some(file.words(glimpse.at))) {
+        if let Some((first, second)) = file.cell.with_glimpse(|[_, _, at]| Some(file.words(at))) {
             assert_eq!(first, second, "half of a write was read");
         }
         writing.join().unwrap();
@@ -66,7 +64,7 @@ fn blocks_that_went_elsewhere_are_not_read() {
             drop(other.cell.write());
             other.store(0, 9);
         });
-        let read = file.cell.with_glimpse(|glimpse| (glimpse.end > 0).then(|| file.words(glimpse.at)));
+        let read = file.cell.with_glimpse(|[_, end, at]| (end > 0).then(|| file.words(at)));
         if let Some(words) = read {
             assert_eq!(words, (1, 1), "another file's bytes were read");
         }
@@ -80,7 +78,7 @@ fn offers_are_not_mixed() {
     loom::model(|| {
         let file = File::new();
         let other = Arc::clone(&file);
-        let moved = Glimpse { start: 100, end: 116, at: 1, quiet_until_s: 5 };
+        let moved = [100, 116, 1];
         let offering = thread::spawn(move || other.cell.offer(&other.cell.read(), moved));
         if let Some(seen) = file.cell.with_glimpse(Some) {
             assert!(seen == OURS || seen == moved, "{seen:?} was never offered");
