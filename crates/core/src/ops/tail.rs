@@ -15,6 +15,8 @@
 //! What a crash can tear: an append whose word was not replaced is not there, though some of its bytes may be, behind the end in the
 //! block that the end is in, where they mean nothing (`ops::write`).
 
+use std::ops::Range;
+
 use lodefs_layout::inode::{InodeSlot, TAIL_REVOKED};
 use lodefs_layout::{BLOCK_SIZE, FILE_SIZE_MAX};
 use lodefs_pmem::Durable;
@@ -79,53 +81,71 @@ impl Fs {
         }
         let had = from - size_end.min(from);
         let to = wanted.max(from + had.clamp(RESERVED_MIN, RESERVED_MAX)).min(FILE_SIZE_MAX / BLOCK_SIZE);
-        let reserved = self.reserve(locked, lease, from, wanted, to);
+        let mut reserved = self.reserve(locked, lease, from..to, wanted);
+        if matches!(reserved, Err(Error::Refused(Errno::NOSPC))) {
+            // What was asked for may still be there.
+            locked.forget_changes();
+            reserved = self.reserve(locked, lease, from..wanted, wanted);
+        }
         if reserved.is_err() {
             locked.forget_changes();
         }
         reserved
     }
 
-    /// Reserves blocks `[from, wanted)`, and more up to `to`.
+    /// Reserves blocks; if they lie in too many places, only the first of them, up to `wanted` at least.
     fn reserve(
         &self,
         locked: &mut LockedInode<'_>,
         lease: u64,
-        from: u64,
+        blocks: Range<u64>,
         wanted: u64,
-        to: u64,
     ) -> Result<()> {
-        let mut tx = Tx::begin(self)?;
-        let mut edits = Edits::new();
-        let mut next = from;
-        for _ in 0..RUNS_MAX {
-            if next >= to {
-                break;
-            }
-            match self.allocate_extent(&mut tx, locked, next, to - next, &mut edits) {
-                Ok(extent) => next += extent.blocks,
-                Err(Error::Refused(Errno::NOSPC)) if next >= wanted => break,
-                Err(error) => return Err(error),
-            }
-        }
-        ensure(next >= wanted, Errno::NOSPC)?;
-        self.put_extents(&mut tx, locked, &edits, false)?;
+        let tx = Tx::begin(self)?;
         let present = locked.state.tail;
         let word = if let Some(tail) = present {
             tail.word
         } else {
+            // Before the blocks: these may be all that are left.
             let (word, durable) = self.take_word(locked.state.slot.size.get())?;
             locked.count_on(word, &durable);
             word
         };
-        let committed = locked.commit(tx);
-        if committed.is_err() && present.is_none() {
-            // The medium has failed: the record may be there all the same.
-            self.give_word_back(word, true);
+        match self.reserve_blocks(tx, locked, blocks, wanted) {
+            Ok(end) => locked.state.tail = Some(Tail { lease, word, end }),
+            Err(error) => {
+                if present.is_none() {
+                    // If the medium has failed, the record may be there all the same.
+                    self.give_word_back(word, !matches!(error, Error::Refused(_)));
+                }
+                return Err(error);
+            }
         }
-        committed?;
-        locked.state.tail = Some(Tail { lease, word, end: next });
         Ok(())
+    }
+
+    /// Says where the reserved blocks end.
+    fn reserve_blocks(
+        &self,
+        mut tx: Tx<'_>,
+        locked: &mut LockedInode<'_>,
+        blocks: Range<u64>,
+        wanted: u64,
+    ) -> Result<u64> {
+        // There may be none to reserve: then these are put as they are.
+        locked.state.extents(&self.volume, locked.inode.ino)?;
+        let mut edits = Edits::new();
+        let mut next = blocks.start;
+        for _ in 0..RUNS_MAX {
+            if next >= blocks.end {
+                break;
+            }
+            next += self.allocate_extent(&mut tx, locked, next, blocks.end - next, &mut edits)?.blocks;
+        }
+        ensure(next >= wanted, Errno::NOSPC)?;
+        self.put_extents(&mut tx, locked, &edits, false)?;
+        locked.commit(tx)?;
+        Ok(next)
     }
 
     /// Settles the tail of a locked file, if it has one. Nobody may write to it by himself any more.
