@@ -231,7 +231,7 @@ fn only_what_can_be_is_reserved() {
     assert_eq!(try_reserve(&lease, u64::MAX).unwrap_err(), Errno::FBIG);
     let free = volume.free();
     // More often than there are words in a block.
-    for _ in 0..BLOCK / 8 + 1 {
+    for _ in 0..=BLOCK / 8 {
         assert_eq!(try_reserve(&lease, 1 << 40).unwrap_err(), Errno::NOSPC);
     }
     assert_eq!((volume.free(), size(&volume, &file)), (free - WORDS, 5));
