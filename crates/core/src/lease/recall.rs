@@ -155,15 +155,12 @@ impl Fs {
         self.end_quarantines();
     }
 
-    /// Frees what nobody can reach any more.
+    /// Frees what nobody can reach any more, under the lock: who finds nothing there finds the blocks free.
     fn end_quarantines(&self) {
-        let ended: Vec<(Lagging, Vec<Run>)> = {
-            let mut kept = self.quarantine.0.lock();
-            let (staying, ended) =
-                std::mem::take(&mut *kept).into_iter().partition(|(lagging, _)| lagging.is_there());
-            *kept = staying;
-            ended
-        };
+        let mut kept = self.quarantine.0.lock();
+        let all = std::mem::take(&mut *kept);
+        let (staying, ended): (Vec<_>, Vec<_>) = all.into_iter().partition(|(lagging, _)| lagging.is_there());
+        *kept = staying;
         for run in ended.iter().flat_map(|(_, runs)| runs) {
             self.give_back(*run);
         }

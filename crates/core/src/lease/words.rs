@@ -66,8 +66,7 @@ impl Fs {
         if state.used > 0 {
             return false;
         }
-        state.free.clear();
-        for run in state.blocks.drain(..) {
+        for run in std::mem::take(&mut *state).blocks {
             self.give_back(run);
         }
         true

@@ -282,6 +282,26 @@ fn what_lies_in_too_many_places_is_not_reserved() {
     assert_eq!(size_after(&volume, &file), 20 * BLOCK + 6);
 }
 
+#[test]
+fn many_places_are_given_back_at_once() {
+    let volume = Volume::new();
+    let (file, program, lease) = file(&volume, b"begun");
+    let filling = volume.file("filling");
+    let blocks = volume.fs.space().blocks_available;
+    volume.fs.fallocate(&filling, Fallocate::Allocate { keep_size: false }, 0, blocks * BLOCK).unwrap();
+    for number in 0..blocks / 4 {
+        volume.fs.fallocate(&filling, Fallocate::PunchHole, 4 * number * BLOCK, BLOCK).unwrap();
+    }
+    let free = volume.free();
+    let mut end = 1;
+    while try_reserve(&lease, (end + 4) * BLOCK).is_ok() {
+        end += 4;
+    }
+    assert!(end > blocks / 8, "only {end} blocks");
+    drop((lease, program));
+    assert_eq!((size_after(&volume, &file), volume.free()), (5, free - WORDS));
+}
+
 /// The size when it is settled.
 fn size_after(volume: &Volume, file: &Node) -> u64 {
     content(&volume.fs, file).len() as u64

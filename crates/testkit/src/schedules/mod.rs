@@ -114,9 +114,9 @@ impl Meeting {
             Box::new(work) as Work
         });
         let closers = if self.plan.theme == Theme::Closing { 2 } else { 0 };
-        let bystanders =
-            (0..closers).map(|_| bystander(&self.fs, close)).chain([bystander(&self.fs, look_around)]);
-        let bystanders = bystanders.chain((0..2).map(|_| bystander(&self.fs, hold_and_let_go)));
+        let bystanders = [bystander(&self.fs, look_around)];
+        let bystanders = bystanders.into_iter().chain((0..2).map(|_| bystander(&self.fs, hold_and_let_go)));
+        let bystanders = bystanders.chain((0..closers).map(|_| bystander(&self.fs, close)));
         Ok(work.chain(bystanders).collect())
     }
 

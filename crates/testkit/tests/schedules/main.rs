@@ -1,6 +1,8 @@
 //! Schedules of threads in the engine, chosen by shuttle: `cargo xtask schedules` runs this with the scheduler in place.
 #![cfg(lodefs_shuttle)]
 
+mod interrupt;
+
 use std::sync::Arc;
 
 use lodefs_core::{
@@ -14,6 +16,8 @@ use lodefs_testkit::schedules::leases::{self, Variant};
 use lodefs_testkit::schedules::{Meeting, Plan, Theme};
 use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
 use shuttle::{Config, Runner};
+
+use interrupt::Interrupt;
 
 /// Plans of each theme, and schedules of each plan.
 fn counts() -> (u64, usize) {
@@ -60,6 +64,10 @@ fn explore(theme: Theme) {
         let domain = [Domain::MemoryController, Domain::Page, Domain::Volatile][seed as usize % 3];
         run(RandomScheduler::new_from_seed(seed, schedules), theme, seed, domain);
         run(PctScheduler::new_from_seed(seed, 3, schedules), theme, seed, domain);
+        // Some thousand moments, which take a while.
+        if theme == Theme::Closing && seed == 0 {
+            run(Interrupt::default(), theme, seed, domain);
+        }
     }
     println!("{theme:?}: {plans} plans, {} schedules", plans * 2 * schedules as u64);
 }
@@ -251,6 +259,61 @@ fn a_volume_is_closed_while_a_program_answers() {
     };
     run(Box::new(RandomScheduler::new_from_seed(0, plans as usize * schedules)));
     run(Box::new(PctScheduler::new_from_seed(0, 3, plans as usize * schedules)));
+    run(Box::new(Interrupt::default()));
+}
+
+/// A program that answers at once.
+struct Answers;
+
+impl Lessee for Answers {
+    fn recall(&self, recall: Recall) {
+        drop(recall);
+    }
+}
+
+/// Files are counted on in words, and settled, while the volume is closed.
+fn reserve_while_it_is_closed() {
+    const BLOCK: u64 = 4096;
+    let file = MemoryFile::new(1 << 20).unwrap();
+    let open = || file.open(Domain::MemoryController).unwrap();
+    Fs::format(&open(), &FormatOptions::default()).unwrap();
+    let options = OpenOptions { dax: DaxPolicy::Always, ..OpenOptions::default() };
+    let fs = Fs::open(open(), &options).unwrap();
+    let new = NewInode { kind: NewKind::File, perm: 0o644, umask: 0, uid: 0, gid: 0 };
+    let threads = [b"a", b"b"].map(|name| {
+        let node = fs.create(&fs.root().unwrap(), name, &new).unwrap();
+        let lease = fs.lease_data(&node, Arc::new(Answers), true, 1).unwrap();
+        let fs = Arc::clone(&fs);
+        shuttle::thread::spawn(move || {
+            for _ in 0..2 {
+                // Refused, once it is closed.
+                drop(lease.reserve(0, BLOCK, |_| {}));
+                drop(fs.fallocate(&node, Fallocate::PunchHole, 0, BLOCK));
+            }
+        })
+    });
+    let closing = Arc::clone(&fs);
+    let closing = shuttle::thread::spawn(move || closing.close().unwrap());
+    for thread in threads.into_iter().chain([closing]) {
+        thread.join().unwrap();
+    }
+    drop(fs);
+    Fs::open(open(), &OpenOptions::default()).unwrap().close().unwrap();
+    let medium = file.open_read_only(Domain::MemoryController).unwrap();
+    let report = fsck::check(medium, &fsck::Options::default(), &mut |_| ()).unwrap();
+    assert!(report.is_clean(), "{:?}", report.findings);
+}
+
+#[test]
+fn files_are_reserved_for_and_settled_while_a_volume_is_closed() {
+    let (plans, schedules) = counts();
+    let run = |scheduler: Box<dyn Scheduler + Send>| {
+        let config = config(shuttle::FailurePersistence::Print);
+        Runner::new(scheduler, config).run(reserve_while_it_is_closed)
+    };
+    run(Box::new(RandomScheduler::new_from_seed(0, plans as usize * schedules)));
+    run(Box::new(PctScheduler::new_from_seed(0, 3, plans as usize * schedules)));
+    println!("closed at {} moments", run(Box::new(Interrupt::default())));
 }
 
 fn chmod(fs: &Fs, node: &Node, number: u32) -> lodefs_core::Result<()> {
