@@ -1,7 +1,7 @@
 //! What a closed volume says about itself is believed only as far as it agrees: states and bitmaps that are forged, with right
 //! checksums.
 
-use lodefs_core::Error;
+use lodefs_core::{Error, SetAttr};
 use lodefs_layout::BLOCK_SIZE;
 use lodefs_layout::saved_bitmap::BitmapBlock;
 use lodefs_testkit::hostile::image::Image;
@@ -69,4 +69,18 @@ fn a_bitmap_that_frees_what_is_never_free_is_damage() {
         }
         other => panic!("{:?}", other.map(|_| ())),
     }
+}
+
+#[test]
+fn a_number_of_blocks_that_is_too_small_does_not_become_a_huge_one() {
+    let ino = SAMPLE.ino("/scattered");
+    let image = forged(|image| image.edit_inode(ino, |slot| slot.blocks = 0.into()));
+    image
+        .open_and(|fs| {
+            let root = fs.root().unwrap();
+            let file = fs.lookup(&root, b"scattered").unwrap();
+            fs.set_attr(&file, &SetAttr { size: Some(0), ..SetAttr::default() }).unwrap();
+            assert_eq!(fs.attr(&file).unwrap().sectors, 0);
+        })
+        .unwrap();
 }

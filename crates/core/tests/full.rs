@@ -11,6 +11,7 @@ use rustix::io::Errno;
 const FILE: NewInode<'static> = NewInode { kind: NewKind::File, perm: 0o644, umask: 0, uid: 0, gid: 0 };
 const DIRECTORY: NewInode<'static> =
     NewInode { kind: NewKind::Directory, perm: 0o755, umask: 0, uid: 0, gid: 0 };
+const BLOCK: u64 = 4096;
 const DOMAINS: [Domain; 3] = [Domain::MemoryController, Domain::Page, Domain::Volatile];
 
 fn new_fs(size: u64, domain: Domain) -> Arc<Fs> {
@@ -202,4 +203,79 @@ fn a_write_that_finds_no_room_has_zeroed_nothing() {
     refused(fs.fallocate(&file, Fallocate::Allocate { keep_size: false }, 8192, 8 << 20));
     fs.write(&file, 200, &[1], false).unwrap();
     assert_eq!(sevens(), 0, "now it has grown");
+}
+
+/// A file of single blocks with holes between them.
+fn scattered(fs: &Fs, root: &Node, name: &[u8], extents: u64) -> Node {
+    let file = fs.create(root, name, &FILE).unwrap();
+    for number in 0..extents {
+        fs.write(&file, 2 * number * BLOCK, &[7; BLOCK as usize], false).unwrap();
+    }
+    file
+}
+
+/// Fills the volume, and frees so many single blocks, of which the list of what is left may take some.
+fn leave_scattered(fs: &Fs, root: &Node, blocks: u64) {
+    let filling = fs.create(root, b"filling", &FILE).unwrap();
+    let size = fs.space().blocks_available * BLOCK;
+    fs.fallocate(&filling, Fallocate::Allocate { keep_size: false }, 0, size).unwrap();
+    for number in 0..blocks {
+        fs.fallocate(&filling, Fallocate::PunchHole, (100 + 2 * number) * BLOCK, BLOCK).unwrap();
+    }
+    fs.sync().unwrap();
+}
+
+#[test]
+fn what_there_was_no_room_to_note_is_free_again() {
+    let mut short = 0;
+    for domain in DOMAINS {
+        for left in 2..8 {
+            let fs = new_fs(8 << 20, domain);
+            let root = fs.root().unwrap();
+            let unlink = |names: &[&[u8]]| {
+                for name in names {
+                    fs.unlink(&root, name).unwrap();
+                }
+                fs.sync().unwrap();
+                fs.space().blocks_free
+            };
+            drop((scattered(&fs, &root, b"f", 3), scattered(&fs, &root, b"filling", 1)));
+            let free = unlink(&[b"f", b"filling"]);
+            let file = scattered(&fs, &root, b"f", 3);
+            leave_scattered(&fs, &root, left);
+            // The first block fits into the inode, the next into a list that there may be no room for.
+            let written = fs.write(&file, 20 * BLOCK, &vec![1; 8 * BLOCK as usize], false).unwrap() as u64;
+            let sectors = fs.attr(&file).unwrap().sectors;
+            if written == BLOCK {
+                short += 1;
+                assert_eq!(sectors * 512, 4 * BLOCK);
+            }
+            drop(file);
+            assert_eq!(unlink(&[b"f", b"filling"]), free, "{domain}, {left} blocks");
+        }
+    }
+    assert!(short > 0);
+}
+
+#[test]
+fn a_range_for_which_there_is_no_room_stays_as_it_is() {
+    for domain in DOMAINS {
+        for how in [Fallocate::ZeroRange { keep_size: false }, Fallocate::Allocate { keep_size: false }] {
+            let fs = new_fs(32 << 20, domain);
+            let root = fs.root().unwrap();
+            let file = scattered(&fs, &root, b"f", 1);
+            // So many that their list does not fit into one record, and takes room as well.
+            leave_scattered(&fs, &root, 3000);
+            let (before, available) = (fs.attr(&file).unwrap(), fs.space().blocks_available);
+            let refused = fs.fallocate(&file, how, 0, (1 + available) * BLOCK);
+            assert_eq!(refused.unwrap_err().errno(), Errno::NOSPC);
+            fs.sync().unwrap();
+            let after = fs.attr(&file).unwrap();
+            assert_eq!((after.size, after.sectors), (before.size, before.sectors));
+            assert_eq!(fs.space().blocks_available, available);
+            let mut read = [0; BLOCK as usize];
+            fs.read(&file, 0, &mut read).unwrap();
+            assert_eq!(read, [7; BLOCK as usize]);
+        }
+    }
 }

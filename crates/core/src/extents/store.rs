@@ -217,7 +217,7 @@ pub(crate) fn rewrite(
     slot.set_inline_extents(inline);
     slot.extents = U32::new(extents.len() as u32);
     slot.root = U64::new(next);
-    slot.blocks = U64::new(slot.blocks.get() - old_blocks + renewed.chain.len() as u64);
+    slot.blocks = U64::new(slot.blocks.get().saturating_sub(old_blocks) + renewed.chain.len() as u64);
     *map = renewed;
     Ok(())
 }

@@ -1,11 +1,13 @@
 //! Allocating, punching and zeroing ranges.
 
+use std::ops::Range;
+
 use lodefs_layout::{BLOCK_SIZE, FILE_SIZE_MAX};
 use rustix::io::Errno;
 use zerocopy::little_endian::U64;
 
 use super::locked::LockedInode;
-use crate::error::{Result, ensure};
+use crate::error::{Error, Result, ensure};
 use crate::extents::map::Edits;
 use crate::fs::Fs;
 use crate::inode::Node;
@@ -52,43 +54,71 @@ impl Fs {
         keep_size: bool,
     ) -> Result<()> {
         let (first, last) = (offset / BLOCK_SIZE, end.div_ceil(BLOCK_SIZE));
-        self.check_space(locked, first, last)?;
+        let holes = self.holes(locked, first, last)?;
+        let filled = self.fill_holes(locked, first, last, (!keep_size).then_some(end));
+        if matches!(filled, Err(Error::Refused(Errno::NOSPC))) {
+            // What was filled before is a hole again.
+            locked.forget_changes();
+            for hole in holes {
+                let mut tx = Tx::begin(self)?;
+                self.unmap(&mut tx, locked, hole.start, hole.end)?;
+                locked.commit(tx)?;
+            }
+        }
+        filled
+    }
+
+    /// Fills all holes in blocks `[first, last)`, and makes the file end at `end`, if it is to be longer than it is.
+    fn fill_holes(
+        &self,
+        locked: &mut LockedInode<'_>,
+        first: u64,
+        last: u64,
+        end: Option<u64>,
+    ) -> Result<()> {
         let mut next = first;
         while next < last {
             let mut tx = Tx::begin(self)?;
             let mut edits = Edits::new();
             next = self.allocate_batch(&mut tx, locked, next, last, &mut edits)?;
-            let old_size = locked.slot.size.get();
-            let grows = next >= last && !keep_size && end > old_size;
-            if grows {
-                locked.slot.size = U64::new(end);
-            }
             let now = locked.now(self);
             locked.touch_content(now);
             self.put_extents(&mut tx, locked, &edits, false)?;
-            if grows {
-                self.zero_gap(&mut tx, locked, old_size, end)?;
+            if let Some(end) = end.filter(|_| next >= last) {
+                self.lengthen(&mut tx, locked, end)?;
             }
             locked.commit(tx)?;
         }
         Ok(())
     }
 
-    /// NOSPC unless all holes in blocks `[first, last)` could be filled.
-    fn check_space(&self, locked: &mut LockedInode<'_>, first: u64, last: u64) -> Result<()> {
+    /// Makes a file end at `end`, if it is shorter.
+    fn lengthen(&self, tx: &mut Tx<'_>, locked: &mut LockedInode<'_>, end: u64) -> Result<()> {
+        let old_size = locked.slot.size.get();
+        if end > old_size {
+            locked.slot.size = U64::new(end);
+            self.zero_gap(tx, locked, old_size, end)?;
+        }
+        Ok(())
+    }
+
+    /// The holes in blocks `[first, last)`; NOSPC unless all could be filled.
+    fn holes(&self, locked: &mut LockedInode<'_>, first: u64, last: u64) -> Result<Vec<Range<u64>>> {
         let map = locked.state.extents(&self.volume, locked.inode.ino)?;
-        let (mut block, mut missing) = (first, 0u64);
+        let (mut block, mut missing, mut holes) = (first, 0u64, Vec::new());
         while block < last {
             match map.find(block) {
                 Ok(extent) => block = extent.logical_end(),
                 Err(hole) => {
-                    let part = hole.min(last - block);
-                    missing = missing.saturating_add(part);
-                    block += part;
+                    let end = block.saturating_add(hole).min(last);
+                    missing = missing.saturating_add(end - block);
+                    holes.push(block..end);
+                    block = end;
                 }
             }
         }
-        ensure(missing <= self.space().blocks_available, Errno::NOSPC)
+        ensure(missing <= self.space().blocks_available, Errno::NOSPC)?;
+        Ok(holes)
     }
 
     /// Fills holes from block `next` on with zeroed blocks, as far as one transaction goes. Returns where it stopped.
@@ -134,14 +164,23 @@ impl Fs {
     }
 
     fn zero_range(&self, locked: &mut LockedInode<'_>, offset: u64, end: u64, keep_size: bool) -> Result<()> {
+        let (first, last) = (offset / BLOCK_SIZE, end.div_ceil(BLOCK_SIZE));
+        let holes = self.holes(locked, first, last)?;
         // First, so that nothing is changed if space is missing.
-        self.check_space(locked, offset / BLOCK_SIZE, end.div_ceil(BLOCK_SIZE))?;
+        self.allocate_range(locked, offset, end, true)?;
         let mut tx = Tx::begin(self)?;
-        self.zero_mapped(&mut tx, locked, offset, end)?;
+        let mut at = offset;
+        for hole in holes {
+            self.zero_mapped(&mut tx, locked, at, hole.start * BLOCK_SIZE)?;
+            at = offset.max(hole.end * BLOCK_SIZE);
+        }
+        self.zero_mapped(&mut tx, locked, at, end)?;
+        if !keep_size {
+            self.lengthen(&mut tx, locked, end)?;
+        }
         let now = locked.now(self);
         locked.touch_content(now);
-        locked.commit(tx)?;
-        self.allocate_range(locked, offset, end, keep_size)
+        locked.commit(tx)
     }
 
     /// Zeroes bytes `[from, to)` of the file where they have blocks. What is behind its end is not touched: it means nothing,

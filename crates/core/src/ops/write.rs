@@ -233,14 +233,19 @@ impl Fs {
             contiguous: false,
             purpose: Purpose::Data,
         };
+        let before = tx.mark();
         let run = tx.allocate(&request)?;
         let extent = Extent { logical, physical: run.start, blocks: run.blocks };
-        locked.slot.blocks = U64::new(locked.slot.blocks.get() + run.blocks);
         if !map.insert(extent, edits) {
-            store::grow(tx, &self.volume, ino, &mut locked.slot, map, false)?;
+            if let Err(error) = store::grow(tx, &self.volume, ino, &mut locked.slot, map, false) {
+                // Whoever has got some before may do with these.
+                tx.roll_back(&before);
+                return Err(error);
+            }
             let inserted = map.insert(extent, edits);
             debug_assert!(inserted, "a new extent block has free slots");
         }
+        locked.slot.blocks = U64::new(locked.slot.blocks.get() + run.blocks);
         Ok(extent)
     }
 
