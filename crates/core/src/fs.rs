@@ -15,6 +15,7 @@ use crate::inode::cache::{InodeCache, Node};
 use crate::inode::table::InodeTable;
 use crate::journal::{CleanCounters, Journal};
 use crate::lease::{Quarantine, Words};
+use crate::ops::tail::AllowedTails;
 use crate::types::{Ino, Kind, SpaceUse};
 use crate::volume::{self, Volume, VolumeInfo};
 use crate::{bitmap, recovery};
@@ -84,6 +85,7 @@ pub struct Fs {
     committer: Mutex<Option<Committer>>,
     /// An inode without links could not be reclaimed: the next open has to look for it.
     leaves_orphans: AtomicBool,
+    pub(crate) tails: AllowedTails,
     latched: OnceLock<String>,
     report: RecoveryReport,
 }
@@ -111,29 +113,42 @@ impl Fs {
         let mut opened = recovery::open(&volume, options.read_only)?;
         let (orphans, tails) = (std::mem::take(&mut opened.orphans), std::mem::take(&mut opened.tails));
         let fs = Arc::new(Self::assemble(volume, opened, options));
+        // What is left to be done is not done: the next open begins anew.
+        fs.check_root().and_then(|()| fs.finish_recovery(&tails, &orphans)).inspect_err(|_| fs.abandon())?;
+        let interval = options.commit_interval.filter(|_| fs.domain().domain == Domain::Page);
+        if let Some(interval) = interval.filter(|_| !options.read_only) {
+            *fs.committer.lock() = Some(Committer::start(&fs, interval)?);
+        }
+        Ok(fs)
+    }
+
+    fn check_root(self: &Arc<Self>) -> Result<()> {
         let damaged = |fault| Error::Corrupt { object: "root directory".into(), fault };
-        let root = fs.node(Ino::ROOT).map_err(|error| match error {
+        let root = self.node(Ino::ROOT).map_err(|error| match error {
             Error::Refused(_) => damaged("it does not exist"),
             other => other,
         })?;
         if root.kind() != Kind::Directory {
             return Err(damaged("it is not a directory"));
         }
-        drop(root);
-        if !options.read_only {
-            for ino in tails {
-                fs.settle_after_crash(&fs.node(ino)?)?;
-            }
-            for orphan in orphans {
-                if let Err(error) = fs.reclaim_orphan(orphan) {
-                    fs.note_orphan(orphan, &error);
-                }
-            }
-            if let Some(interval) = options.commit_interval.filter(|_| fs.domain().domain == Domain::Page) {
-                *fs.committer.lock() = Some(Committer::start(&fs, interval)?);
+        Ok(())
+    }
+
+    /// Settles files to which programs were appending, then reclaims inodes without links: before the first is done no block may be freed or
+    /// taken, because words are in blocks that are free.
+    fn finish_recovery(self: &Arc<Self>, tails: &[Ino], orphans: &[Ino]) -> Result<()> {
+        if self.read_only {
+            return Ok(());
+        }
+        for ino in tails {
+            self.settle_after_crash(&self.node(*ino)?)?;
+        }
+        for orphan in orphans {
+            if let Err(error) = self.reclaim_orphan(*orphan) {
+                self.note_orphan(*orphan, &error);
             }
         }
-        Ok(fs)
+        Ok(())
     }
 
     /// An open volume with what opening it yielded. Orphans are left to the caller.
@@ -157,6 +172,7 @@ impl Fs {
             committer: Mutex::new(None),
             leaves_orphans: AtomicBool::new(false),
             latched: OnceLock::new(),
+            tails: opened.allowed_tails,
             report: opened.report,
         }
     }

@@ -16,7 +16,7 @@ use crate::fs::RecoveryReport;
 use crate::inode::table::{self, InodeTable};
 use crate::inode::{check, kind_of};
 use crate::journal::{Journal, replay, state};
-use crate::ops::tail::word_of;
+use crate::ops::tail::{AllowedTails, place_of_word, word_of};
 use crate::tx::offset_of;
 use crate::types::{Ino, Kind};
 use crate::volume::Volume;
@@ -32,6 +32,7 @@ pub(crate) struct Opened {
     pub(crate) orphans: Vec<Ino>,
     /// Others to which programs were appending, to be settled.
     pub(crate) tails: Vec<Ino>,
+    pub(crate) allowed_tails: AllowedTails,
 }
 
 pub(crate) fn open(volume: &Volume, read_only: bool) -> Result<Opened> {
@@ -55,7 +56,9 @@ pub(crate) fn open(volume: &Volume, read_only: bool) -> Result<Opened> {
         inodes_scanned: found.inodes,
         orphans_reclaimed: found.orphans.len() as u64,
     };
-    Ok(Opened { journal, blocks, table, report, orphans: found.orphans, tails: found.tails })
+    let (tails, allowed_tails) =
+        if is_closed { (Vec::new(), AllowedTails::None) } else { (found.tails, AllowedTails::Possible) };
+    Ok(Opened { journal, blocks, table, report, orphans: found.orphans, tails, allowed_tails })
 }
 
 /// What a clean close left, if all of it is intact.
@@ -90,8 +93,8 @@ fn from_scan(volume: &Volume) -> Result<(BlockAllocator, InodeTable, Scan)> {
     Ok((builder.finish(bitmap::reserve_blocks(volume)), table, scan))
 }
 
-/// Inodes to which programs were appending, on a volume of which some may be damaged.
-pub(crate) fn tails(volume: &Volume) -> Result<Vec<Ino>> {
+/// Slots that point to words, on a volume of which some may be damaged.
+pub(crate) fn slots_with_words(volume: &Volume) -> Result<Vec<(Ino, InodeSlot)>> {
     let mut tails = Vec::new();
     for chunk in 0..table::chunk_count(volume)? {
         let Found::At(block) = table::find_chunk(volume, chunk)? else { continue };
@@ -101,9 +104,8 @@ pub(crate) fn tails(volume: &Volume) -> Result<Vec<Ino>> {
         for index in 0..CHUNK_INODES {
             let ino = Ino(chunk * CHUNK_INODES + index);
             let slot: InodeSlot = volume.get(offset_of(block) + index * SLOT_SIZE as u64)?;
-            let is_sound = !slot.is_free() && check::fault_of(volume, ino, &slot).is_none();
-            if is_sound && slot.links.get() > 0 && word_of(volume, &slot).is_some() {
-                tails.push(ino);
+            if place_of_word(volume, &slot).is_some() {
+                tails.push((ino, slot));
             }
         }
     }

@@ -231,6 +231,8 @@ impl<'f> Tx<'f> {
             self.fs.journal.note_activity(volume);
             return Ok(());
         }
+        // Once the volume is closed, what is in memory may be ahead of what is on it (`ops::tail`).
+        self.fs.check_writable()?;
         let committed = match self.fs.journal.commit(volume, &mut self.record, &ready) {
             Ok(committed) => committed,
             Err(error) => {

@@ -38,6 +38,11 @@ impl BlockSet {
         Self { words: vec![0; total_blocks.div_ceil(WORD) as usize], total_blocks }
     }
 
+    /// Blocks of the volume.
+    pub(super) fn total_blocks(&self) -> u64 {
+        self.total_blocks
+    }
+
     /// Adds a block of the volume; `false` if it was there.
     pub(super) fn insert(&mut self, block: u64) -> bool {
         let (word, bit) = (&mut self.words[(block / WORD) as usize], 1 << (block % WORD));

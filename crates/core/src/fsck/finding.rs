@@ -203,6 +203,10 @@ codes! {
     OrphanKept "orphan-kept" Count Error Implied
         "an inode without links was left on a volume that was closed" "it is reclaimed"
 
+    TailLeft "tail-left" Count Error Implied
+        "the size of a file is said to be in a word that nobody has left"
+        "it keeps the size that it has by itself, and what is behind it is freed"
+
     BitmapDamaged "bitmap-damaged" Saved Error Implied
         "the saved bitmap of blocks is damaged" "it is saved again"
     BitmapFreeInUse "bitmap-free-in-use" Saved Error Implied

@@ -7,6 +7,7 @@ use zerocopy::IntoBytes;
 use super::finding::{Code, Finding, Object, Place, Value};
 use super::survey::{DirectoryFacts, Standing, Survey};
 use crate::error::Result;
+use crate::ops::tail::AllowedTails;
 use crate::types::{Flags, Ino, Kind, S_IFMT, S_PERM};
 
 /// What system calls take for "leave it as it is", so that nobody can have this number.
@@ -137,6 +138,10 @@ impl Survey<'_> {
         if *slot != without_unused(kind, slot) {
             report(Value::Unused, "fields that inodes of its type do not use".into());
         }
+        let tails = if self.was_closed { AllowedTails::None } else { AllowedTails::Possible };
+        if kind == Kind::File && slot.links.get() > 0 && !tails.allow(self.volume, slot) {
+            self.report_inode(Code::TailLeft, ino, "");
+        }
     }
 }
 
@@ -161,6 +166,7 @@ pub(super) fn without_unused(kind: Kind, slot: &InodeSlot) -> InodeSlot {
     }
     if kind != Kind::File {
         used.extents = 0.into();
+        used.tail = 0.into();
     }
     let is_long_link = kind == Kind::Symlink && size > INLINE_SIZE as u64;
     if !matches!(kind, Kind::File | Kind::Directory) && !is_long_link {

@@ -10,7 +10,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use rustix::io::Errno;
 
 use super::{Inode, InodeState, table};
-use crate::error::{Result, ensure};
+use crate::error::{Error, Result, ensure};
 use crate::fs::Fs;
 use crate::ops::tail::apply_after_crash;
 use crate::types::{Ino, Kind};
@@ -207,6 +207,9 @@ impl Fs {
         let (slot_offset, slot) = table::read_slot(&self.volume, ino)?;
         ensure(!slot.is_free() && slot.links.get() > 0, Errno::STALE)?;
         let mut state = InodeState::new(slot);
+        if !self.tails.allow(&self.volume, &state.slot) {
+            return Err(Error::corrupt_inode(ino, "its size is in a word that nobody has left"));
+        }
         if self.is_read_only() {
             apply_after_crash(&self.volume, ino, &mut state)?;
         }

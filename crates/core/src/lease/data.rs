@@ -142,7 +142,9 @@ impl DataLease {
         ensure(!write || !is_bound, Errno::PERM)?;
         let right = if write { DataRight::Write } else { DataRight::Read };
         recall_data(&mut locked.state, right, Some(lease.id()));
-        if locked.state.tail.is_some_and(|tail| tail.lease != lease.id()) {
+        // A program may only append while it may write, which a switch takes back too.
+        let may_append = super::find(&mut locked.state, lease.id())?.data == DataRight::Write;
+        if locked.state.tail.is_some_and(|tail| tail.lease != lease.id() || !may_append) {
             fs.settle_tail(&mut locked)?;
         }
         fs.note_read(&mut locked)?;

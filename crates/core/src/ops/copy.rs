@@ -29,7 +29,7 @@ impl Fs {
         };
         ensure(!target_flags.contains(Flags::IMMUTABLE), Errno::PERM)?;
         let source_size = match from.inode().read()? {
-            state if state.kind() == Kind::File => state.slot.size.get(),
+            state if state.kind() == Kind::File => self.size_of(&state)?,
             _ => return Err(Errno::INVAL.into()),
         };
         ensure(to_offset < FILE_SIZE_MAX || size == 0, Errno::FBIG)?;

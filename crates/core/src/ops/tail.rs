@@ -39,6 +39,8 @@ const RESERVED_MIN: u64 = 16;
 const RESERVED_MAX: u64 = 512;
 /// Runs of blocks that are reserved at a time: what is left of them is given back in one record.
 const RUNS_MAX: usize = 4;
+/// Extents that are freed in one record when a tail is settled.
+const PLACES_MAX: usize = 64;
 
 /// In place of a lease: a program did before a crash.
 const AFTER_CRASH: u64 = 0;
@@ -52,6 +54,28 @@ pub(crate) struct Tail {
     pub(crate) word: u64,
     /// Behind the last block that is reserved.
     pub(crate) end: u64,
+}
+
+/// What the slots on an open volume may say about words that a crash has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AllowedTails {
+    /// Nothing: the volume was closed, when all of them were settled.
+    None,
+    /// That a word is where one can be.
+    Possible,
+    /// Anything: it is being repaired.
+    Any,
+}
+
+impl AllowedTails {
+    pub(crate) fn allow(self, volume: &Volume, slot: &InodeSlot) -> bool {
+        match self {
+            _ if slot.tail.get() == 0 => true,
+            Self::None => false,
+            Self::Possible => word_of(volume, slot).is_some(),
+            Self::Any => true,
+        }
+    }
 }
 
 impl Fs {
@@ -176,12 +200,28 @@ impl Fs {
         Ok(())
     }
 
+    /// Gives a file its size, frees what is behind it, and lets go of the word. So much is freed at a time as a record has room for: then no
+    /// block is allocated, of which there may be none, and which may be that of a word that was not read yet.
     fn settle_at(&self, locked: &mut LockedInode<'_>, size: u64) -> Result<()> {
-        let mut tx = Tx::begin(self)?;
-        self.unmap(&mut tx, locked, size.div_ceil(BLOCK_SIZE), u64::MAX)?;
-        locked.slot.size = U64::new(size);
-        locked.slot.tail = U64::ZERO;
-        locked.commit(tx)
+        let end = size.div_ceil(BLOCK_SIZE);
+        loop {
+            let from = last_places(locked.state.extents(&self.volume, locked.inode.ino)?, end);
+            let mut tx = Tx::begin(self)?;
+            self.unmap(&mut tx, locked, from, u64::MAX)?;
+            if from == end {
+                locked.slot.size = U64::new(size);
+                locked.slot.tail = U64::ZERO;
+                return locked.commit(tx);
+            }
+            locked.commit(tx)?;
+        }
+    }
+
+    /// Lets a file, which is counted on in a word that is not to be believed, have the size that it says by itself.
+    pub(crate) fn forget_tail(&self, node: &Node) -> Result<()> {
+        let mut locked = LockedInode::lock_beside_data(node.inode())?;
+        let size = locked.state.slot.size.get();
+        self.settle_at(&mut locked, size)
     }
 
     /// Settles what a crash has left.
@@ -210,11 +250,16 @@ pub(crate) fn apply_after_crash(volume: &Volume, ino: Ino, state: &mut InodeStat
     Ok(())
 }
 
-/// Where the word of a file is, which was not settled. An image that somebody has made may say that it is anywhere: what cannot be is none.
+/// Where the word of a file is, which was not settled: only where one can be.
 pub(crate) fn word_of(volume: &Volume, slot: &InodeSlot) -> Option<u64> {
+    place_of_word(volume, slot).filter(|_| kind_of(slot) == Kind::File)
+}
+
+/// The same, whatever else is in the slot.
+pub(crate) fn place_of_word(volume: &Volume, slot: &InodeSlot) -> Option<u64> {
     let at = slot.tail.get();
     let can_be = at != 0 && at.is_multiple_of(size_of::<u64>() as u64) && volume.holds_block(at / BLOCK_SIZE);
-    (can_be && kind_of(slot) == Kind::File).then_some(at)
+    can_be.then_some(at)
 }
 
 /// What a word says, if it can be so: it is another process's.
@@ -237,4 +282,11 @@ fn sensible(state: &InodeState, end: u64, word: u64) -> u64 {
 /// Behind the last block of a file.
 fn end_of(map: &ExtentMap) -> u64 {
     map.neighbours(u64::MAX).0.map_or(0, |last| last.logical_end())
+}
+
+/// The block from which on a file has so many extents as one record can let go of; at least `end`.
+fn last_places(map: &ExtentMap, end: u64) -> u64 {
+    let behind: Vec<u64> =
+        map.iter().map(|extent| extent.logical).filter(|logical| *logical >= end).collect();
+    behind.len().checked_sub(PLACES_MAX).map_or(end, |first| behind[first].max(end))
 }

@@ -64,8 +64,9 @@ impl Fs {
         if from >= to || map.find(from).is_err_and(|hole| hole >= to - from) {
             return Ok(());
         }
-        if map.free_slots() == 0 {
-            // An extent may be cut in two.
+        let is_cut_in_two =
+            map.extent_at(from).is_some_and(|extent| extent.logical < from && extent.logical_end() > to);
+        if is_cut_in_two && map.free_slots() == 0 {
             store::grow(tx, &self.volume, ino, &mut locked.slot, map, true)?;
         }
         tx.keep_for(recall_blocks(locked, from, to));

@@ -5,6 +5,7 @@ mod data;
 mod grants;
 mod recalls;
 mod switches;
+mod tails;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

@@ -55,6 +55,7 @@ impl Repair {
             }
             (Code::DirUnreachable | Code::InodeUnreachable, _) => self.move_to_lost_found(ino),
             (Code::Orphan | Code::OrphanKept, _) => self.fs.reclaim_orphan(ino),
+            (Code::TailLeft, _) => self.fs.forget_tail(&self.fs.node(ino)?),
             (code, place) => unreachable!("{code} is no finding about an inode with {place:?}"),
         }
     }

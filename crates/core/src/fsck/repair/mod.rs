@@ -26,6 +26,7 @@ mod unowned;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use lodefs_layout::BLOCK_SIZE;
 use lodefs_layout::inode::{InodeSlot, SLOT_SIZE};
 use lodefs_pmem::Medium;
 use rustix::io::Errno;
@@ -40,6 +41,7 @@ use crate::error::{Error, Result};
 use crate::fs::Fs;
 use crate::inode::cache::InodeCache;
 use crate::inode::table::{self, InodeTable};
+use crate::recovery;
 use crate::tx::Tx;
 use crate::types::{Ino, Kind};
 use lodefs_sync::Arc;
@@ -76,6 +78,8 @@ struct Repair {
     fs: Arc<Fs>,
     /// The volume was closed, and nothing happened since.
     was_closed: bool,
+    /// Blocks with words that files are counted on in: nothing else gets them until all files are settled. `None`: they are.
+    words: Option<BlockSet>,
     /// Blocks that were in use when the volume was closed, if it was.
     saved_words: Option<Vec<u64>>,
     /// Blocks with an owner, as the round found them.
@@ -163,7 +167,12 @@ impl Repair {
             }
             let open = surveyed.findings.iter().filter(|finding| self.is_open(finding));
             let Some(stage) = open.map(|finding| finding.code.stage()).min() else {
-                return self.finish(surveyed);
+                if self.words.is_none() {
+                    return self.finish(surveyed);
+                }
+                self.settle_tails()?;
+                self.fs.checkpoint()?;
+                continue;
             };
             self.treat_stage(stage, surveyed.findings, decide)?;
             self.fs.checkpoint()?;
@@ -212,11 +221,35 @@ impl Repair {
             self.unowned.look(&self.fs.volume, &self.used)?;
             in_use.add_words(self.unowned.leaves().words());
         }
+        self.keep_words(&mut in_use)?;
         let table = InodeTable::open(&self.fs.volume, surveyed.used_inodes, 0)?;
         let fs = Arc::get_mut(&mut self.fs).ok_or(Errno::BUSY)?;
         fs.blocks = in_use.builder().finish(0);
         fs.table = table;
         fs.cache = InodeCache::default();
+        Ok(())
+    }
+
+    /// Keeps blocks with words from being used, which belong to no inode; also those of inodes that were found just now.
+    fn keep_words(&mut self, in_use: &mut BlockSet) -> Result<()> {
+        let Some(words) = &mut self.words else { return Ok(()) };
+        for (_, slot) in recovery::slots_with_words(&self.fs.volume)? {
+            words.insert(slot.tail.get() / BLOCK_SIZE);
+        }
+        in_use.add_words(words.words());
+        Ok(())
+    }
+
+    /// Settles files to which programs were appending, once everything else is right.
+    fn settle_tails(&mut self) -> Result<()> {
+        for (ino, _) in recovery::slots_with_words(&self.fs.volume)? {
+            match self.fs.node(ino).and_then(|node| self.fs.settle_after_crash(&node)) {
+                // What could not be repaired stays as it is, and so does the volume.
+                Ok(()) | Err(Error::Refused(_) | Error::Corrupt { .. }) => (),
+                Err(error) => return Err(error),
+            }
+        }
+        self.words = None;
         Ok(())
     }
 

@@ -16,6 +16,7 @@ use super::unowned::Unowned;
 use super::{Decide, Repair};
 use crate::error::Result;
 use crate::fs::{Fs, OpenOptions, RecoveryReport};
+use crate::fsck::claims::BlockSet;
 use crate::fsck::finding::{Code, Finding, Object, Outcome, Stage};
 use crate::fsck::ground::{COUNT_MAX, Ground};
 use crate::fsck::saved::read_bitmap;
@@ -24,7 +25,8 @@ use crate::fsck::{Options, Progress, Report};
 use crate::inode::table::InodeTable;
 use crate::journal::Journal;
 use crate::journal::replay::{self, Replayed};
-use crate::recovery::{self, Opened};
+use crate::ops::tail::AllowedTails;
+use crate::recovery::Opened;
 use crate::tx::offset_of;
 use crate::volume::Volume;
 use lodefs_sync::Arc;
@@ -86,7 +88,6 @@ pub(super) fn start(
     let journal = Journal::start(&volume, &state, last_seq, &replayed.ready)?;
     let table = InodeTable::open(&volume, 0, 0)?;
     let blocks = used.builder().finish(0);
-    let tails = recovery::tails(&volume)?;
     let opened = Opened {
         journal,
         blocks,
@@ -94,17 +95,13 @@ pub(super) fn start(
         report: RecoveryReport::default(),
         orphans: Vec::new(),
         tails: Vec::new(),
+        allowed_tails: AllowedTails::Any,
     };
     let fs = Arc::new(Fs::assemble(volume, opened, &OpenOptions::default()));
-    for ino in tails {
-        // Before a block is allocated, as in recovery. What cannot be settled is damaged, and will be found.
-        if let Err(error) = fs.node(ino).and_then(|node| fs.settle_after_crash(&node)) {
-            tracing::warn!(ino = ino.0, %error, "what a program has appended is lost");
-        }
-    }
     Ok(Started::Repair(Box::new(Repair {
         fs,
         was_closed,
+        words: (!was_closed).then(|| BlockSet::new(used.total_blocks())),
         saved_words,
         used,
         rebuilt: HashSet::new(),

@@ -208,3 +208,12 @@ fn orphan_kept() {
     image.edit_inode(SAMPLE.ino("/emptydir"), |slot| slot.links = 0.into());
     Seeded::of(image).finds_at(Code::OrphanKept, "/emptydir").touches("/emptydir").verify();
 }
+
+#[test]
+fn tail_left() {
+    for path in ["/few", "/empty"] {
+        Seeded::new(|image, sample| image.edit_inode(sample.ino(path), |slot| slot.tail = (1 << 20).into()))
+            .finds_at(Code::TailLeft, path)
+            .verify();
+    }
+}
