@@ -1,7 +1,7 @@
 //! What a closed volume says about itself is believed only as far as it agrees: states and bitmaps that are forged, with right
 //! checksums.
 
-use lodefs_core::{Error, SetAttr};
+use lodefs_core::{Error, NewInode, NewKind, SetAttr};
 use lodefs_layout::BLOCK_SIZE;
 use lodefs_layout::saved_bitmap::BitmapBlock;
 use lodefs_testkit::hostile::image::Image;
@@ -81,6 +81,20 @@ fn a_number_of_blocks_that_is_too_small_does_not_become_a_huge_one() {
             let file = fs.lookup(&root, b"scattered").unwrap();
             fs.set_attr(&file, &SetAttr { size: Some(0), ..SetAttr::default() }).unwrap();
             assert_eq!(fs.attr(&file).unwrap().sectors, 0);
+        })
+        .unwrap();
+}
+
+#[test]
+fn a_number_of_entries_that_cannot_be_is_no_end() {
+    let ino = 1;
+    let image = forged(|image| image.edit_inode(ino, |slot| slot.size = u64::MAX.into()));
+    image
+        .open_and(|fs| {
+            let root = fs.root().unwrap();
+            let new = NewInode { kind: NewKind::File, perm: 0o644, umask: 0, uid: 0, gid: 0 };
+            let made = fs.create(&root, b"new", &new).unwrap();
+            assert_eq!(fs.lookup(&root, b"new").unwrap().ino(), made.ino());
         })
         .unwrap();
 }
