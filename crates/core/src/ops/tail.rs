@@ -37,6 +37,8 @@ use crate::volume::Volume;
 /// Blocks that are reserved at first, and at most at a time, if no more are asked for: as many again as have been.
 const RESERVED_MIN: u64 = 16;
 const RESERVED_MAX: u64 = 512;
+/// The part of what is free that is reserved at most, if no more is asked for: on a volume that is nearly full, nobody shall lack what lies idle.
+const RESERVED_PART: u64 = 64;
 /// Runs of blocks that are reserved at a time: what is left of them is given back in one record.
 const RUNS_MAX: usize = 4;
 /// Extents that are freed in one record when a tail is settled.
@@ -104,7 +106,8 @@ impl Fs {
             return Ok(());
         }
         let had = from - size_end.min(from);
-        let to = wanted.max(from + had.clamp(RESERVED_MIN, RESERVED_MAX)).min(FILE_SIZE_MAX / BLOCK_SIZE);
+        let ahead = had.clamp(RESERVED_MIN, RESERVED_MAX).min(self.space().blocks_available / RESERVED_PART);
+        let to = wanted.max(from + ahead).min(FILE_SIZE_MAX / BLOCK_SIZE);
         let mut reserved = self.reserve(locked, lease, from..to, wanted);
         if matches!(reserved, Err(Error::Refused(Errno::NOSPC))) {
             // What was asked for may still be there.

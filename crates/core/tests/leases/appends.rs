@@ -262,6 +262,18 @@ fn the_last_blocks_are_reserved_if_they_are_enough() {
 }
 
 #[test]
+fn of_little_that_is_free_little_is_reserved() {
+    for (left, reserved) in [(63, 1), (640, 10), (2000, 16)] {
+        let volume = Volume::new();
+        let (_file, _program, lease) = file(&volume, b"");
+        let filling = volume.file("filling");
+        let blocks = volume.fs.space().blocks_available - left;
+        volume.fs.fallocate(&filling, Fallocate::Allocate { keep_size: false }, 0, blocks * BLOCK).unwrap();
+        assert_eq!(reserve(&lease, 1).tail.unwrap().end, reserved * BLOCK);
+    }
+}
+
+#[test]
 fn what_lies_in_too_many_places_is_not_reserved() {
     let volume = Volume::new();
     let (file, _program, lease) = file(&volume, b"begun");
