@@ -207,10 +207,10 @@ impl Fs {
         let (slot_offset, slot) = table::read_slot(&self.volume, ino)?;
         ensure(!slot.is_free() && slot.links.get() > 0, Errno::STALE)?;
         let mut state = InodeState::new(slot);
-        if !self.tails.allow(&self.volume, &state.slot) {
+        if !self.tails.allow(&self.volume, &state.slot) && !self.words.hold(state.slot.tail.get()) {
             return Err(Error::corrupt_inode(ino, "its size is in a word that nobody has left"));
         }
-        if self.is_read_only() {
+        if self.check_writable().is_err() {
             apply_after_crash(&self.volume, ino, &mut state)?;
         }
         let inode = Arc::new(Inode::new(ino, slot_offset, state, 1));

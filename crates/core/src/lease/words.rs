@@ -29,6 +29,14 @@ struct State {
     used: usize,
 }
 
+impl Words {
+    /// Whether a word was taken since the volume was opened.
+    pub(crate) fn hold(&self, at: u64) -> bool {
+        let state = self.0.lock();
+        state.blocks.iter().any(|run| run.start == at / BLOCK_SIZE) && !state.free.contains(&at)
+    }
+}
+
 impl Fs {
     /// A word that has a file's size, durably.
     pub(crate) fn take_word(&self, size: u64) -> Result<(u64, Durable)> {

@@ -244,7 +244,8 @@ impl LockedInode<'_> {
     }
 }
 
-/// Gives an inode that was just read the size that a crash has left in a word. On a volume that is only read it is never settled.
+/// Gives an inode that was just read the size that a crash has left in a word, or a program that appended when the volume could not be written
+/// to any more. Where nothing can be written it is not settled.
 pub(crate) fn apply_after_crash(volume: &Volume, ino: Ino, state: &mut InodeState) -> Result<()> {
     let Some(word) = word_of(volume, &state.slot) else { return Ok(()) };
     let word = volume.medium.word(word)?;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::thread;
 
 use lodefs_core::{
-    DataAnswer, DataGrant, DataLease, Fallocate, Fs, Node, OpenOptions, SeekTarget, SetAttr, TailGrant, What,
-    fsck,
+    DataAnswer, DataGrant, DataLease, DaxPolicy, Fallocate, Fs, Node, OpenOptions, SeekTarget, SetAttr,
+    TailGrant, What, fsck,
 };
 use lodefs_layout::inode::TAIL_REVOKED as REVOKED;
 use lodefs_pmem::{Access, Domain, Medium};
@@ -390,4 +390,25 @@ fn what_was_appended_can_be_read_when_nothing_can_be_written() {
     assert_eq!(content(&volume.fs, &file), b"begun, and more");
     drop(lease);
     assert_eq!(after_crash(&volume, Access::ReadWrite).1, b"begun, and more");
+}
+
+#[test]
+fn it_can_be_read_also_when_the_inode_was_dropped_from_memory() {
+    let volume = Volume::of_size(256 << 20, DaxPolicy::Always);
+    let names: Vec<_> = (0..150_000).map(|number| format!("n{number}")).collect();
+    for name in &names {
+        drop(volume.file(name));
+    }
+    let (file, program, lease) = file(&volume, b"begun");
+    append(&volume, &reserve(&lease, 2 * BLOCK), b", and more");
+    volume.fs.close().unwrap();
+    let before = file.ino();
+    drop((lease, program, file));
+    let root = volume.fs.root().unwrap();
+    for name in &names {
+        volume.fs.lookup(&root, name.as_bytes()).unwrap();
+    }
+    let again = volume.fs.lookup(&root, b"f").unwrap();
+    assert_eq!(again.ino(), before);
+    assert_eq!(content(&volume.fs, &again), b"begun, and more");
 }

@@ -35,9 +35,13 @@ impl Volume {
     }
 
     fn with(dax: DaxPolicy) -> Self {
+        Self::of_size(SIZE, dax)
+    }
+
+    fn of_size(size: u64, dax: DaxPolicy) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("vol");
-        lodefs_pmem::create_file(&path, SIZE, Reserve::Full).unwrap();
+        lodefs_pmem::create_file(&path, size, Reserve::Full).unwrap();
         let options =
             lodefs_pmem::OpenOptions { access: Access::ReadWrite, force_domain: Some(Domain::CpuCache) };
         let open = || Medium::open(&path, &options).unwrap();
