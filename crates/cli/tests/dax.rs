@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use common::{Mounted, Workbench, can_mount, fail, lodefs, succeed};
+use common::{Mounted, Workbench, can_mount, fail, lodefs, on_memory, succeed};
 use lodefs_direct::dax::{Effect, How, set, status as ask};
 use rustix::fs::{IFlags, OFlags, ioctl_getflags, ioctl_setflags};
 use rustix::io::Errno;
@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 const DAX: IFlags = IFlags::from_bits_retain(0x0200_0000);
 
 fn mount(bench: &Workbench, options: &str) -> Mounted {
-    succeed(bench.mount_command(&["-o", options]).env("LODEFS_FORCE_DOMAIN", "memory-controller"));
+    succeed(on_memory(&mut bench.mount_command(&["-o", options])));
     Mounted { directory: bench.directory() }
 }
 
@@ -150,8 +150,13 @@ fn a_file_that_a_switch_was_asked_through_reaches_no_data_any_more() {
     let file = File::options().read(true).write(true).open(&path).unwrap();
     let answer = set(&file, true, How::Now).unwrap();
     assert_eq!(answer.effect, Effect::Direct);
+    // Of a page that could not be read, newer kernels (7.2) say EIO, whatever the server has said.
     let stale = |outcome: std::io::Result<usize>| {
-        assert_eq!(outcome.unwrap_err().raw_os_error(), Some(Errno::STALE.raw_os_error()));
+        let errno = outcome.unwrap_err().raw_os_error();
+        assert!(
+            [Errno::STALE, Errno::IO].map(|errno| Some(errno.raw_os_error())).contains(&errno),
+            "{errno:?}"
+        );
     };
     stale(file.write_at(b"x", 0));
     let direct = File::open(&path).unwrap();

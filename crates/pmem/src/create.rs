@@ -4,7 +4,10 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
-use rustix::fs::{FallocateFlags, Mode, OFlags, fallocate, fstatvfs, ftruncate};
+use rustix::fs::{
+    AtFlags, FallocateFlags, IFlags, Mode, OFlags, StatxAttributes, StatxFlags, fallocate, fstatvfs,
+    ftruncate, ioctl_getflags, ioctl_setflags, statx,
+};
 use rustix::io::Errno;
 
 use crate::error::MediumError;
@@ -21,11 +24,16 @@ pub enum Reserve {
     Sparse,
 }
 
+/// `FS_DAX_FL`: that a file is to be mapped directly, where its file system knows of it (ext4, XFS, mounted with `dax=inode`).
+const DAX: IFlags = IFlags::from_bits_retain(0x0200_0000);
+
 /// Makes a file of `size` bytes, all zero, readable by its owner only; or gives an empty file that size. A file with
-/// content is refused. If it fails, a file that it made is removed.
+/// content is refused. If it fails, a file that it made is removed. Where a file can be mapped directly if it is marked for that, it is.
 pub fn create_file(path: &Path, size: u64, reserve: Reserve) -> Result<(), MediumError> {
     let (file, is_new) = open_or_make(path).map_err(|errno| open_error(path, errno))?;
-    let filled = lock_empty(path, file).and_then(|file| {
+    let file =
+        if is_new { mark_direct(path, file).map_err(|errno| open_error(path, errno)) } else { Ok(file) };
+    let filled = file.and_then(|file| lock_empty(path, file)).and_then(|file| {
         let sized = give_size(&file, size, reserve);
         if sized.is_err() {
             // Room that was set aside before the failure goes back; the failure itself is what is reported.
@@ -39,13 +47,40 @@ pub fn create_file(path: &Path, size: u64, reserve: Reserve) -> Result<(), Mediu
     filled
 }
 
+/// A pipe must not block; it is refused later.
+const OPEN: OFlags = OFlags::RDWR.union(OFlags::CLOEXEC).union(OFlags::NONBLOCK);
+
 fn open_or_make(path: &Path) -> Result<(File, bool), Errno> {
-    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    match rustix::fs::open(path, flags | OFlags::CREATE | OFlags::EXCL, Mode::RUSR | Mode::WUSR) {
+    match rustix::fs::open(path, OPEN | OFlags::CREATE | OFlags::EXCL, Mode::RUSR | Mode::WUSR) {
         Ok(file) => Ok((file.into(), true)),
-        Err(Errno::EXIST) => rustix::fs::open(path, flags, Mode::empty()).map(|file| (file.into(), false)),
+        Err(Errno::EXIST) => rustix::fs::open(path, OPEN, Mode::empty()).map(|file| (file.into(), false)),
         Err(errno) => Err(errno),
     }
+}
+
+/// Has a new file mapped directly, if that helps. The host looks at the mark when it reads the inode in anew, which it does after the
+/// last close.
+fn mark_direct(path: &Path, file: File) -> Result<File, Errno> {
+    let mark = |file: &File, on| {
+        let mut flags = ioctl_getflags(file)?;
+        flags.set(DAX, on);
+        ioctl_setflags(file, flags)
+    };
+    if is_direct(&file)? || mark(&file, true).is_err() {
+        // It need not, or its file system knows of no such thing.
+        return Ok(file);
+    }
+    drop(file);
+    let file = File::from(rustix::fs::open(path, OPEN, Mode::empty())?);
+    if !is_direct(&file)? {
+        mark(&file, false)?;
+    }
+    Ok(file)
+}
+
+fn is_direct(file: &File) -> Result<bool, Errno> {
+    let found = statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::empty())?;
+    Ok(found.stx_attributes.contains(StatxAttributes::DAX))
 }
 
 /// Takes the lock that a [`Medium`](crate::Medium) takes, so that nobody starts to use the file meanwhile.

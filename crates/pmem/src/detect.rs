@@ -78,6 +78,12 @@ pub(crate) fn decide(facts: Facts) -> (MediumKind, Domain, String) {
         }
         Object::Memfd => (MediumKind::Memfd, Domain::Volatile, "a memory file is lost with the power"),
         Object::File { on: Filesystem::Other, is_synchronous: true } => decide_dax_file(facts),
+        Object::File { on: Filesystem::Other, .. } if facts.persistence.is_some() => (
+            MediumKind::File,
+            Domain::Page,
+            "the file is behind a page cache, though it lies on persistent memory: its file system would map it directly \
+             if mounted with dax=always, or with dax=inode if the file is marked (chattr +x while nobody has it open)",
+        ),
         Object::File { .. } => (
             MediumKind::File,
             Domain::Page,

@@ -8,6 +8,7 @@ mod data;
 mod endings;
 mod liar;
 mod maps;
+mod on_dax;
 mod program;
 mod rights;
 mod sight;

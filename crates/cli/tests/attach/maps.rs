@@ -17,16 +17,16 @@ use crate::common::{Mounted, Workbench, can_mount, fail, lodefs, succeed};
 use crate::program::Program;
 use crate::stage::{PAGE, Stage, open};
 
-const HUGE: u64 = 2 << 20;
+pub(crate) const HUGE: u64 = 2 << 20;
 
 /// A range, as `lodefs maps` says.
-struct Told {
-    addresses: Range<u64>,
-    offset: u64,
-    kind: String,
-    base: u64,
-    huge: u64,
-    all: Value,
+pub(crate) struct Told {
+    pub(crate) addresses: Range<u64>,
+    pub(crate) offset: u64,
+    pub(crate) kind: String,
+    pub(crate) base: u64,
+    pub(crate) huge: u64,
+    pub(crate) all: Value,
 }
 
 fn told(subject: &str) -> Vec<Value> {
@@ -50,12 +50,12 @@ fn ranges(process: &Value) -> Vec<Told> {
     process["mappings"].as_array().unwrap().iter().map(range).collect()
 }
 
-fn of_program(program: &Program) -> Vec<Told> {
+pub(crate) fn of_program(program: &Program) -> Vec<Told> {
     ranges(&told(&program.pid().as_raw_nonzero().to_string())[0])
 }
 
 /// What the kernel says, by addresses: bytes in memory, and bytes of those in huge pages.
-fn smaps(pid: Pid) -> BTreeMap<u64, (u64, u64, u64)> {
+pub(crate) fn smaps(pid: Pid) -> BTreeMap<u64, (u64, u64, u64)> {
     let text = fs::read_to_string(format!("/proc/{}/smaps", pid.as_raw_nonzero())).unwrap();
     let mut all = BTreeMap::new();
     let mut start = 0;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use lodefs_direct::{MapOptions, Mapping};
 use rustix::io::Errno;
 
-use crate::common::{Mounted, Workbench, can_mount, lodefs, succeed};
+use crate::common::{Mounted, Workbench, can_mount, lodefs, on_memory, succeed};
 
 pub(crate) const PAGE: u64 = 4096;
 
@@ -25,7 +25,7 @@ impl Stage {
         }
         let bench = Workbench::new();
         let options = format!("dax=always,{options}");
-        succeed(bench.mount_command(&["-o", &options]).env("LODEFS_FORCE_DOMAIN", "memory-controller"));
+        succeed(on_memory(&mut bench.mount_command(&["-o", &options])));
         Some(Self { mounted: Mounted { directory: bench.directory() }, bench })
     }
 

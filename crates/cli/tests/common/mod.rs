@@ -28,6 +28,17 @@ pub(crate) fn lodefs<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) ->
     command
 }
 
+/// Has a volume treated as one on persistent memory, unless the temporary directory lies on a file system that maps files of such
+/// memory directly (`tests/kernel-dax.sh`).
+pub(crate) fn on_memory(command: &mut Command) -> &mut Command {
+    if is_on_dax() { command } else { command.env("LODEFS_FORCE_DOMAIN", "memory-controller") }
+}
+
+/// Whether it is said that the temporary directory lies there.
+pub(crate) fn is_on_dax() -> bool {
+    std::env::var_os("LODEFS_TEST_ON_DAX").is_some()
+}
+
 /// Runs a command that must succeed; its standard output.
 pub(crate) fn succeed(command: &mut Command) -> String {
     let output = command.output().expect("the program starts");

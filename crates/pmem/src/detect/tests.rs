@@ -42,6 +42,16 @@ fn synchronous_mapping_means_dax_except_where_it_means_nothing() {
 }
 
 #[test]
+fn a_file_that_could_be_mapped_directly_is_told_how() {
+    for (persistence, expected) in [(None, false), (Some(Persistence::Unstated), true)] {
+        let object = file(Filesystem::Other, false);
+        let (kind, domain, reason) = decide(Facts { object, persistence, can_write_back: true });
+        assert_eq!((kind, domain), (MediumKind::File, Domain::Page));
+        assert_eq!(reason.contains("chattr +x"), expected, "{reason}");
+    }
+}
+
+#[test]
 fn dax_devices_by_their_region() {
     for (persistence, domain) in [
         (None, Domain::Volatile),
