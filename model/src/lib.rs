@@ -14,11 +14,14 @@
 //! | what was written is read | a read gives what was written last, by whichever way |
 //! | a synchronous mapping stays | what was mapped with `MAP_SYNC` is never replaced by anything weaker |
 //!
+//! [`data`] is the same for programs that read, write and append by themselves, with no mapping.
+//!
 //! `cargo test -p lodefs-model` looks at all states, and shows for each variant a way to a state that is wrong.
 
 #![forbid(unsafe_code)]
 
 mod client;
+pub mod data;
 pub mod invariants;
 mod protocol;
 mod server;
