@@ -327,7 +327,7 @@ fn size_after(volume: &Volume, file: &Node) -> u64 {
 fn a_program_that_was_given_up_on_cannot_append_any_more() {
     let volume = Volume::new();
     let file = volume.file("f");
-    let (program, has_arrived) = Program::that_keeps();
+    let (program, asked) = Program::that_keeps();
     let lease = data_lease(&file, &program);
     let grant = reserve(&lease, 20 * BLOCK);
     append(&volume, &grant, &[5; 100]);
@@ -335,7 +335,7 @@ fn a_program_that_was_given_up_on_cannot_append_any_more() {
     let end = word(&volume, grant.tail.unwrap());
     thread::scope(|scope| {
         let read = scope.spawn(|| content(&volume.fs, &file));
-        has_arrived.recv().unwrap();
+        asked.wait();
         program.waiting().iter_mut().for_each(|recall| recall.answer.give_up());
         assert_eq!(read.join().unwrap(), [5; 100]);
     });

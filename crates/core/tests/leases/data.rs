@@ -194,12 +194,12 @@ fn a_buffered_file_is_left_to_the_host() {
 fn a_read_waits_for_the_writer() {
     let volume = Volume::new();
     let file = file(&volume);
-    let (program, has_arrived) = Program::that_keeps();
+    let (program, asked) = Program::that_keeps();
     let lease = data_lease(&file, &program);
     let What::Medium(at) = take(&lease, true).parts[0].what else { panic!("a block") };
     thread::scope(|scope| {
         let read = scope.spawn(|| volume.block(&file, 0));
-        has_arrived.recv().unwrap();
+        asked.wait();
         // A write that is under way is finished.
         std::os::unix::fs::FileExt::write_all_at(&volume.medium, &[9; BLOCK as usize], at).unwrap();
         assert!(!read.is_finished());
@@ -212,13 +212,13 @@ fn a_read_waits_for_the_writer() {
 fn blocks_of_one_who_does_not_answer_are_not_used_again() {
     let volume = Volume::new();
     let file = file(&volume);
-    let (program, has_arrived) = Program::that_keeps();
+    let (program, asked) = Program::that_keeps();
     let lease = data_lease(&file, &program);
     take(&lease, true);
     let free = volume.free();
     thread::scope(|scope| {
         let read = scope.spawn(|| volume.block(&file, 0));
-        has_arrived.recv().unwrap();
+        asked.wait();
         program.waiting().iter_mut().for_each(|recall| recall.answer.give_up());
         read.join().unwrap();
     });
@@ -233,7 +233,7 @@ fn blocks_of_one_who_does_not_answer_are_not_used_again() {
 fn who_is_gone_is_not_waited_for() {
     let volume = Volume::new();
     let file = file(&volume);
-    let (program, _has_arrived) = Program::that_keeps();
+    let (program, _asked) = Program::that_keeps();
     let lease = data_lease(&file, &program);
     take(&lease, true);
     drop(lease);

@@ -1,6 +1,13 @@
 //! What is granted for a touch, and what not?
 
-use super::*;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::thread;
+
+use lodefs_core::{Flags, LeaseOptions, Lessee, Node, Part, Touch, What};
+use rustix::io::Errno;
+
+use super::{BLOCK, Program, SIZE, Volume, WRITABLE, at, lease, touch, touch_of, try_touch};
 
 #[test]
 fn reading_a_hole_allocates_nothing_and_writing_does_once() {

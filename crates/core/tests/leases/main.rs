@@ -10,13 +10,13 @@ mod tails;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
-use std::thread;
+use std::time::Duration;
 
 use lodefs_core::{
-    DaxPolicy, Effect, Fallocate, Flags, FormatOptions, Fs, HolderKind, Lease, LeaseOptions, Lessee,
-    NewInode, NewKind, Node, OpenOptions, Part, Recall, SetAttr, Touch, Touched, What,
+    DaxPolicy, Flags, FormatOptions, Fs, Lease, LeaseOptions, Lessee, NewInode, NewKind, Node, OpenOptions,
+    Part, Recall, SetAttr, Touch, Touched, What,
 };
-use lodefs_pmem::{Access, Domain, Medium, Reserve, What as PmemEvent};
+use lodefs_pmem::{Access, Domain, Medium, Reserve};
 use rustix::io::Errno;
 
 const BLOCK: u64 = 4096;
@@ -103,11 +103,21 @@ struct Program {
     arrived: Option<mpsc::Sender<()>>,
 }
 
+/// Tells that a program was asked for what it has.
+struct Asked(mpsc::Receiver<()>);
+
+impl Asked {
+    /// Waits for it; in vain if nobody asks within a minute.
+    fn wait(&self) {
+        self.0.recv_timeout(Duration::from_mins(1)).expect("the program is asked");
+    }
+}
+
 impl Program {
     /// One that answers only when the test lets it; and who tells that it was asked.
-    fn that_keeps() -> (Arc<Self>, mpsc::Receiver<()>) {
-        let (arrived, has_arrived) = mpsc::channel();
-        (Arc::new(Self { keeps: true, arrived: Some(arrived), ..Self::default() }), has_arrived)
+    fn that_keeps() -> (Arc<Self>, Asked) {
+        let (arrived, asked) = mpsc::channel();
+        (Arc::new(Self { keeps: true, arrived: Some(arrived), ..Self::default() }), Asked(asked))
     }
 
     fn waiting(&self) -> MutexGuard<'_, Vec<Recall>> {

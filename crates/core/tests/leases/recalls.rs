@@ -1,6 +1,13 @@
 //! What is taken back before a file changes, and what if nobody answers?
 
-use super::*;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::thread;
+
+use lodefs_core::{Fallocate, Fs, What};
+use lodefs_pmem::Medium;
+
+use super::{BLOCK, Program, SIZE, Volume, at, lease, touch};
 
 #[test]
 fn zeroes_go_before_anybody_else_fills_the_hole() {
@@ -60,13 +67,13 @@ fn zeroes_behind_the_end_are_taken_back() {
 fn an_operation_waits_for_the_answer() {
     let volume = Volume::new();
     let file = volume.hole("f", 2);
-    let (program, has_arrived) = Program::that_keeps();
+    let (program, asked) = Program::that_keeps();
     let lease = lease(&file, &program);
     let block = at(&touch(&lease, 1, true).1);
     volume.medium.write_all_at(&[1; 8], block).unwrap();
     thread::scope(|scope| {
         let cut = scope.spawn(|| volume.resize(&file, BLOCK));
-        has_arrived.recv().unwrap();
+        asked.wait();
         // A store that is made before the answer is made to the file.
         volume.medium.write_all_at(&[2; 8], block).unwrap();
         assert!(!cut.is_finished());
@@ -80,13 +87,13 @@ fn an_operation_waits_for_the_answer() {
 fn what_a_program_may_still_reach_is_not_used_again() {
     let volume = Volume::new();
     let file = volume.hole("f", 16);
-    let (program, has_arrived) = Program::that_keeps();
+    let (program, asked) = Program::that_keeps();
     let lease = lease(&file, &program);
     let free = volume.free();
     let kept: Vec<u64> = (0..16).map(|block| at(&touch(&lease, block, true).1)).collect();
     thread::scope(|scope| {
         let cut = scope.spawn(|| volume.resize(&file, 0));
-        has_arrived.recv().unwrap();
+        asked.wait();
         program.waiting()[0].answer.give_up();
         cut.join().unwrap();
     });

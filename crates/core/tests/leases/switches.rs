@@ -1,6 +1,16 @@
 //! What if a file that programs have mapped is switched; and what has been stored by then?
 
-use super::*;
+use std::sync::Arc;
+use std::thread;
+
+use lodefs_core::{
+    DaxPolicy, Effect, Fallocate, Flags, FormatOptions, Fs, HolderKind, Lease, LeaseOptions, Lessee,
+    NewInode, NewKind, Node, OpenOptions, SetAttr, Touched,
+};
+use lodefs_pmem::{Domain, Medium, What as PmemEvent};
+use rustix::io::Errno;
+
+use super::{BLOCK, Program, SIZE, Volume, WRITABLE, at, lease, touch, touch_of};
 
 /// How a touch is answered.
 fn answer(lease: &Lease) -> Touched {
@@ -93,12 +103,12 @@ fn a_synchronous_mapping_is_not_taken_back() {
 #[test]
 fn a_synchronous_mapping_that_is_made_during_a_switch_keeps_the_file_direct() {
     let (volume, file) = Volume::with_direct_file(4);
-    let (program, has_arrived) = Program::that_keeps();
+    let (program, asked) = Program::that_keeps();
     let first = lease(&file, &program);
     touch(&first, 0, true);
     let sync = thread::scope(|scope| {
         let switch = scope.spawn(|| revoke(&file, false));
-        has_arrived.recv().unwrap();
+        asked.wait();
         let options = LeaseOptions { sync: true, ..WRITABLE };
         let sync = volume.fs.lease(&file, Arc::new(Program::default()), options).unwrap();
         program.waiting().clear();
@@ -113,12 +123,12 @@ fn a_synchronous_mapping_that_is_made_during_a_switch_keeps_the_file_direct() {
 #[test]
 fn a_program_that_does_not_answer_keeps_a_file_from_being_switched() {
     let (volume, file) = Volume::with_direct_file(4);
-    let (program, has_arrived) = Program::that_keeps();
+    let (program, asked) = Program::that_keeps();
     let lease = lease(&file, &program);
     touch(&lease, 0, true);
     thread::scope(|scope| {
         let switch = scope.spawn(|| revoke(&file, false));
-        has_arrived.recv().unwrap();
+        asked.wait();
         assert_eq!(answer(&lease), Touched::Switching);
         assert_eq!(revoke(&file, false), Err(Errno::BUSY), "another one is at it");
         // Nothing else is held up.
@@ -135,14 +145,14 @@ fn a_program_that_does_not_answer_keeps_a_file_from_being_switched() {
 #[test]
 fn what_a_switch_did_not_get_back_is_not_used_again() {
     let (volume, file) = Volume::with_direct_file(4);
-    let (program, has_arrived) = Program::that_keeps();
+    let (program, asked) = Program::that_keeps();
     let lease = lease(&file, &program);
     let free = volume.free();
     touch(&lease, 0, true);
     touch(&lease, 1, true);
     thread::scope(|scope| {
         let switch = scope.spawn(|| revoke(&file, false));
-        has_arrived.recv().unwrap();
+        asked.wait();
         let punch = scope.spawn(|| volume.fs.fallocate(&file, Fallocate::PunchHole, 0, BLOCK).unwrap());
         thread::sleep(std::time::Duration::from_millis(50));
         let waits = !punch.is_finished();

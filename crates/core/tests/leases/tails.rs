@@ -199,12 +199,12 @@ fn whoever_changes_a_file_while_the_volume_is_closed_is_refused_or_done() {
     ] {
         let volume = Volume::new();
         let (file, other) = (volume.file("f"), volume.file("other"));
-        let (program, arrived) = Program::that_keeps();
+        let (program, asked) = Program::that_keeps();
         let lease = data_lease(&file, &program);
         append(&volume, &reserve(&lease, 2 * BLOCK), &[7; 100]);
         let is_done = thread::scope(|scope| {
             let changing = scope.spawn(|| volume.fs.set_attr(&file, &change));
-            arrived.recv().unwrap();
+            asked.wait();
             let closing = scope.spawn(|| volume.fs.close());
             while volume.fs.set_attr(&other, &SetAttr::default()).is_ok() {
                 thread::yield_now();
