@@ -2,12 +2,16 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::{Child, Command};
 use std::thread;
 use std::time::Duration;
 
 use lodefs_direct::File;
 
 use crate::data::{REST, calls_of, read, stage_is_whole};
+use crate::program::FILE;
 use crate::stage::{PAGE, Stage, map, open};
 
 #[test]
@@ -142,4 +146,64 @@ fn a_full_volume_is_full_for_those_who_append_too() {
     assert_eq!(fs::metadata(&path).unwrap().len(), size);
     assert!(fs::read(&path).unwrap().iter().all(|byte| *byte == 5));
     stage_is_whole(stage, (file, mounted));
+}
+
+/// The environment variable that names the file in which a program says how much it has appended.
+const SAYS: &str = "LODEFS_TEST_SAYS";
+/// One append: its number.
+const NUMBER: u64 = 8;
+
+/// The process that appends numbers, and says each time how many there are, until it is killed.
+pub(crate) fn run() {
+    let [file, says] = [FILE, SAYS].map(|name| std::env::var_os(name).expect("the test has set it"));
+    let says = fs::OpenOptions::new().write(true).open(says).unwrap();
+    let file = File::new(open(Path::new(&file))).unwrap();
+    for number in fs::metadata(std::env::var_os(FILE).unwrap()).unwrap().len() / NUMBER.. {
+        file.write_at(&number.to_le_bytes(), number * NUMBER).unwrap();
+        says.write_all_at(&(number + 1).to_le_bytes(), 0).unwrap();
+    }
+}
+
+/// The program is killed when it has said that it has appended so many.
+fn killed_after(count: u64, path: &Path, says: &fs::File) -> u64 {
+    let said = || {
+        let mut bytes = [0; NUMBER as usize];
+        says.read_exact_at(&mut bytes, 0).map_or(0, |()| u64::from_le_bytes(bytes))
+    };
+    let path_of_says = format!("/proc/{}/fd/{}", std::process::id(), std::os::fd::AsRawFd::as_raw_fd(says));
+    let mut child: Child = Command::new(std::env::current_exe().unwrap())
+        .args(["an_appender", "--exact", "--ignored", "--quiet"])
+        .envs([(FILE, path.as_os_str()), (SAYS, path_of_says.as_ref())])
+        .spawn()
+        .unwrap();
+    while said() < count && child.try_wait().unwrap().is_none() {
+        thread::yield_now();
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    said()
+}
+
+#[test]
+fn what_a_program_has_said_that_it_appended_is_there_when_it_was_killed() {
+    let Some(stage) = Stage::set_up("attach=owner") else { return };
+    let (path, mounted) = stage.hole(0);
+    let says = tempfile::tempfile().unwrap();
+    let mut there = 0;
+    for round in 1..=20 {
+        let said = killed_after(there + 37 * round * round, &path, &says);
+        assert!(said >= there + 37 * round * round, "the program has ended before: {said}");
+        let bytes = fs::read(&path).unwrap();
+        let numbers =
+            bytes.chunks(NUMBER as usize).map(|bytes| u64::from_le_bytes(bytes.try_into().unwrap()));
+        there = bytes.len() as u64 / NUMBER;
+        // Perhaps one more than it came to say.
+        assert_eq!(
+            (bytes.len() as u64 % NUMBER, (said..=said + 1).contains(&there)),
+            (0, true),
+            "{said}, {there}"
+        );
+        assert!(numbers.eq(0..there));
+    }
+    stage_is_whole(stage, mounted);
 }

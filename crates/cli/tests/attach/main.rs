@@ -28,3 +28,10 @@ fn a_program() {
 fn a_process() {
     coherence::run();
 }
+
+/// A process that appends.
+#[test]
+#[ignore = "it is no test"]
+fn an_appender() {
+    appends::run();
+}
