@@ -72,9 +72,18 @@ git_repository() {
         diff -r "$here/../crates" "$1/clone/crates"
 }
 
+# says FILE WORDS: what 'lodefs dax status' says of the file.
+says() { "$lodefs" dax status "$1" | grep -q "$2"; }
+has_x() { lsattr "$1" | cut -d' ' -f1 | grep -q x; }
+
+# Set, listed, pending, inherited, cleared; and what comes of it.
 dax_flag() {
-    mkdir "$1/dax" && xfs_io -c 'chattr +x' "$1/dax" && touch "$1/dax/child" && lsattr "$1/dax/child" | cut -d' ' -f1 | grep -q x &&
-        xfs_io -c 'chattr -x' "$1/dax/child" && ! lsattr "$1/dax/child" | cut -d' ' -f1 | grep -q x
+    local file="$1/dax/file" child="$1/dax/directory/child"
+    mkdir -p "$1/dax/directory" && touch "$file" && says "$file" 'buffered, flag not set' && exec 3<"$file" &&
+        xfs_io -c 'chattr +x' "$file" && has_x "$file" && says "$file" "pending until it is let go of by process $$ " && exec 3<&- &&
+        says "$file" 'direct, flag set' && chattr -x "$file" && ! has_x "$file" && says "$file" 'buffered, flag not set' &&
+        chattr +x "$1/dax/directory" && touch "$child" && has_x "$child" && says "$child" 'direct, flag set' &&
+        xfs_io -c 'chattr -x' "$child" && ! has_x "$child" && says "$child" 'buffered, flag not set'
 }
 
 acls() {
