@@ -310,6 +310,12 @@ impl<'v> Survey<'v> {
         Ok(nameless)
     }
 
+    /// Chunks that the map knows of, but not where they are. Those that were given back are none of them.
+    pub(super) fn lost_chunks(&self) -> impl Iterator<Item = u64> {
+        let numbered = (0..).zip(&self.chunks);
+        numbered.filter(|(_, chunk)| matches!(chunk, Chunk::Lost)).map(|(index, _)| index)
+    }
+
     /// Where chunk `index` is, if that is known.
     pub(super) fn chunk_run(&self, index: usize) -> Option<Run> {
         match self.chunks.get(index) {

@@ -186,8 +186,7 @@ impl Repair {
         let mut survey =
             Survey::run(&self.fs.volume, None, self.was_closed, self.options.findings_max, progress)?;
         self.report.add_totals(&survey);
-        let lost = (0..survey.chunks.len()).filter(|index| survey.chunk_run(*index).is_none());
-        self.lost_chunks = lost.map(|index| index as u64).collect();
+        self.lost_chunks = survey.lost_chunks().collect();
         let used_inodes = survey.used_inodes();
         let has_lost_names = survey.findings.iter().any(|finding| finding.code == Code::DirBlock);
         self.nameless = if has_lost_names { survey.nameless()? } else { HashMap::new() };

@@ -149,3 +149,24 @@ fn inodes_that_are_gone_count_as_given_back() {
         assert!(before[&path] == content, "{path}");
     }
 }
+
+#[test]
+fn inodes_that_were_given_back_are_not_waited_for() {
+    let mut image = SAMPLE.image.clone();
+    let (gone, last, seed) = (image.chunks(), image.chunks() - 1, image.seed());
+    // What is left of inodes that were given back, in a block that is free.
+    image.put(image.map_at(gone), &Entry::gone(gone, seed));
+    let ino = gone * CHUNK_INODES;
+    let mut remains = image.inode(SAMPLE.ino("/big"));
+    remains.ino = ino.into();
+    let remains = remains.sealed(ino, seed);
+    image.put(image.last_block() - 8 * BLOCK_SIZE, &remains);
+    // Others are not to be found.
+    let start = (image.chunk(last) * BLOCK_SIZE) as usize;
+    image.flip(image.map_at(last));
+    image.bytes_mut()[start..start + BLOCK_SIZE as usize].fill(0);
+    let (report, repaired) = image.repair(&mut |_| true);
+    let report = report.unwrap();
+    assert_eq!(report.left().count(), 0, "{:#?}", report.findings);
+    assert_eq!(repaired.check().unwrap().findings, []);
+}
