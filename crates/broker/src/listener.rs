@@ -23,6 +23,8 @@ use crate::tickets::LIFETIME;
 
 /// Most programs at a time.
 const PROGRAMS_MAX: usize = 1024;
+/// Most of them that are one process: it needs one to read, one to write, and more for a moment when its threads begin at once.
+const SAME_PROCESS_MAX: usize = 64;
 /// Bytes that may be on their way to a program, as far as the host allows (`net.core.wmem_max`).
 const BUFFER_SIZE: usize = 1 << 20;
 
@@ -122,6 +124,9 @@ impl Shared {
         }
         let peer = sockopt::socket_peercred(&socket)?;
         let pid = peer.pid.as_raw_nonzero().get().cast_unsigned();
+        if programs.iter().filter(|(program, _)| program.pid == pid).count() >= SAME_PROCESS_MAX {
+            return Err(io::Error::other("the same process is attached too often"));
+        }
         if !self.policy.allows(&Caller::of_process(pid, peer.uid, peer.gid, self.policy)) {
             return Err(io::ErrorKind::PermissionDenied.into());
         }

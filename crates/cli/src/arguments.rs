@@ -118,9 +118,11 @@ Mount options, separated by commas:
   ro, rw               forbid or allow changes
   dax=inode            files whose DAX flag is set are direct (default)
   dax=always|never     all files are, or none
-  writeback            let the kernel hold back written data: faster, but lost if the server dies
+  writeback            let the kernel hold back written data: faster, but lost if the server dies, and
+                       nobody can attach
   commit=SECONDS       on `page` volumes, what is done is durable after this time (0: the default, 5)
-  attach=WHO           who may map the volume's memory: owner (default), group, none (no effect yet)
+  attach=WHO           whose programs may map files of the volume's memory, and read and write them
+                       without system calls: owner (default), group, none
   allow_other          everybody may use the mount (default for root)
   allow_root           root may, beside the owner
   fsname=NAME          what /proc/mounts shows as source (default: VOLUME as given)

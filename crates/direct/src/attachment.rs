@@ -139,6 +139,11 @@ pub(crate) fn open(link: &Link, ticket: Ticket) -> Result<Opened, Errno> {
         (Outcome::Opened { file, domain, host_sync }, Some(medium)) => {
             Ok(Opened { file, domain, medium, host_sync })
         }
+        (Outcome::Opened { file, .. }, None) => {
+            // This process has no room for a descriptor.
+            drop(link.ask(Ask::Close { file }));
+            Err(Errno::MFILE)
+        }
         _ => Err(Errno::PROTO),
     }
 }

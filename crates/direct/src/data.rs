@@ -9,11 +9,12 @@
 use std::cell::UnsafeCell;
 use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, Weak};
 
 use lodefs_mapping::{Inside, enter};
 use lodefs_proto::server::{Part, REVOKED, Right};
-use lodefs_sync::{Glimpsed, GlimpsedWriteGuard, RwLockReadGuard};
+use lodefs_sync::{Glimpsed, GlimpsedWriteGuard};
+use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::attachment::Attachment;
@@ -71,9 +72,12 @@ pub(crate) struct Leased {
     pub(crate) _attachment: Arc<Attachment>,
 }
 
+/// One that waits nowhere else: see [`forget_parents`].
+type ContentLock = RwLock<Content>;
+
 struct State {
     /// The glimpse is a part: where it begins, where it or the file ends, and where on the medium it is.
-    content: Glimpsed<Content, 3>,
+    content: Glimpsed<Content, 3, ContentLock>,
     /// Where the medium is, for whoever has a glimpse. It stays as long as he may be there.
     span: OnceLock<Arc<Span>>,
     leased: Mutex<Option<Leased>>,
@@ -92,6 +96,8 @@ pub(crate) struct Data {
     state: UnsafeCell<State>,
     /// The tick of the clock in which the server was last told of a change, in nanoseconds.
     told: AtomicU64,
+    /// The size that a file of this process may have (`RLIMIT_FSIZE`), in that tick.
+    size_limit: AtomicU64,
     /// When the server may be asked again.
     rests_until: AtomicU64,
 }
@@ -124,7 +130,7 @@ impl Data {
         self.state().content.read()
     }
 
-    fn content_mut(&self) -> GlimpsedWriteGuard<'_, Content, 3> {
+    fn content_mut(&self) -> GlimpsedWriteGuard<'_, Content, 3, ContentLock> {
         self.state().content.write()
     }
 
@@ -189,6 +195,8 @@ impl Data {
 
     /// The server knows that it is written in this tick.
     pub(crate) fn note_told(&self, tick: u64) {
+        let limit = getrlimit(Resource::Fsize).current.unwrap_or(u64::MAX);
+        self.size_limit.store(limit, Ordering::Relaxed);
         self.told.store(tick, Ordering::Relaxed);
     }
 
@@ -245,6 +253,10 @@ impl Data {
         if self.told.load(Ordering::Relaxed) != tick {
             return Err(Miss::Untold(tick));
         }
+        if word.is_some() && end > self.size_limit.load(Ordering::Relaxed) {
+            // The kernel writes less, or sends the signal.
+            return Err(Miss::More);
+        }
         // All or nothing: whoever does it instead does it whole.
         content.each_part(offset, bytes.len(), |_, _, at| at.map(drop))?;
         content.each_part(offset, bytes.len(), |view, range, at| view.write(at?, &bytes[range]))?;
@@ -293,7 +305,8 @@ impl Content {
             _ if end <= size => Ok(None),
             // There would be a hole.
             _ if offset > size => Err(Miss::More),
-            Some(Right::Append { word }) if end <= self.size_max => Ok(Some(word)),
+            // The last bit of a word is no part of a size.
+            Some(Right::Append { word }) if end <= self.size_max && end < REVOKED => Ok(Some(word)),
             _ => Err(Miss::Unreserved { at: offset, end }),
         }
     }

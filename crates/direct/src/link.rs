@@ -218,11 +218,12 @@ impl Link {
             self.carry_out(message, medium);
         }
         self.close();
+        // Before anybody finds the server gone, and asks another one for the same.
+        let all = std::mem::take(&mut lock(&self.mapped).data);
+        all.values().filter_map(Weak::upgrade).for_each(|data| data.lose());
         // Whoever waits finds nobody who could answer.
         lock(&self.waiting).take();
         lock(&self.opener).take();
-        let all = std::mem::take(&mut lock(&self.mapped).data);
-        all.values().filter_map(Weak::upgrade).for_each(|data| data.lose());
         ending(self);
     }
 

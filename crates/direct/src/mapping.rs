@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use lodefs_mmap::{MapOptions, Mapping, Source, Subject};
 use rustix::io::Errno;
+use rustix::param::page_size;
 
 use crate::attachment::{Mapped, Wanted};
 use crate::{domain_of, origin};
@@ -26,7 +27,9 @@ impl Source for Attached {
 /// a size that cannot be mapped; NODEV if the file is direct and this process may not attach: the kernel maps no such file.
 pub fn map(file: &impl AsFd, options: &MapOptions) -> Result<Mapping, Errno> {
     let MapOptions { offset, size, writable, sync } = *options;
-    match Mapped::new(file, Wanted { offset, size, writable, sync }) {
+    // Pages are mapped, as by mmap(2).
+    let whole = size.checked_next_multiple_of(page_size()).ok_or(Errno::INVAL)?;
+    match Mapped::new(file, Wanted { offset, size: whole, writable, sync }) {
         Ok(mapped) => {
             let (region, domain) = (Arc::clone(&mapped.region), domain_of(mapped.domain));
             let subject =

@@ -81,7 +81,7 @@ impl View {
         host_sync: bool,
         domain: Domain,
     ) -> Result<Self, Errno> {
-        let persist = Persist::new(domain).map_err(|_| Errno::OPNOTSUPP)?;
+        let persist = Persist::of(domain).map_err(|_| Errno::OPNOTSUPP)?;
         let size = usize::try_from(seek(&medium, SeekFrom::End(0))?).map_err(|_| Errno::NOMEM)?;
         let protection = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
         let flags = if host_sync { MapFlags::SHARED_VALIDATE | MapFlags::SYNC } else { MapFlags::SHARED };

@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, FallocateFlags, IFlags, Mode, OFlags, StatxAttributes, StatxFlags, fallocate, fstatvfs,
+    AtFlags, FallocateFlags, IFlags, Mode, OFlags, Statx, StatxAttributes, StatxFlags, fallocate, fstatvfs,
     ftruncate, ioctl_getflags, ioctl_setflags, statx,
 };
 use rustix::io::Errno;
@@ -26,14 +26,16 @@ pub enum Reserve {
 
 /// `FS_DAX_FL`: that a file is to be mapped directly, where its file system knows of it (ext4, XFS, mounted with `dax=inode`).
 const DAX: IFlags = IFlags::from_bits_retain(0x0200_0000);
+/// The owner may read and write it.
+const OWNER: u32 = 0o600;
 
 /// Makes a file of `size` bytes, all zero, readable by its owner only; or gives an empty file that size. A file with
 /// content is refused. If it fails, a file that it made is removed. Where a file can be mapped directly if it is marked for that, it is.
 pub fn create_file(path: &Path, size: u64, reserve: Reserve) -> Result<(), MediumError> {
     let (file, is_new) = open_or_make(path).map_err(|errno| open_error(path, errno))?;
-    let file =
-        if is_new { mark_direct(path, file).map_err(|errno| open_error(path, errno)) } else { Ok(file) };
-    let filled = file.and_then(|file| lock_empty(path, file)).and_then(|file| {
+    // If that fails, what has this name now may be somebody else's.
+    let file = if is_new { mark_direct(path, file).map_err(|errno| open_error(path, errno))? } else { file };
+    let filled = lock_empty(path, file).and_then(|file| {
         let sized = give_size(&file, size, reserve);
         if sized.is_err() {
             // Room that was set aside before the failure goes back; the failure itself is what is reported.
@@ -61,26 +63,34 @@ fn open_or_make(path: &Path) -> Result<(File, bool), Errno> {
 /// Has a new file mapped directly, if that helps. The host looks at the mark when it reads the inode in anew, which it does after the
 /// last close.
 fn mark_direct(path: &Path, file: File) -> Result<File, Errno> {
-    let mark = |file: &File, on| {
-        let mut flags = ioctl_getflags(file)?;
-        flags.set(DAX, on);
-        ioctl_setflags(file, flags)
-    };
-    if is_direct(&file)? || mark(&file, true).is_err() {
-        // It need not, or its file system knows of no such thing.
+    let before = statx(&file, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
+    let can_be_opened_again = u32::from(before.stx_mode) & OWNER == OWNER;
+    // What it has inherited has its effect already, or none.
+    let is_unmarked = ioctl_getflags(&file).is_ok_and(|flags| !flags.contains(DAX));
+    if is_direct(&before) || !can_be_opened_again || !is_unmarked || set_mark(&file, true).is_err() {
         return Ok(file);
     }
     drop(file);
-    let file = File::from(rustix::fs::open(path, OPEN, Mode::empty())?);
-    if !is_direct(&file)? {
-        mark(&file, false)?;
+    let file = File::from(rustix::fs::open(path, OPEN | OFlags::NOFOLLOW, Mode::empty())?);
+    let after = statx(&file, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
+    let place = |of: &Statx| (of.stx_dev_major, of.stx_dev_minor, of.stx_ino);
+    if place(&before) != place(&after) {
+        return Err(Errno::BUSY);
+    }
+    if !is_direct(&after) {
+        set_mark(&file, false)?;
     }
     Ok(file)
 }
 
-fn is_direct(file: &File) -> Result<bool, Errno> {
-    let found = statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::empty())?;
-    Ok(found.stx_attributes.contains(StatxAttributes::DAX))
+fn set_mark(file: &File, on: bool) -> Result<(), Errno> {
+    let mut flags = ioctl_getflags(file)?;
+    flags.set(DAX, on);
+    ioctl_setflags(file, flags)
+}
+
+fn is_direct(found: &Statx) -> bool {
+    found.stx_attributes.contains(StatxAttributes::DAX)
 }
 
 /// Takes the lock that a [`Medium`](crate::Medium) takes, so that nobody starts to use the file meanwhile.

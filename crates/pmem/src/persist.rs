@@ -48,6 +48,11 @@ impl Persist {
         Self::with_variables(domain, |name| env::var(name).ok())
     }
 
+    /// For a domain, whatever the environment says: for stores whose order others rely on.
+    pub fn of(domain: Domain) -> Result<Self, PersistError> {
+        Self::with_variables(domain, |_| None)
+    }
+
     fn with_variables(
         domain: Domain,
         variable: impl Fn(&str) -> Option<String>,

@@ -9,6 +9,7 @@ use std::process::Command;
 use lodefs_pmem::{
     Access, Domain, FORCE_DOMAIN_VARIABLE, Medium, MediumError, MediumKind, OpenOptions, Reserve, create_file,
 };
+use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 
 fn open(path: &Path, access: Access) -> Result<Medium, MediumError> {
     Medium::open(path, &OpenOptions { access, force_domain: None })
@@ -145,6 +146,24 @@ fn a_created_file_has_its_size_and_belongs_to_its_owner_only() {
         assert_eq!(metadata.blocks() * 512 >= 1 << 20, reserve == Reserve::Full);
         assert!(matches!(create_file(&path, 1 << 20, reserve), Err(MediumError::NotEmpty { .. })));
     }
+}
+
+#[test]
+fn what_a_created_file_has_inherited_it_keeps() {
+    const DAX: IFlags = IFlags::from_bits_retain(0x0200_0000);
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let is_marked =
+        |path: &Path| ioctl_getflags(fs::File::open(path).unwrap()).is_ok_and(|flags| flags.contains(DAX));
+    create_file(&path("unmarked"), 4096, Reserve::Full).unwrap();
+    fs::write(path("usual"), "").unwrap();
+    assert_eq!(is_marked(&path("unmarked")), is_marked(&path("usual")));
+    // Where there is no such flag, both have none.
+    let opened = fs::File::open(directory.path()).unwrap();
+    let _ = ioctl_getflags(&opened).and_then(|flags| ioctl_setflags(&opened, flags | DAX));
+    create_file(&path("marked"), 4096, Reserve::Full).unwrap();
+    fs::write(path("usual too"), "").unwrap();
+    assert_eq!(is_marked(&path("marked")), is_marked(&path("usual too")));
 }
 
 #[test]

@@ -10,44 +10,48 @@
 //! - Whoever held the lock for writing takes the glimpse back, unless he says that it is right still.
 
 use std::array;
+use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
-use crate::{AtomicU64, Ordering, RwLock, RwLockReadGuard, RwLockWriteGuard, fence};
+use crate::shared_lock::SharedLock;
+use crate::{AtomicU64, Ordering, RwLock, fence};
 
 /// A lock for one who changes or many who look, with so many words beside it for those who do not take it.
-pub struct Glimpsed<T, const WORDS: usize> {
-    lock: RwLock<T>,
+pub struct Glimpsed<T, const WORDS: usize, L: SharedLock<T> = RwLock<T>> {
+    lock: L,
     version: AtomicU64,
     /// All zero if there is no glimpse.
     words: [AtomicU64; WORDS],
+    guards: PhantomData<T>,
 }
 
-impl<T, const WORDS: usize> Glimpsed<T, WORDS> {
+impl<T, const WORDS: usize, L: SharedLock<T>> Glimpsed<T, WORDS, L> {
     /// A lock that nobody holds, without a glimpse.
     pub fn new(value: T) -> Self {
         Self {
-            lock: RwLock::new(value),
+            lock: L::holding(value),
             version: AtomicU64::new(0),
             words: array::from_fn(|_| AtomicU64::new(0)),
+            guards: PhantomData,
         }
     }
 
     /// Waits until nobody holds it for writing.
     #[cfg_attr(any(lodefs_shuttle, lodefs_loom), track_caller)]
-    pub fn read(&self) -> RwLockReadGuard<'_, T> {
-        self.lock.read()
+    pub fn read(&self) -> L::ReadGuard<'_> {
+        self.lock.lock_shared()
     }
 
     /// Takes it if nobody holds it for writing.
     #[cfg_attr(any(lodefs_shuttle, lodefs_loom), track_caller)]
-    pub fn try_read(&self) -> Option<RwLockReadGuard<'_, T>> {
-        self.lock.try_read()
+    pub fn try_read(&self) -> Option<L::ReadGuard<'_>> {
+        self.lock.try_lock_shared()
     }
 
     /// Waits until nobody else holds it.
     #[cfg_attr(any(lodefs_shuttle, lodefs_loom), track_caller)]
-    pub fn write(&self) -> GlimpsedWriteGuard<'_, T, WORDS> {
-        let guard = self.lock.write();
+    pub fn write(&self) -> GlimpsedWriteGuard<'_, T, WORDS, L> {
+        let guard = self.lock.lock_alone();
         self.version.fetch_add(1, Ordering::Relaxed);
         // Whoever sees a byte that is stored from here on sees the odd version too.
         fence(Ordering::Release);
@@ -68,7 +72,7 @@ impl<T, const WORDS: usize> Glimpsed<T, WORDS> {
 
     /// Offers a glimpse, which is right as long as the lock that the caller holds is held. If somebody else offers one
     /// just now, that does as well.
-    pub fn offer(&self, _held: &RwLockReadGuard<'_, T>, glimpse: [u64; WORDS]) {
+    pub fn offer(&self, _held: &L::ReadGuard<'_>, glimpse: [u64; WORDS]) {
         let version = self.version.load(Ordering::Relaxed);
         let (relaxed, acquire) = (Ordering::Relaxed, Ordering::Acquire);
         if version % 2 == 1 || self.version.compare_exchange(version, version + 1, acquire, relaxed).is_err()
@@ -88,20 +92,20 @@ impl<T, const WORDS: usize> Glimpsed<T, WORDS> {
 }
 
 /// The value of a [`Glimpsed`], locked for writing.
-pub struct GlimpsedWriteGuard<'c, T, const WORDS: usize> {
-    cell: &'c Glimpsed<T, WORDS>,
-    guard: RwLockWriteGuard<'c, T>,
+pub struct GlimpsedWriteGuard<'c, T, const WORDS: usize, L: SharedLock<T> = RwLock<T>> {
+    cell: &'c Glimpsed<T, WORDS, L>,
+    guard: L::WriteGuard<'c>,
     keeps_glimpse: bool,
 }
 
-impl<T, const WORDS: usize> GlimpsedWriteGuard<'_, T, WORDS> {
+impl<T, const WORDS: usize, L: SharedLock<T>> GlimpsedWriteGuard<'_, T, WORDS, L> {
     /// The glimpse is as right as it was before.
     pub fn keep_glimpse(&mut self) {
         self.keeps_glimpse = true;
     }
 }
 
-impl<T, const WORDS: usize> Deref for GlimpsedWriteGuard<'_, T, WORDS> {
+impl<T, const WORDS: usize, L: SharedLock<T>> Deref for GlimpsedWriteGuard<'_, T, WORDS, L> {
     type Target = T;
 
     fn deref(&self) -> &T {
@@ -109,13 +113,13 @@ impl<T, const WORDS: usize> Deref for GlimpsedWriteGuard<'_, T, WORDS> {
     }
 }
 
-impl<T, const WORDS: usize> DerefMut for GlimpsedWriteGuard<'_, T, WORDS> {
+impl<T, const WORDS: usize, L: SharedLock<T>> DerefMut for GlimpsedWriteGuard<'_, T, WORDS, L> {
     fn deref_mut(&mut self) -> &mut T {
         &mut self.guard
     }
 }
 
-impl<T, const WORDS: usize> Drop for GlimpsedWriteGuard<'_, T, WORDS> {
+impl<T, const WORDS: usize, L: SharedLock<T>> Drop for GlimpsedWriteGuard<'_, T, WORDS, L> {
     fn drop(&mut self) {
         if !self.keeps_glimpse {
             self.cell.store([0; WORDS]);

@@ -13,6 +13,7 @@ mod interleavings;
 #[cfg(any(lodefs_shuttle, lodefs_loom))]
 #[allow(unsafe_code)]
 mod scheduled;
+mod shared_lock;
 mod thread_number;
 #[cfg(not(any(lodefs_shuttle, lodefs_loom)))]
 mod waiting;
@@ -31,6 +32,7 @@ pub use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, fence
 pub use std::sync::{Arc, OnceLock, Weak};
 
 pub use self::glimpsed::{Glimpsed, GlimpsedWriteGuard};
+pub use self::shared_lock::SharedLock;
 pub use self::thread_number::{set_thread_number, thread_number};
 #[cfg(not(any(lodefs_shuttle, lodefs_loom)))]
 pub use self::waiting::Condvar;

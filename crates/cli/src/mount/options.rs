@@ -124,12 +124,23 @@ impl Options {
     /// Reads lists, later options before earlier ones. An unknown option is an error that names it, unless `sloppy`.
     pub(crate) fn parse<'a>(lists: impl IntoIterator<Item = &'a str>, sloppy: bool) -> anyhow::Result<Self> {
         let mut options = Self::default();
+        let mut says_who_attaches = false;
         let all = lists.into_iter().flat_map(|list| list.split(','));
         for option in all.filter(|option| !option.is_empty()) {
             let is_known = options.take_flag(option) || is_ignored(option) || options.take(option)?;
             if !is_known && !sloppy {
                 bail!(Usage(format!("-o {option}: no such option; see `lodefs mount --help`")));
             }
+            says_who_attaches |= option.starts_with("attach=");
+        }
+        if options.writeback && options.attach != Attach::Nobody {
+            // Of files that it may write back the kernel knows sizes and times better than the server, which tells of those who attach.
+            if says_who_attaches {
+                bail!(Usage(
+                    "-o writeback: nobody may attach then; choose attach=none, or leave it out".to_owned()
+                ));
+            }
+            options.attach = Attach::Nobody;
         }
         Ok(options)
     }
@@ -231,6 +242,14 @@ mod tests {
     }
 
     #[test]
+    fn nobody_attaches_where_the_kernel_writes_back() {
+        for list in ["writeback", "writeback,attach=none", "attach=owner,attach=none,writeback"] {
+            let options = parse(list);
+            assert_eq!((options.writeback, options.attach), (true, Attach::Nobody), "{list}");
+        }
+    }
+
+    #[test]
     fn what_concerns_others_is_passed_over() {
         let list = "nofail,_netdev,x-systemd.automount,X-mount.mkdir,user,noauto,comment=x,user_id=0";
         assert_eq!(parse(list), Options::default());
@@ -238,9 +257,17 @@ mod tests {
 
     #[test]
     fn faults_are_named() {
-        for list in
-            ["rw,frobnicate", "dax=maybe", "attach", "attach=all", "commit", "commit=soon", "fsname=", "ro=1"]
-        {
+        for list in [
+            "rw,frobnicate",
+            "attach=owner,writeback",
+            "dax=maybe",
+            "attach",
+            "attach=all",
+            "commit",
+            "commit=soon",
+            "fsname=",
+            "ro=1",
+        ] {
             let fault = list.rsplit(',').next().unwrap();
             let message = Options::parse([list], false).unwrap_err().to_string();
             assert!(message.starts_with(&format!("-o {fault}:")), "{message}");

@@ -64,9 +64,9 @@ fn changed_option(options: &Options, server: &MountReport) -> Option<&'static st
     };
     [
         ("dax", differs(&options.dax, &default.dax, &server.dax)),
+        ("writeback", options.writeback && !server.writeback),
         ("attach", differs(&options.attach, &default.attach, &server.attach)),
         ("commit", options.commit != default.commit && options.commit.as_secs() != server.commit_s),
-        ("writeback", options.writeback && !server.writeback),
     ]
     .into_iter()
     .find_map(|(name, changed)| changed.then_some(name))

@@ -149,7 +149,7 @@ fn a_full_volume_is_full_for_those_who_append_too() {
 }
 
 /// The environment variable that names the file in which a program says how much it has appended.
-const SAYS: &str = "LODEFS_TEST_SAYS";
+pub(crate) const SAYS: &str = "LODEFS_TEST_SAYS";
 /// One append: its number.
 const NUMBER: u64 = 8;
 

@@ -7,6 +7,7 @@ mod common;
 mod data;
 mod endings;
 mod liar;
+mod limits;
 mod maps;
 mod on_dax;
 mod program;
@@ -34,4 +35,11 @@ fn a_process() {
 #[ignore = "it is no test"]
 fn an_appender() {
     appends::run();
+}
+
+/// A process that has no descriptors left.
+#[test]
+#[ignore = "it is no test"]
+fn a_program_without_descriptors() {
+    limits::run();
 }

@@ -12,7 +12,7 @@
 //! makes that durable itself: a crash can tear it at any 8 bytes, as it can an overwrite by the engine. It tells the time of a change
 //! before the first of each tick of the clock ([`DataLease::note_change`]).
 
-use lodefs_layout::BLOCK_SIZE;
+use lodefs_layout::{BLOCK_SIZE, FILE_SIZE_MAX};
 use rustix::io::Errno;
 use smallvec::SmallVec;
 
@@ -124,7 +124,7 @@ impl DataLease {
         let (node, lease) = (self.0.node(), &self.0);
         let fs = node.fs();
         ensure(lease.options().writable || !write, Errno::INVAL)?;
-        ensure(offset < lodefs_layout::FILE_SIZE_MAX, Errno::INVAL)?;
+        ensure(offset < FILE_SIZE_MAX, Errno::INVAL)?;
         if write {
             fs.check_writable()?;
         }
@@ -157,7 +157,10 @@ impl DataLease {
         let all = Bounds { from: 0, to: tail.map_or(size.div_ceil(BLOCK_SIZE), |tail| tail.end) };
         let parts = parts(&locked.state, offset / BLOCK_SIZE, all, all, true);
         let (epoch, right) = note(lease, &mut locked.state, right, &parts)?;
-        let tail = tail.map(|tail| TailGrant { word: tail.word, end: tail.end * BLOCK_SIZE });
+        let tail = tail.map(|tail| TailGrant {
+            word: tail.word,
+            end: tail.end.saturating_mul(BLOCK_SIZE).min(FILE_SIZE_MAX),
+        });
         deliver(DataAnswer::Granted(DataGrant { epoch, right, size, parts, tail }));
         Ok(())
     }

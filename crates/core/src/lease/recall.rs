@@ -228,9 +228,10 @@ fn ask_back(state: &mut InodeState, bounds: Bounds, applies: impl Fn(&Leased) ->
         leased.asked.retain(|asked| asked.round.is_open());
         // Content is given back as a whole.
         let bounds = if leased.purpose == Use::Data { Bounds { from: 0, to: u64::MAX } } else { bounds };
-        leased.data = DataRight::None;
+        let could_use_data = std::mem::replace(&mut leased.data, DataRight::None) > DataRight::None;
         let (blocks, zeroes) = (leased.blocks.common(bounds), leased.zeroes.common(bounds));
-        if !blocks.is_empty() || !zeroes.is_empty() {
+        // Who may write has perhaps a word, if nothing else.
+        if could_use_data || !blocks.is_empty() || !zeroes.is_empty() {
             leased.asked.push(Asked { blocks, zeroes, round: Arc::clone(&round) });
         }
         // Whatever it has mapped there goes.

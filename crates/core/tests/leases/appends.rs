@@ -356,6 +356,38 @@ fn a_program_that_was_given_up_on_cannot_append_any_more() {
 }
 
 #[test]
+fn a_word_without_blocks_is_kept_from_others_too() {
+    let volume = Volume::new();
+    let file = volume.file("f");
+    let (program, asked) = Program::that_keeps();
+    let lease = data_lease(&file, &program);
+    let mut answers = Vec::new();
+    // From an offset at which nothing is granted.
+    lease.reserve(1 << 40, 1, |answer| answers.push(answer)).unwrap();
+    let Some(DataAnswer::Granted(grant)) = answers.pop() else { panic!("not granted") };
+    assert!(grant.parts.is_empty());
+    thread::scope(|scope| {
+        let read = scope.spawn(|| content(&volume.fs, &file));
+        asked.wait();
+        program.waiting().iter_mut().for_each(|recall| recall.answer.give_up());
+        read.join().unwrap();
+    });
+    let others = data_lease(&volume.file("g"), &Arc::new(Program::default()));
+    assert_ne!(reserve(&others, 1).tail.unwrap().word, grant.tail.unwrap().word);
+    program.waiting().clear();
+}
+
+#[test]
+fn room_ends_where_files_do() {
+    let volume = Volume::new();
+    let (file, _program, lease) = file(&volume, b"");
+    let size = i64::MAX as u64 - 100;
+    volume.resize(&file, size);
+    assert_eq!(reserve(&lease, size + 1).tail.unwrap().end, i64::MAX as u64);
+    assert_eq!(try_reserve(&lease, i64::MAX as u64 + 1).unwrap_err(), Errno::FBIG);
+}
+
+#[test]
 fn a_repair_keeps_what_was_appended() {
     let volume = Volume::new();
     let (_file, _program, lease) = file(&volume, b"begun");
