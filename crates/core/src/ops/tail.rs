@@ -108,12 +108,7 @@ impl Fs {
         let had = from - size_end.min(from);
         let ahead = had.clamp(RESERVED_MIN, RESERVED_MAX).min(self.space().blocks_available / RESERVED_PART);
         let to = wanted.max(from + ahead).min(FILE_SIZE_MAX / BLOCK_SIZE);
-        let mut reserved = self.reserve(locked, lease, from..to, wanted);
-        if matches!(reserved, Err(Error::Refused(Errno::NOSPC))) {
-            // What was asked for may still be there.
-            locked.forget_changes();
-            reserved = self.reserve(locked, lease, from..wanted, wanted);
-        }
+        let reserved = self.reserve(locked, lease, from..to, wanted);
         if reserved.is_err() {
             locked.forget_changes();
         }
@@ -159,8 +154,6 @@ impl Fs {
         blocks: Range<u64>,
         wanted: u64,
     ) -> Result<u64> {
-        // There may be none to reserve: then these are put as they are.
-        locked.state.extents(&self.volume, locked.inode.ino)?;
         let mut edits = Edits::new();
         let mut next = blocks.start;
         for _ in 0..RUNS_MAX {
@@ -290,7 +283,6 @@ fn end_of(map: &ExtentMap) -> u64 {
 
 /// The block from which on a file has so many extents as one record can let go of; at least `end`.
 fn last_places(map: &ExtentMap, end: u64) -> u64 {
-    let behind: Vec<u64> =
-        map.iter().map(|extent| extent.logical).filter(|logical| *logical >= end).collect();
-    behind.len().checked_sub(PLACES_MAX).map_or(end, |first| behind[first].max(end))
+    let starts: Vec<u64> = map.iter().map(|extent| extent.logical).collect();
+    starts.len().checked_sub(PLACES_MAX).map_or(end, |first| starts[first].max(end))
 }

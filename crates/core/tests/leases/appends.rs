@@ -39,7 +39,7 @@ fn word(volume: &Volume, tail: TailGrant) -> u64 {
     u64::from_le_bytes(bytes)
 }
 
-fn set_word(volume: &Volume, tail: TailGrant, value: u64) {
+pub(crate) fn set_word(volume: &Volume, tail: TailGrant, value: u64) {
     volume.medium.write_all_at(&value.to_le_bytes(), tail.word).unwrap();
 }
 
@@ -294,26 +294,45 @@ fn what_lies_in_too_many_places_is_not_reserved() {
     assert_eq!(size_after(&volume, &file), 20 * BLOCK + 6);
 }
 
-#[test]
-fn many_places_are_given_back_at_once() {
-    let volume = Volume::new();
-    let (file, program, lease) = file(&volume, b"begun");
+/// Fills a volume but for single blocks, and a quarter of it. Returns how many blocks it had.
+pub(crate) fn leave_single_blocks(volume: &Volume) -> u64 {
     let filling = volume.file("filling");
     let blocks = volume.fs.space().blocks_available;
     volume.fs.fallocate(&filling, Fallocate::Allocate { keep_size: false }, 0, blocks * BLOCK).unwrap();
     for number in 0..blocks / 4 {
         volume.fs.fallocate(&filling, Fallocate::PunchHole, 4 * number * BLOCK, BLOCK).unwrap();
     }
-    let free = volume.free();
-    let mut end = 1;
-    while try_reserve(&lease, (end + 4) * BLOCK).is_ok() {
+    blocks
+}
+
+/// Reserves blocks from `end` on, four at a time, as long as there are some. Returns the end.
+pub(crate) fn reserve_in_many_places(lease: &DataLease, mut end: u64) -> u64 {
+    while try_reserve(lease, (end + 4) * BLOCK).is_ok() {
         end += 4;
     }
+    end
+}
+
+#[test]
+fn many_places_are_given_back_at_once() {
+    // So many that one record has no room for all.
+    let volume = Volume::of_size(32 << 20, DaxPolicy::Always);
+    // What stays needs a block to be listed, too.
+    let file = volume.file("f");
+    for number in 0..10 {
+        volume.fs.write(&file, 2 * number * BLOCK, &[1; BLOCK as usize], false).unwrap();
+    }
+    let program = Arc::new(Program::default());
+    let lease = data_lease(&file, &program);
+    let blocks = leave_single_blocks(&volume);
+    let used = |file| volume.fs.attr(file).unwrap().sectors * 512 / BLOCK;
+    let (free, used_before) = (volume.free(), used(&file));
+    let end = reserve_in_many_places(&lease, 19);
     assert!(end > blocks / 8, "only {end} blocks");
     drop((lease, program));
-    assert_eq!(size_after(&volume, &file), 5);
+    assert_eq!(size_after(&volume, &file), 19 * BLOCK);
     // What lists them stays the file's own.
-    let lists = volume.fs.attr(&file).unwrap().sectors * 512 / BLOCK - 1;
+    let lists = used(&file) - used_before;
     assert_eq!(volume.free(), free - WORDS - lists);
     assert!(lists < end / 32);
 }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::thread;
 
 use lodefs_core::{
-    DataRight, DaxPolicy, Flags, Fs, HolderKind, Node, OpenOptions, SeekTarget, SetAttr, fsck,
+    DataRight, DaxPolicy, Flags, Fs, HolderKind, NewInode, NewKind, Node, OpenOptions, SeekTarget, SetAttr,
+    fsck,
 };
 use lodefs_layout::checksum::Seed;
 use lodefs_layout::inode::{InodeSlot, SLOT_SIZE};
@@ -15,7 +16,9 @@ use lodefs_pmem::{Access, Domain, Medium, What as Event};
 use rustix::io::Errno;
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::appends::{append, content, file, reserve, size};
+use super::appends::{
+    append, content, file, leave_single_blocks, reserve, reserve_in_many_places, set_word, size,
+};
 use super::data::{data_lease, take};
 use super::{BLOCK, Program, Volume};
 
@@ -121,6 +124,28 @@ fn recovery_leaves_words_alone_until_it_has_read_them() {
 }
 
 #[test]
+fn recovery_takes_no_block_for_what_lies_in_many_places() {
+    let volume = Volume::of_size(32 << 20, DaxPolicy::Always);
+    let first = volume.file("a");
+    for number in 0..10 {
+        volume.fs.write(&first, 2 * number * BLOCK, &[1; BLOCK as usize], false).unwrap();
+    }
+    leave_single_blocks(&volume);
+    let first_lease = data_lease(&first, &Arc::new(Program::default()));
+    let tail = reserve(&first_lease, 19 * BLOCK + 100).tail.unwrap();
+    set_word(&volume, tail, 19 * BLOCK + 100);
+    let (second, program, second_lease) = file(&volume, b"begun");
+    append(&volume, &reserve(&second_lease, 2 * BLOCK), &[7; 5000]);
+    assert!(reserve_in_many_places(&first_lease, 20) > 1000);
+    let free = volume.free();
+    let copy = copy(&volume);
+    let recovered = open(&copy);
+    assert_eq!((size_in(&recovered, "a"), size_in(&recovered, "f")), (19 * BLOCK + 100, 5005));
+    assert!(recovered.space().blocks_free > free + 1000);
+    drop((second, program));
+}
+
+#[test]
 fn repair_leaves_words_alone_until_all_is_found() {
     for seal in [false, true] {
         let edit = |slot: &mut InodeSlot| {
@@ -189,6 +214,26 @@ fn a_word_can_only_be_where_one_can_be() {
         assert_eq!(content(&repaired, &node(&repaired, "f")), b"begun");
         drop(held);
     }
+}
+
+#[test]
+fn only_files_are_counted_on_in_words() {
+    let volume = Volume::new();
+    let new = NewInode { kind: NewKind::Directory, perm: 0o755, umask: 0, uid: 0, gid: 0 };
+    let directory = volume.fs.create(&volume.fs.root().unwrap(), b"d", &new).unwrap().ino();
+    let (file, _program, lease) = file(&volume, b"begun");
+    let word = reserve(&lease, 1).tail.unwrap().word;
+    let copy = crashed(&volume);
+    edit_slot(&copy, directory.0, true, |slot| slot.tail = word.into());
+    assert_eq!(check(&copy).findings.len(), 1);
+    let opened = open(&copy);
+    assert_eq!(opened.lookup(&opened.root().unwrap(), b"d").unwrap_err().errno(), Errno::UCLEAN);
+    drop(opened);
+    repair(&copy);
+    assert!(check(&copy).is_clean());
+    let repaired = open(&copy);
+    assert_eq!(node(&repaired, "d").ino(), directory);
+    drop(file);
 }
 
 #[test]
