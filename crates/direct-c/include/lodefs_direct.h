@@ -142,6 +142,8 @@ struct lodefs_range_status {
   uint32_t writable;
   // 1 if what is flushed needs no fsync, as with `MAP_SYNC`, else 0.
   uint32_t sync;
+  // 1 if system calls may touch it where nothing is mapped yet, 0 if they fail with EFAULT there.
+  uint32_t serves_system_calls;
 };
 
 #ifdef __cplusplus

@@ -63,6 +63,8 @@ pub struct RangeStatus {
     pub writable: u32,
     /// 1 if what is flushed needs no fsync, as with `MAP_SYNC`, else 0.
     pub sync: u32,
+    /// 1 if system calls may touch it where nothing is mapped yet, 0 if they fail with EFAULT there.
+    pub serves_system_calls: u32,
 }
 
 /// Tells what this process has mapped with `lodefs_map`, at one moment, by address: the first `max` ranges in `ranges`, and in `count` how
@@ -118,6 +120,7 @@ fn statuses(census: &Census) -> Vec<RangeStatus> {
             },
             writable: range.writable.into(),
             sync: range.sync.into(),
+            serves_system_calls: range.serves_system_calls.into(),
         }
     };
     census.ranges.iter().map(status).collect()

@@ -81,6 +81,9 @@ impl Mapped {
             if !is_direct {
                 show_file(&region, &origin)?;
             }
+            if !mapper.serves_system_calls() {
+                region.populate(wanted.writable && origin.has_room_for_holes());
+            }
             let own = Mutex::new(Some((Arc::clone(&link), lease)));
             Ok(Arc::new(Self {
                 _attachment: Arc::clone(&attachment),

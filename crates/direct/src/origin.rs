@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use lodefs_mmap::Named;
 use lodefs_mmap::maps::FileId;
-use rustix::fs::{Mode, OFlags, fstat, open, readlink};
+use rustix::fs::{Mode, OFlags, fstat, fstatfs, open, readlink};
 use rustix::io::Errno;
 
 /// A file that can be opened.
@@ -30,6 +30,14 @@ impl Origin {
     /// Which file it is.
     pub(crate) fn file(&self) -> FileId {
         self.file
+    }
+
+    /// Whether there is room to fill all holes of the file, as far as the kernel knows now.
+    pub(crate) fn has_room_for_holes(&self) -> bool {
+        let (Ok(stat), Ok(space)) = (fstat(&self.path), fstatfs(&self.path)) else { return false };
+        let stored = stat.st_blocks.cast_unsigned().saturating_mul(512);
+        let free = space.f_bavail.saturating_mul(space.f_bsize.cast_unsigned());
+        stat.st_size.cast_unsigned().saturating_sub(stored) <= free
     }
 
     /// Opens it: the kernel checks once more whether this process may.

@@ -35,10 +35,21 @@ pub(crate) fn map(held: &Held, options: &MapOptions) -> io::Result<Mapping> {
     let (pid, taker) = (process::id(), Taker(Arc::downgrade(&region)));
     let lease = fs.lease(&held.node, Arc::new(taker), LeaseOptions { writable, sync, pid })?;
     held.shared.maps.pager.add(&region, lease);
+    if !mapper.serves_system_calls() {
+        region.populate(writable && has_room_for_holes(held)?);
+    }
     let source = MappedFile { region: Arc::clone(&region), pid, shared: Some(Arc::clone(&held.shared)) };
     let file = FileId::Volume { volume: fs.info().uuid, inode: held.node.ino().0 };
     let subject = Subject { file, named: None };
     Mapping::of_region(region, options, fs.domain().domain, subject, Box::new(source))
+}
+
+/// Whether there is room to fill all holes of the file now.
+fn has_room_for_holes(held: &Held) -> io::Result<bool> {
+    let fs = &held.shared.fs;
+    let (attr, space) = (fs.attr(&held.node)?, fs.space());
+    let holes = attr.size.saturating_sub(attr.sectors.saturating_mul(512));
+    Ok(holes <= space.blocks_available * space.block_size)
 }
 
 /// The errno for a request that makes no sense, or finds no addresses.

@@ -72,6 +72,12 @@ impl Mapper {
         }
     }
 
+    /// Whether more can be had ahead of its use, without taking it from others soon.
+    pub(crate) fn has_room_ahead(&self) -> bool {
+        self.used.mappings.load(Relaxed) < self.limits.mappings / 4
+            && self.used.zeroes.load(Relaxed) < self.limits.zeroes / 2
+    }
+
     /// The region, of those that have some of it, in which nothing has been installed for the longest time.
     fn oldest(&self, inside: &Inside, has_some: impl Fn(Count) -> bool) -> Option<Arc<Region>> {
         let regions = self.regions(inside).into_iter().filter(|region| has_some(region.count(inside)));

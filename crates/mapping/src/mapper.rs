@@ -147,12 +147,22 @@ impl Mapper {
     }
 
     fn serve(&self, service: &Service, pager: &dyn Pager, work: Work) {
-        for touch in work.touches {
-            let asked = self.question(service, touch);
-            if let Some((region, fault, epoch)) = asked
-                && catch_unwind(AssertUnwindSafe(|| pager.fault(&region, fault))).is_err()
-            {
+        let ask = |region: &Arc<Region>, fault: Fault, epoch| {
+            if catch_unwind(AssertUnwindSafe(|| pager.fault(region, fault))).is_err() {
                 region.fail(epoch, fault.offset, page_size() as u64);
+            }
+        };
+        for touch in work.touches {
+            if let Some((region, fault, epoch)) = self.question(service, touch) {
+                ask(&region, fault, epoch);
+            }
+        }
+        for addresses in work.populated {
+            let all = self.regions_at(&addresses, &enter());
+            for region in all.iter().filter(|region| region.addresses() == addresses) {
+                if let Some((fault, epoch)) = region.next_to_populate() {
+                    ask(region, fault, epoch);
+                }
             }
         }
         for addresses in work.due {

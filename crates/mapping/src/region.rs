@@ -1,5 +1,6 @@
 //! What is mapped in this range of addresses?
 
+mod populate;
 mod upkeep;
 
 use std::fmt;
@@ -21,6 +22,7 @@ use crate::memory;
 use crate::request::{Extent, Part, Request, Shown, What, check_address, clip, invalid};
 use crate::runs::{Runs, State};
 use crate::service::Service;
+use populate::Populating;
 
 /// For so long a page that could not be had raises signals without being asked for again, so that whoever waited for it gets his.
 pub const SIGNAL_TIME: Duration = Duration::from_millis(20);
@@ -44,6 +46,7 @@ pub struct Region {
 struct Content {
     standing: Standing,
     runs: Runs,
+    populating: Option<Populating>,
 }
 
 /// What decides whether an answer counts.
@@ -139,7 +142,11 @@ impl Region {
             writable: request.writable && service.medium.is_writable,
             installed_at: AtomicU64::new(0),
             shows_file: AtomicBool::new(false),
-            content: Mutex::new(Content { standing: Standing::default(), runs: Runs::new(size) }),
+            content: Mutex::new(Content {
+                standing: Standing::default(),
+                runs: Runs::new(size),
+                populating: None,
+            }),
         }))
     }
 
@@ -182,9 +189,11 @@ impl Region {
                 for part in parts {
                     service.uffd.wake(&self.addresses_of(&self.clip(part.offset, part.size)));
                 }
+                self.populate_on(&self.clip_all(parts), &service, &inside);
                 return Ok(false);
             }
         }
+        self.populate_on(&self.clip_all(parts), &service, &inside);
         Ok(true)
     }
 
@@ -208,7 +217,13 @@ impl Region {
         if !matches!(installed, Ok(true)) {
             service.uffd.wake(&self.addresses());
         }
+        self.populate_on(&(0..self.size), &service, &inside);
         installed
+    }
+
+    /// Whether system calls may touch what is armed: see [`Mapper::serves_system_calls`].
+    pub fn serves_system_calls(&self) -> bool {
+        self.mapper.serves_system_calls()
     }
 
     /// Whether it shows the file as the host does, with its cache; asked without a lock.
@@ -231,6 +246,9 @@ impl Region {
         service.uffd.wake(&addresses);
         if is_failing {
             service.later(SIGNAL_TIME, addresses);
+            self.populate_less(&range, &service, &inside);
+        } else {
+            self.populate_on(&range, &service, &inside);
         }
     }
 
@@ -258,6 +276,7 @@ impl Region {
                 change.arm(&range);
             }
         });
+        self.populate_again(&range, &service, &inside);
     }
 
     /// Gives back these addresses, which nobody may use any more; for all of them, this is what dropping the region does, though others
@@ -328,7 +347,7 @@ impl Region {
         how: impl FnOnce(&mut Standing, Change<'_>) -> T,
     ) -> T {
         let mut content = self.lock(inside);
-        let Content { standing, runs } = &mut *content;
+        let Content { standing, runs, .. } = &mut *content;
         let before = runs.count();
         let result =
             how(standing, Change { service, base: self.address.get(), writable: self.writable, runs });
@@ -344,6 +363,12 @@ impl Region {
 
     fn clip(&self, offset: u64, size: u64) -> Range<usize> {
         clip(self.offset, self.size, offset, size)
+    }
+
+    /// What an answer is about: it begins with what was asked for.
+    fn clip_all(&self, parts: &[Part]) -> Range<usize> {
+        let ranges = parts.iter().map(|part| self.clip(part.offset, part.size));
+        ranges.reduce(|all, one| all.start.min(one.start)..all.end.max(one.end)).unwrap_or_default()
     }
 
     fn addresses_of(&self, range: &Range<usize>) -> Range<usize> {

@@ -110,6 +110,23 @@ impl Runs {
         pieces
     }
 
+    /// The first position from `from` on that is in a state that is meant.
+    pub(crate) fn find(&self, from: usize, is_meant: impl Fn(State) -> bool) -> Option<usize> {
+        let mut position = from;
+        let before = self.by_start.range(..from).next_back();
+        for (&start, run) in before.into_iter().chain(self.by_start.range(from..)) {
+            if position < start && is_meant(State::Armed) {
+                return Some(position);
+            }
+            position = position.max(start);
+            if position < run.end && is_meant(run.state) {
+                return Some(position);
+            }
+            position = position.max(run.end);
+        }
+        (position < self.size && is_meant(State::Armed)).then_some(position)
+    }
+
     /// Makes everything in `range` this, from its beginning on.
     pub(crate) fn set(&mut self, range: Range<usize>, state: State) {
         if range.is_empty() {
@@ -217,6 +234,10 @@ mod tests {
             }
             assert_eq!(runs.count(), expected(&pages));
             let asked = next(SIZE as u64) as usize..SIZE;
+            for meant in [State::Armed, State::Zeroes, State::Gone] {
+                let first = asked.clone().find(|&i| pages[i] == meant);
+                assert_eq!(runs.find(asked.start, |state| state == meant), first);
+            }
             let pieces = runs.within(&asked);
             assert!(pieces.first().is_some_and(|(piece, _)| piece.start == asked.start));
             assert!(pieces.windows(2).all(|two| two[0].0.end == two[1].0.start));

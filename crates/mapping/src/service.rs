@@ -38,6 +38,7 @@ struct Queue {
     touches: Vec<Touch>,
     /// All are set for the same time ahead, so they are in order.
     timers: VecDeque<(Instant, Range<usize>)>,
+    populated: Vec<Range<usize>>,
     is_over: bool,
 }
 
@@ -48,6 +49,8 @@ pub(crate) struct Work {
     pub(crate) touches: Vec<Touch>,
     /// Addresses whose time has come.
     pub(crate) due: Vec<Range<usize>>,
+    /// Addresses of regions that are being populated: the pager is to be asked for the next page.
+    pub(crate) populated: Vec<Range<usize>>,
 }
 
 impl Service {
@@ -88,6 +91,12 @@ impl Service {
     /// In a while, these addresses are due.
     pub(crate) fn later(&self, ahead: Duration, addresses: Range<usize>) {
         self.lock().timers.push_back((Instant::now() + ahead, addresses));
+        self.changed.notify_all();
+    }
+
+    /// The region at these addresses is to be populated further.
+    pub(crate) fn populate(&self, addresses: Range<usize>) {
+        self.lock().populated.push(addresses);
         self.changed.notify_all();
     }
 
@@ -137,7 +146,7 @@ impl Service {
                 return None;
             }
             let work = queue.take();
-            if !work.touches.is_empty() || !work.due.is_empty() {
+            if !work.is_nothing() {
                 return Some(work);
             }
             queue = match queue.timers.front() {
@@ -164,7 +173,13 @@ impl Queue {
             earlier.write |= is_same && later.write;
             is_same
         });
-        Work { touches, due }
+        Work { touches, due, populated: std::mem::take(&mut self.populated) }
+    }
+}
+
+impl Work {
+    fn is_nothing(&self) -> bool {
+        self.touches.is_empty() && self.due.is_empty() && self.populated.is_empty()
     }
 }
 

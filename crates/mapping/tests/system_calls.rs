@@ -66,14 +66,111 @@ fn direct_transfers_reach_the_medium() {
     assert_eq!(file.number_at(0), 7);
 }
 
+/// Gives up the right to serve the faults of system calls.
+fn become_nobody() {
+    // SAFETY: gives up rights, which nobody here needs.
+    unsafe {
+        assert_eq!(libc::setgroups(0, std::ptr::null()), 0);
+        assert_eq!(libc::setgid(65534) | libc::setuid(65534), 0);
+    }
+}
+
+/// Waits until a transfer finds all of its buffer.
+fn transfer_in_the_end(
+    file: &FakeFile,
+    region: &lodefs_mapping::Region,
+    write: bool,
+    from: u64,
+    size: usize,
+) {
+    while transfer(file, region, write, from, size) != size.cast_signed() {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn without_the_right_to_that_they_find_what_is_populated() {
+    let result = in_child(|| {
+        become_nobody();
+        let file = FakeFile::new();
+        file.lay_out(2..4, 0);
+        file.lock().end = 8;
+        let mapper = file.mapper();
+        let writable = region(&mapper, 10);
+        writable.populate(true);
+        assert_eq!(file.allocations.load(SeqCst), 6);
+        file.set_number_at(50, 7);
+        let all = 8 * PAGE as usize;
+        assert_eq!(transfer(&file, &writable, false, 50, all), all.cast_signed());
+        assert_eq!(file.number_at(2), 7, "page 0 was filled after the two that were there");
+        // Behind the end.
+        assert_eq!(transfer(&file, &writable, false, 50, all + 1), all.cast_signed());
+
+        // What was recalled comes again, and holes are not filled then.
+        file.lock().places.remove(&5);
+        file.lock().epoch += 1;
+        writable.recall(2 * PAGE, 5 * PAGE, file.lock().epoch);
+        transfer_in_the_end(&file, &writable, true, 60, all);
+        assert_eq!(file.allocations.load(SeqCst), 6);
+        assert_eq!(transfer(&file, &writable, false, 50, all), 5 * PAGE.cast_signed() as isize);
+        0
+    });
+    assert_eq!(result, 0);
+}
+
+#[test]
+fn population_fills_no_holes_where_nobody_stores() {
+    let result = in_child(|| {
+        become_nobody();
+        let file = FakeFile::new();
+        file.lay_out(1..2, 3);
+        file.lock().end = 4;
+        let mapper = file.mapper();
+        let size = 4 * PAGE as usize;
+        let request = lodefs_mapping::Request { offset: 0, size, writable: false };
+        let region = lodefs_mapping::Region::new(&mapper, &request).unwrap();
+        region.populate(true);
+        assert_eq!(transfer(&file, &region, true, 20, size), size.cast_signed());
+        assert_eq!((file.allocations.load(SeqCst), file.faults.load(SeqCst)), (0, 4));
+        0
+    });
+    assert_eq!(result, 0);
+}
+
+#[test]
+fn whoever_waits_for_population_hears_of_the_end() {
+    let result = in_child(|| {
+        become_nobody();
+        let file = FakeFile::new();
+        file.lock().is_silent = true;
+        let mapper = file.mapper();
+        let region = region(&mapper, 4);
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| region.populate(true));
+            while file.faults.load(SeqCst) == 0 {
+                std::thread::yield_now();
+            }
+            mapper.shut_down();
+            waiting.join().unwrap();
+        });
+        0
+    });
+    assert_eq!(result, 0);
+}
+
+#[test]
+fn with_the_right_to_that_nothing_is_populated() {
+    let file = FakeFile::new();
+    let mapper = file.mapper();
+    let region = region(&mapper, 4);
+    region.populate(true);
+    assert_eq!(file.faults.load(SeqCst), 0);
+}
+
 #[test]
 fn without_the_right_to_that_they_fail() {
     let result = in_child(|| {
-        // SAFETY: gives up rights, which nobody here needs.
-        unsafe {
-            assert_eq!(libc::setgroups(0, std::ptr::null()), 0);
-            assert_eq!(libc::setgid(65534) | libc::setuid(65534), 0);
-        }
+        become_nobody();
         let file = FakeFile::new();
         file.lay_out(0..2, 0);
         let mapper = file.mapper();

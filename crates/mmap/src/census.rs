@@ -34,18 +34,23 @@ pub fn census() -> Census {
 }
 
 fn ranges(start: usize, known: &Known, file: u32, pagemap: Option<&Pagemap>, into: &mut Vec<Range>) {
+    let region = known.region.as_ref().map(Weak::upgrade);
+    // The kernel maps by itself, whoever touches.
+    let serves_system_calls = region
+        .as_ref()
+        .is_none_or(|region| region.as_ref().is_some_and(|region| region.serves_system_calls()));
     let range = |offset: u64, size: u64, kind, durable_by| {
         let start = start as u64 + (offset - known.offset);
         let end = start + size;
         let Known { writable, sync, .. } = *known;
         let pages = pagemap.and_then(|pagemap| pagemap.pages(start..end).ok());
-        Range { start, end, offset, file, kind, writable, sync, durable_by, pages }
+        Range { start, end, offset, file, kind, writable, sync, serves_system_calls, durable_by, pages }
     };
-    let Some(region) = &known.region else {
+    let Some(region) = &region else {
         into.push(range(known.offset, known.size as u64, Kind::Buffered, DurableBy::Msync));
         return;
     };
-    let parts = Weak::upgrade(region).map(|region| region.parts()).unwrap_or_default();
+    let parts = region.as_ref().map(|region| region.parts()).unwrap_or_default();
     for part in parts {
         let (kind, durable_by) = match part.shown {
             Shown::Medium(_) => (Kind::Direct, known.durable_by),

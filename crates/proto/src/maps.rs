@@ -82,6 +82,8 @@ pub struct Range {
     pub sync: bool,
     /// What makes stores to it durable.
     pub durable_by: DurableBy,
+    /// Whether system calls may touch it where nothing is mapped yet. Else they fail with EFAULT there.
+    pub serves_system_calls: bool,
     /// With what pages the kernel has mapped it; `None` if it does not say.
     pub pages: Option<Pages>,
 }
@@ -162,6 +164,7 @@ const NAMED: u32 = 2;
 const WRITABLE: u32 = 1;
 const SYNC: u32 = 2;
 const PAGES: u32 = 4;
+const SERVES_SYSTEM_CALLS: u32 = 8;
 
 const KINDS: [Kind; 5] = [Kind::Direct, Kind::Hole, Kind::Buffered, Kind::Untouched, Kind::Failing];
 const WAYS: [DurableBy; 4] = [DurableBy::Nothing, DurableBy::Fence, DurableBy::Flush, DurableBy::Msync];
@@ -252,7 +255,10 @@ impl RawRange {
             file: range.file,
             kind: KINDS.iter().position(|kind| *kind == range.kind).unwrap_or(0) as u32,
             durable_by: WAYS.iter().position(|way| *way == range.durable_by).unwrap_or(0) as u32,
-            bits: bit(range.writable, WRITABLE) | bit(range.sync, SYNC) | bit(range.pages.is_some(), PAGES),
+            bits: bit(range.writable, WRITABLE)
+                | bit(range.sync, SYNC)
+                | bit(range.serves_system_calls, SERVES_SYSTEM_CALLS)
+                | bit(range.pages.is_some(), PAGES),
         }
     }
 
@@ -265,6 +271,7 @@ impl RawRange {
             kind: *KINDS.get(self.kind as usize).ok_or(Malformed)?,
             writable: self.bits & WRITABLE != 0,
             sync: self.bits & SYNC != 0,
+            serves_system_calls: self.bits & SERVES_SYSTEM_CALLS != 0,
             durable_by: *WAYS.get(self.durable_by as usize).ok_or(Malformed)?,
             pages: (self.bits & PAGES != 0).then_some(Pages { base: self.base, huge: self.huge }),
         };
@@ -291,6 +298,7 @@ mod tests {
             kind: Kind::Direct,
             writable: true,
             sync: false,
+            serves_system_calls: true,
             durable_by: DurableBy::Flush,
             pages: Some(Pages { base: 0x1000, huge: 0 }),
         };
@@ -301,6 +309,7 @@ mod tests {
             kind: Kind::Failing,
             writable: false,
             sync: true,
+            serves_system_calls: false,
             durable_by: DurableBy::Msync,
             pages: None,
             ..one

@@ -66,6 +66,7 @@ fn parse(line: &[u8]) -> Option<Mapped> {
         kind: if is_shared { Kind::Buffered } else { Kind::Private },
         writable: access.as_bytes().get(1) == Some(&b'w'),
         sync: false,
+        serves_system_calls: true,
         durable_by: if is_shared { DurableBy::Msync } else { DurableBy::Nothing },
         pages: None,
     })

@@ -34,6 +34,8 @@ struct Mapped {
     kind: Kind,
     writable: bool,
     sync: bool,
+    /// Whether system calls may touch it where nothing is mapped yet.
+    serves_system_calls: bool,
     durable_by: DurableBy,
     /// `None`: the kernel does not say.
     pages: Option<Pages>,
@@ -84,6 +86,12 @@ pub(crate) fn run(arguments: &MapsArguments) -> anyhow::Result<ExitCode> {
         ));
         status = ExitCode::FAILURE;
     }
+    for Process { pid, .. } in processes.iter().filter(|process| process.refuses_system_calls()) {
+        complain(&anyhow::anyhow!(
+            "process {pid}: may not serve the faults of system calls, which fail with EFAULT where it is untouched or a hole; \
+             vm.unprivileged_userfaultfd=1 or access to /dev/userfaultfd would let it"
+        ));
+    }
     if unseen > 0 {
         let path = arguments.subject.display();
         complain(&anyhow::anyhow!(
@@ -91,6 +99,14 @@ pub(crate) fn run(arguments: &MapsArguments) -> anyhow::Result<ExitCode> {
         ));
     }
     Ok(status)
+}
+
+impl Process {
+    /// Whether there is something that system calls cannot touch as the process itself can.
+    fn refuses_system_calls(&self) -> bool {
+        let is_open = |mapped: &Mapped| matches!(mapped.kind, Kind::Untouched | Kind::Hole);
+        self.mapped.iter().any(|mapped| !mapped.serves_system_calls && is_open(mapped))
+    }
 }
 
 impl Subject {
@@ -201,7 +217,8 @@ impl Mapped {
             Told::Failing => Kind::Failing,
         };
         let lodefs_direct::maps::Range { start, end, offset, writable, sync, durable_by, pages, .. } = *range;
-        Self { start, end, offset, file, kind, writable, sync, durable_by, pages }
+        let serves_system_calls = range.serves_system_calls;
+        Self { start, end, offset, file, kind, writable, sync, serves_system_calls, durable_by, pages }
     }
 }
 

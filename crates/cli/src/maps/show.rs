@@ -71,6 +71,7 @@ impl Mapped {
             "kind": self.kind.name(),
             "writable": self.writable,
             "sync": self.sync,
+            "serves_system_calls": self.serves_system_calls,
             "durable_by": name_of(self.durable_by),
             "bytes_by_page_size": pages,
         })

@@ -1,17 +1,24 @@
 //! Who may attach, to what, and what can he do to others by what he says?
 
 use std::fs::{self, File, OpenOptions};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::process;
+use std::thread;
 
 use lodefs_direct::{MapOptions, MappingKind};
 use lodefs_proto::attach::{Ask, FromProgram};
 use lodefs_proto::server::Outcome;
 use lodefs_proto::ticket::Ticket;
+use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
-use rustix::process::{WaitOptions, waitpid};
+use rustix::process::{Uid, WaitOptions, waitpid};
+use rustix::thread::set_thread_res_uid;
 
+use crate::common::lodefs;
 use crate::liar::{self, Liar};
 use crate::program::Program;
-use crate::stage::{PAGE, Stage, map, open};
+use crate::stage::{PAGE, Stage, byte, map, open};
 
 #[test]
 fn who_may_not_attach_maps_no_direct_file() {
@@ -82,6 +89,62 @@ fn tickets_are_for_one_process_one_file_and_once() {
     let status = waitpid(rustix::process::Pid::from_raw(child), WaitOptions::empty()).unwrap().unwrap().1;
     assert_eq!(status.exit_status(), Some(0));
     drop((liar, file));
+    stage.tear_down();
+}
+
+/// Bytes of a mapping.
+const ALL: usize = 600 * 4096;
+
+#[test]
+fn system_calls_find_all_of_it_where_the_kernel_lets_nobody_serve_them() {
+    let Some(stage) = Stage::set_up("attach=group") else { return };
+    let (path, file) = stage.hole(ALL as u64 / PAGE);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+    let sparse = open(&stage.mounted.path("sparse"));
+    sparse.set_len(1 << 40).unwrap();
+    let source = open(&stage.bench.path("source"));
+    source.set_len(ALL as u64).unwrap();
+    source.write_at(b"here", 599 * PAGE).unwrap();
+    // A right of the thread that maps first; its group stays.
+    let as_nobody = |file: &File, size| {
+        let nobody = Uid::from_raw(65534);
+        set_thread_res_uid(nobody, nobody, nobody).unwrap();
+        map(file, size).unwrap()
+    };
+    let map_as_nobody =
+        |file, size| thread::scope(|scope| scope.spawn(move || as_nobody(file, size)).join().unwrap());
+    let mapping = map_as_nobody(&file, ALL);
+    let transfer = |write: bool| {
+        let (buffer, source) = (mapping.as_ptr().cast(), source.as_raw_fd());
+        // SAFETY: the buffer is mapped, and nobody uses it otherwise meanwhile.
+        unsafe {
+            if write { libc::pwrite(source, buffer, ALL, 0) } else { libc::pread(source, buffer, ALL, 0) }
+        }
+    };
+    assert_eq!(transfer(false), ALL.cast_signed());
+    assert_eq!(byte(&file, 599 * PAGE), b'h');
+    let shown = || {
+        let output = lodefs(["maps", "--json", &process::id().to_string()]).output().unwrap();
+        let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let mapped = answer["processes"][0]["mappings"].as_array().unwrap().clone();
+        let mut kinds: Vec<String> =
+            mapped.iter().map(|one| format!("{} {}", one["kind"], one["serves_system_calls"])).collect();
+        kinds.dedup();
+        (kinds.join(", "), String::from_utf8(output.stderr).unwrap().contains("EFAULT"))
+    };
+    assert_eq!(shown(), ("\"direct\" false".into(), false));
+    // A hole that is made meanwhile is one, and is read as such.
+    fallocate(&file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, 0, 10 * PAGE).unwrap();
+    while transfer(true) != ALL.cast_signed() {
+        thread::yield_now();
+    }
+    assert_eq!(file.metadata().unwrap().blocks(), 590 * 8);
+    assert_eq!(shown(), ("\"hole\" false, \"direct\" false".into(), true));
+    // There is no room for all of this one, so nothing of it is filled.
+    let most = map_as_nobody(&sparse, 1 << 30);
+    assert_eq!(sparse.metadata().unwrap().blocks(), 0);
+    drop((most, mapping));
+    drop((file, sparse));
     stage.tear_down();
 }
 

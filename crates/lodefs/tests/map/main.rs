@@ -1,5 +1,8 @@
 //! Files in memory: what mappings show, beside reads and writes of the same files.
 
+use std::os::fd::AsRawFd;
+use std::thread;
+
 mod bench;
 mod child;
 mod ends;
@@ -9,6 +12,8 @@ mod threads;
 use bench::{PAGE, PAGE_SIZE, allocated, byte, file, map, map_at, volume};
 use lodefs::maps::{FileId, Kind};
 use lodefs::{File, Flags, MapOptions, MappingKind};
+use rustix::process::Uid;
+use rustix::thread::set_thread_res_uid;
 
 /// The program that other tests start.
 #[test]
@@ -60,6 +65,29 @@ fn a_program_can_ask_what_it_has_mapped() {
         panic!("no volume")
     };
     assert_eq!(uuid, volume.info().uuid);
+}
+
+#[test]
+fn system_calls_find_all_of_it_where_the_kernel_lets_nobody_serve_them() {
+    let volume = volume();
+    let (file, vast) = (file(&volume, "f", 64), file(&volume, "vast", 1 << 30));
+    let both = thread::scope(|scope| {
+        let as_nobody = || {
+            // Of this thread only, which is the one that maps first.
+            let nobody = Uid::from_raw(65534);
+            set_thread_res_uid(nobody, nobody, nobody).unwrap();
+            (map(&file, 64), map(&vast, 1 << 20))
+        };
+        scope.spawn(as_nobody).join().unwrap()
+    });
+    let source = tempfile::tempfile().unwrap();
+    source.set_len(64 * PAGE).unwrap();
+    let buffer = both.0.as_ptr().cast();
+    // SAFETY: the buffer is mapped, and nobody uses it otherwise meanwhile.
+    let read = unsafe { libc::pread(source.as_raw_fd(), buffer, 64 * PAGE_SIZE, 0) };
+    assert_eq!(read, (64 * PAGE_SIZE).cast_signed());
+    // There is no room for all of the other one, so nothing of it was filled.
+    assert_eq!((allocated(&file), allocated(&vast)), (64 * PAGE, 0));
 }
 
 #[test]

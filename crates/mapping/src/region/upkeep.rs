@@ -90,11 +90,13 @@ impl Region {
             // The host has no room for it: another signal, then.
             self.reserve(inside);
         }
+        self.end_populating(inside);
         service.uffd.wake(&self.addresses());
     }
 
     /// Lets nobody access it, nor anybody else have its addresses, until it is put back: in a child nothing is there.
     pub(crate) fn reserve(&self, inside: &Inside) {
+        self.end_populating(inside);
         let mut content = self.lock(inside);
         let before = content.runs.count();
         content.standing = Standing { epoch: 0, is_shut: true };
@@ -119,6 +121,8 @@ impl Region {
             unsafe { memory::arm_reserved(&service.uffd, &self.addresses_of(&range), self.writable)? };
         }
         content.standing.is_shut = false;
+        drop(content);
+        self.populate_again(&(0..self.size), service, inside);
         Ok(())
     }
 

@@ -116,6 +116,7 @@ fn census() -> Census {
         kind: Kind::Direct,
         writable: true,
         sync: true,
+        serves_system_calls: true,
         durable_by: DurableBy::Flush,
         pages: Some(Pages { base: 4096, huge: 0 }),
     };
