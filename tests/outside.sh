@@ -4,7 +4,7 @@
 # As root. Needs the programs fsx and pjdfstest (crates) in $CARGO_BIN or PATH, and sqlite3, fio, git, acl, attr, xfs_io (Debian).
 # Closes with 'N passed, N failed'.
 set -u
-lodefs=$(realpath "$1")
+lodefs=$(realpath -e "$1") || exit 2
 fsx_operations=${2:-20000}
 here=$(cd "$(dirname "$0")" && pwd)
 PATH=${CARGO_BIN:-$HOME/.cargo/bin}:$PATH
