@@ -315,7 +315,8 @@ impl Attachment {
         *lock(&self.view, &inside) = Weak::new();
     }
 
-    /// Attaches the child that this process is, and maps again what its parent had mapped.
+    /// Attaches the child that this process is, and maps again what its parent had mapped. Where it may not open the file again, an
+    /// access raises SIGBUS: the server knows nothing of such a mapping.
     fn attach_child(self: &Arc<Self>) -> Result<(), Errno> {
         let all: Vec<_> = lock(&self.mapped, &enter()).iter().filter_map(Weak::upgrade).collect();
         let mapper = lock(&self.mapper, &enter()).clone();
@@ -323,11 +324,11 @@ impl Attachment {
         let link = self.connect()?;
         *lock(&self.link, &enter()) = Some(Arc::clone(&link));
         *lock(&self.mapper, &enter()) = Some((Arc::clone(&link), Arc::clone(&mapper)));
-        let mut medium = None;
+        let mut medium = Err(Errno::PROTO);
         for mapped in &all {
-            medium = Some(mapped.map_again(&link)?);
+            medium = mapped.map_again(&link).or(medium);
         }
-        mapper.after_fork_in_child(medium.ok_or(Errno::PROTO)?, link).map_err(|error| errno_of(&error))
+        mapper.after_fork_in_child(medium?, link).map_err(|error| errno_of(&error))
     }
 }
 

@@ -2,15 +2,16 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
+use std::process::Command;
 
 use lodefs_direct::{MapOptions, MappingKind};
 use rustix::fs::{FallocateFlags, fallocate};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, WaitOptions, waitpid};
 
-use crate::common::{Mounted, lodefs, on_memory, wait_for_end};
+use crate::common::{Mounted, lodefs, on_memory, succeed, wait_for_end};
 use crate::liar;
 use crate::program::Program;
-use crate::stage::{PAGE, Stage, byte, open};
+use crate::stage::{PAGE, Stage, byte, map, open};
 
 #[test]
 fn without_the_server_nothing_is_reached() {
@@ -161,6 +162,39 @@ fn parent_and_child_write_to_one_file() {
     file.set_len(0).unwrap();
     drop(file);
     drop(program);
+    stage.tear_down();
+}
+
+#[test]
+fn a_child_has_those_mappings_whose_files_it_may_open() {
+    let Some(stage) = Stage::set_up("rw") else { return };
+    let (path, file) = stage.hole(8);
+    let forbidden = stage.mounted.path("forbidden");
+    open(&forbidden).set_len(PAGE).unwrap();
+    let both = [
+        map(&open(&forbidden), 4096).unwrap(),
+        map(&file, 4096).unwrap(),
+        map(&open(&forbidden), 4096).unwrap(),
+    ];
+    let chattr = |how: &str| succeed(Command::new("chattr").arg(how).arg(&forbidden));
+    chattr("+i");
+    // SAFETY: the child stores to mappings, and ends.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        // SAFETY: changes no memory.
+        unsafe { libc::alarm(60) };
+        let is_written = both[1].write(0, b"c").is_ok();
+        if is_written {
+            let _killed = both[0].write(0, b"c");
+        }
+        // SAFETY: ends the child, without what the parent would do at its end.
+        unsafe { libc::_exit(1) }
+    }
+    let status = waitpid(Pid::from_raw(child), WaitOptions::empty()).unwrap().unwrap().1;
+    assert_eq!((status.terminating_signal(), byte(&file, 0)), (Some(Signal::BUS.as_raw()), b'c'));
+    chattr("-i");
+    drop((file, both));
+    assert_eq!(fs::read(&path).unwrap()[0], b'c');
     stage.tear_down();
 }
 
