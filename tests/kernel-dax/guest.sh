@@ -66,8 +66,11 @@ for place in $(echo "$tested" | tr , ' '); do
             grep '^on ' /tmp/log
         fi
     done
-    check 'the flag, by xfs_io, lsattr and chattr' flag
-    cd /
+    check 'the flag, by xfs_io, lsattr and chattr' flag || {
+        exec 3<&-
+        cd /
+        mountpoint -q /mnt/tests/directory && lodefs umount /mnt/tests/directory
+    }
     check unmount umount /mnt
 done
 echo 'end of tests'

@@ -11,6 +11,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 cd "$here/../.."
 how_much=${1:-all}
 suite=${SUITE:-trixie}
+[[ $suite =~ ^[a-z]+$ ]] || { echo "SUITE=$suite: not a name of a Debian suite" >&2; exit 2; }
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 kept=$target/kernel-dax/$suite
 scratch=$(mktemp -d)
