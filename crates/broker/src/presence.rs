@@ -5,9 +5,11 @@
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 /// How often one that has closed its connection is looked after: at first, and in the end.
@@ -49,12 +51,26 @@ impl Presence {
 
     /// Whether it has something of the medium mapped, as far as can be seen: one that cannot be looked into does.
     fn has_mapped(&self) -> bool {
-        let Ok(maps) = fs::read_to_string(format!("/proc/{}/maps", self.pid.as_raw_nonzero())) else {
+        // A thread that has ended shows none, and the first one may have ended before the others.
+        let Ok(threads) = fs::read_dir(format!("/proc/{}/task", self.pid.as_raw_nonzero())) else {
             return true;
         };
         // What was read is about this process only if it is still there; otherwise it does not matter.
-        names_inode(&maps, self.medium)
+        threads.into_iter().any(|thread| thread.map_or(true, |thread| self.names_medium(&thread.path())))
     }
+
+    /// Whether a thread has something of the medium mapped, as far as can be seen.
+    fn names_medium(&self, thread: &Path) -> bool {
+        match fs::read_to_string(thread.join("maps")) {
+            Ok(maps) => names_inode(&maps, self.medium),
+            // One that has just ended has nothing, or what another one shows that was there when the list was read.
+            Err(error) => !is_gone(&error),
+        }
+    }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || Errno::from_io_error(error) == Some(Errno::SRCH)
 }
 
 /// How long a moment is, to those who are waited for.

@@ -3,13 +3,19 @@
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::process::Command;
+use std::ptr;
+use std::thread;
+use std::time::Duration;
 
 use lodefs_direct::{MapOptions, MappingKind};
+use lodefs_proto::attach::{Ask, FromProgram};
+use lodefs_proto::server::{FromServer, Outcome};
 use rustix::fs::{FallocateFlags, fallocate};
+use rustix::mm::{MapFlags, ProtFlags, mmap};
 use rustix::process::{Pid, Signal, WaitOptions, waitpid};
 
 use crate::common::{Mounted, lodefs, on_memory, succeed, wait_for_end};
-use crate::liar;
+use crate::liar::{self, Liar};
 use crate::program::Program;
 use crate::stage::{PAGE, Stage, byte, map, open};
 
@@ -109,6 +115,62 @@ fn what_a_stopped_program_may_still_reach_is_kept() {
     assert_eq!(program.death(), Some(Signal::BUS.as_raw()));
     assert!(fs::read(&other).unwrap().iter().all(|byte| *byte == 3));
     while free() < before + 64 - 256 {}
+    drop(file);
+    stage.tear_down();
+}
+
+/// What a liar does that has mapped the medium, and a page of a file granted: it says nothing more, and its first thread ends.
+fn map_and_leave(file: &File) -> ! {
+    extern "C" fn sleep(_: *mut libc::c_void) -> *mut libc::c_void {
+        // SAFETY: changes no memory, and ends the process.
+        unsafe {
+            libc::sleep(60);
+            libc::_exit(0)
+        }
+    }
+    let ticket = liar::ticket(file);
+    let liar = Liar::connect(ticket.name());
+    let Outcome::Opened { file: number, .. } = liar.open(ticket.ticket) else { panic!("a good ticket") };
+    let map = Ask::Map { file: number, offset: 0, size: PAGE, writable: true, sync: false };
+    let Outcome::Mapped { lease, .. } = liar.ask(map) else { panic!("a good file") };
+    liar.say(&FromProgram::Touch { lease, offset: 0, window: PAGE, write: true });
+    assert!(matches!(liar.hear(true), Some(FromServer::Granted { .. })));
+    // SAFETY: the kernel chooses the address.
+    unsafe { mmap(ptr::null_mut(), 4096, ProtFlags::READ, MapFlags::SHARED, liar::medium(file), 0).unwrap() };
+    drop(liar);
+    let mut thread = 0;
+    // SAFETY: the thread's function is there for ever. The system call ends this thread alone.
+    unsafe {
+        libc::pthread_create(&raw mut thread, ptr::null(), sleep, ptr::null_mut());
+        libc::syscall(libc::SYS_exit, 0);
+    }
+    unreachable!("it has ended")
+}
+
+#[test]
+fn a_program_whose_first_thread_has_ended_is_there() {
+    let Some(stage) = Stage::set_up("rw") else { return };
+    let (_, file) = stage.hole(1);
+    // SAFETY: the child talks to the server, and ends.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        map_and_leave(&file);
+    }
+    let status = || fs::read_to_string(format!("/proc/{child}/status")).unwrap();
+    while !status().contains("State:\tZ") {
+        thread::yield_now();
+    }
+    // It has to be noticed, if it is to be taken for one that is gone.
+    thread::sleep(Duration::from_millis(200));
+    let free = || rustix::fs::statvfs(&stage.mounted.directory).unwrap().f_bfree;
+    let before = free();
+    file.set_len(0).unwrap();
+    assert_eq!(free(), before, "another thread may reach it");
+    rustix::process::kill_process(Pid::from_raw(child).unwrap(), Signal::KILL).unwrap();
+    waitpid(Pid::from_raw(child), WaitOptions::empty()).unwrap();
+    while free() == before {
+        thread::yield_now();
+    }
     drop(file);
     stage.tear_down();
 }
