@@ -49,12 +49,21 @@ impl Presence {
         poll(&mut polled, Some(patience)).is_ok_and(|ready| ready > 0)
     }
 
+    /// Whether it is about to end: it has no memory any more, and so no thread that could answer, but descriptors that are being closed.
+    pub(crate) fn is_ending(&self) -> bool {
+        let Ok(threads) = fs::read_dir(self.threads()) else { return false };
+        let has_nothing = |thread: &Path| fs::read(thread.join("maps")).is_ok_and(|maps| maps.is_empty());
+        threads.into_iter().all(|thread| thread.is_ok_and(|thread| has_nothing(&thread.path())))
+    }
+
+    fn threads(&self) -> String {
+        format!("/proc/{}/task", self.pid.as_raw_nonzero())
+    }
+
     /// Whether it has something of the medium mapped, as far as can be seen: one that cannot be looked into does.
     fn has_mapped(&self) -> bool {
         // A thread that has ended shows none, and the first one may have ended before the others.
-        let Ok(threads) = fs::read_dir(format!("/proc/{}/task", self.pid.as_raw_nonzero())) else {
-            return true;
-        };
+        let Ok(threads) = fs::read_dir(self.threads()) else { return true };
         // What was read is about this process only if it is still there; otherwise it does not matter.
         threads.into_iter().any(|thread| thread.map_or(true, |thread| self.names_medium(&thread.path())))
     }

@@ -30,11 +30,16 @@ use crate::{PATIENCE, Serving};
 /// Most requests of one program that wait. Each of its threads has one, and each thread that has touched a page.
 const REQUESTS_MAX: usize = 4096;
 
+/// Who has not answered for so long may be ending.
+const LOOKED_AFTER: Duration = Duration::from_millis(10);
+
 /// A recall that has not been answered.
 struct Awaited {
     lease: u64,
     epoch: u64,
     since: Instant,
+    /// It has been asked whether the program is ending.
+    is_looked_after: bool,
     answer: Answer,
 }
 
@@ -155,6 +160,9 @@ impl Program {
     /// Waits until it says something (or has ended: then it is `false`); meanwhile, gives up on what is not answered in time.
     fn wait(&self) -> io::Result<bool> {
         loop {
+            if self.is_ending() {
+                return Ok(false);
+            }
             let patience = self.give_up_late();
             let patience = patience.map(timespec);
             let mut polled = [&self.socket, &self.alarm, self.presence.handle()]
@@ -175,6 +183,15 @@ impl Program {
         }
     }
 
+    /// Whether it cannot answer any more, though it has not ended; asked once for each recall that it could have answered.
+    fn is_ending(&self) -> bool {
+        let late = |one: &&mut Awaited| !one.is_looked_after && one.since.elapsed() >= LOOKED_AFTER;
+        let mut awaited = self.awaited.lock();
+        let is_late = awaited.iter_mut().filter(late).map(|one| one.is_looked_after = true).count() > 0;
+        drop(awaited);
+        is_late && self.presence.is_ending()
+    }
+
     /// Nobody waits any longer for what has not been answered in time. Returns how long there is until the next.
     fn give_up_late(&self) -> Option<Duration> {
         let now = Instant::now();
@@ -184,6 +201,7 @@ impl Program {
         for one in awaited.iter_mut() {
             let left = PATIENCE.checked_sub(now.duration_since(one.since)).filter(|_| !is_lagging);
             if let Some(left) = left {
+                let left = if one.is_looked_after { left } else { left.min(LOOKED_AFTER) };
                 next = Some(next.map_or(left, |next| left.min(next)));
                 continue;
             }
@@ -241,7 +259,7 @@ impl Lessee for Program {
         if is_over {
             answer.give_up();
         }
-        awaited.push(Awaited { lease, epoch, since: Instant::now(), answer });
+        awaited.push(Awaited { lease, epoch, since: Instant::now(), is_looked_after: false, answer });
         drop(awaited);
         if is_over {
             return;

@@ -237,8 +237,8 @@ impl Data {
         Ok(wanted)
     }
 
-    /// Copies all bytes in, at this offset or (`None`) at the end of the file, and makes them durable.
-    pub(crate) fn write(&self, offset: Option<u64>, bytes: &[u8]) -> Result<(), Miss> {
+    /// Copies all bytes in, at this offset or (`None`) at the end of the file, and makes them durable. Returns where they end.
+    pub(crate) fn write(&self, offset: Option<u64>, bytes: &[u8]) -> Result<u64, Miss> {
         let mut content = self.content_mut();
         // Bytes are changed, and perhaps a word; the file becomes no shorter.
         content.keep_glimpse();
@@ -262,13 +262,13 @@ impl Data {
         content.each_part(offset, bytes.len(), |view, range, at| view.write(at?, &bytes[range]))?;
         let view = content.view.as_ref().ok_or(Miss::More)?;
         view.drain();
-        let Some(word) = word else { return Ok(()) };
+        let Some(word) = word else { return Ok(end) };
         if !view.replace_word(word, size, end) {
             // Somebody has given up waiting for this one: the bytes are behind the end.
             return Err(Miss::More);
         }
         content.size = end;
-        Ok(())
+        Ok(end)
     }
 }
 

@@ -16,6 +16,7 @@ use rustix::io::Errno;
 
 use crate::attachment::{Attachment, give_back, open, watch_forks};
 use crate::data::{Data, Leased, Miss};
+use crate::identity::Identity;
 use crate::ticket;
 
 /// Most bytes of a read or write that are copied at once. Who wants the file meanwhile waits for that: some hundredths of a second, where
@@ -25,83 +26,98 @@ const SIZE_MAX: usize = 64 << 20;
 /// Questions for one read or write at most: it may go through many parts of a file.
 const QUESTIONS_MAX: usize = 256;
 
-/// An open file, of which this process reads and writes the bytes by itself if it can: if the file is direct, on a mount that this process
-/// may attach to. Else, and for whatever else has to be done, it asks the kernel. Others cannot tell the difference, nor does it
-/// matter which of them do likewise: reads and writes are atomic, and what [`write_at`](Self::write_at) has written to a direct file
-/// is durable when it returns, as far as the medium can.
+/// What this process reads and writes of an open file by itself: for those who ask the kernel for the rest. [`File`] does that.
 ///
-/// Positions are always given. A file that was opened to append (`O_APPEND`) is appended to, as by pwrite(2).
-pub struct File {
-    opened: fs::File,
+/// Whoever calls it says each time which descriptor it is.
+pub struct Access {
     data: Arc<Data>,
     /// What it was opened for.
     mode: OFlags,
     /// Only the kernel can do it.
     is_plain: AtomicBool,
+    /// What the descriptor has to be, if others may make another file of it.
+    watched: Option<Identity>,
 }
 
-impl File {
-    /// Takes an open file over. Its flags are not to be changed afterwards.
+impl Access {
+    /// Of an open file. Its flags are not to be changed afterwards, nor its descriptor closed before the last call.
     ///
     /// # Errors
     /// Those of fcntl(2).
-    pub fn new(file: fs::File) -> io::Result<Self> {
+    pub fn of(file: impl AsFd) -> io::Result<Self> {
         let mode = fcntl_getfl(&file)?;
         // Whoever may not read it cannot be shown where its bytes are.
         let is_plain = AtomicBool::new(mode & OFlags::RWMODE == OFlags::WRONLY);
         watch_forks();
-        Ok(Self { opened: file, data: Data::new(), mode, is_plain })
+        Ok(Self { data: Data::new(), mode, is_plain, watched: None })
     }
 
-    /// The open file, for everything else.
-    pub fn as_file(&self) -> &fs::File {
-        &self.opened
-    }
-
-    /// Reads into `into` from byte `offset` on. Fewer bytes than asked for only at the end of the file.
+    /// The same of a descriptor that others may close, or make another file of, without telling: of which the server is told instead,
+    /// because it was opened with [`TELLS_WHEN_CLOSED`](lodefs_proto::ticket::TELLS_WHEN_CLOSED). `None` if it was not.
     ///
     /// # Errors
-    /// Those of pread(2).
-    pub fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
-        buffers::filled(into, |into| {
-            if let Some(read) = self.data.read_by_glimpse(offset, into) {
-                return Ok(read);
-            }
-            let mut asked_for = None;
-            let questions = if into.len() > SIZE_MAX { 0 } else { QUESTIONS_MAX };
-            for _ in 0..questions {
-                buffers::touch_mut(into);
-                match self.data.read(offset, into) {
-                    Ok(read) => return Ok(read),
-                    Err(Miss::Ungranted(at))
-                        if asked_for != Some(at)
-                            && self.obtain(|lease| Ask::Take { lease, offset: at, write: false }) =>
-                    {
-                        asked_for = Some(at);
-                    }
-                    Err(_) => break,
-                }
-            }
-            self.opened.read_at(into, offset)
-        })
-    }
-
-    /// Writes bytes at byte `offset`. Returns how many were written.
-    ///
-    /// # Errors
-    /// Those of pwrite(2).
-    pub fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
-        let by_kernel = !self.is_writable() || bytes.is_empty() || bytes.len() > SIZE_MAX;
-        if by_kernel {
-            return self.opened.write_at(bytes, offset);
+    /// Those of fcntl(2) and statx(2).
+    pub fn of_watched(file: impl AsFd) -> io::Result<Option<Self>> {
+        let identity = Identity::of(&file)?;
+        if !identity.tells_when_closed() {
+            return Ok(None);
         }
-        let place = (!self.mode.contains(OFlags::APPEND)).then_some(offset);
-        let own = buffers::own(bytes);
+        let mut access = Self::of(file)?;
+        access.watched = Some(identity);
+        Ok(Some(access))
+    }
+
+    /// Whether writes are appended, wherever they are said to be.
+    pub fn appends(&self) -> bool {
+        self.mode.contains(OFlags::APPEND)
+    }
+
+    /// Reads into `into` from byte `offset` on; fewer bytes only at the end of the file. `None`: the kernel is to be asked.
+    pub fn read_at(&self, file: impl AsFd, into: &mut [u8], offset: u64) -> Option<usize> {
+        let read = |into: &mut [u8]| self.read(file.as_fd(), into, offset).ok_or(Errno::NOSYS.into());
+        buffers::filled(into, read).ok()
+    }
+
+    /// Writes bytes at byte `offset`, or appends them. Returns where they end, which is where the file ends if they were appended.
+    /// `None`: nothing was written that anybody can see, and the kernel is to be asked.
+    pub fn write_at(&self, file: impl AsFd, bytes: &[u8], offset: u64) -> Option<u64> {
+        self.write(file.as_fd(), &buffers::own(bytes), offset)
+    }
+
+    /// The same into a buffer that is no mapping.
+    fn read(&self, file: BorrowedFd<'_>, into: &mut [u8], offset: u64) -> Option<usize> {
+        if let Some(read) = self.data.read_by_glimpse(offset, into) {
+            return Some(read);
+        }
+        let mut asked_for = None;
+        let questions = if into.len() > SIZE_MAX { 0 } else { QUESTIONS_MAX };
+        for _ in 0..questions {
+            buffers::touch_mut(into);
+            match self.data.read(offset, into) {
+                Ok(read) => return Some(read),
+                Err(Miss::Ungranted(at))
+                    if asked_for != Some(at)
+                        && self.obtain(file, |lease| Ask::Take { lease, offset: at, write: false }) =>
+                {
+                    asked_for = Some(at);
+                }
+                Err(_) => break,
+            }
+        }
+        None
+    }
+
+    /// The same from a buffer that is no mapping.
+    fn write(&self, file: BorrowedFd<'_>, own: &[u8], offset: u64) -> Option<u64> {
+        if !self.is_writable() || own.is_empty() || own.len() > SIZE_MAX {
+            return None;
+        }
+        let place = (!self.appends()).then_some(offset);
         let mut last = None;
         for _ in 0..QUESTIONS_MAX {
-            buffers::touch(&own);
-            let miss = match self.data.write(place, &own) {
-                Ok(()) => return Ok(bytes.len()),
+            buffers::touch(own);
+            let miss = match self.data.write(place, own) {
+                Ok(end) => return Some(end),
                 Err(miss) => miss,
             };
             let goes_on = match miss {
@@ -109,8 +125,12 @@ impl File {
                     self.tell_of_change(tick);
                     continue;
                 }
-                Miss::Ungranted(offset) => self.obtain(|lease| Ask::Take { lease, offset, write: true }),
-                Miss::Unreserved { at, end } => self.obtain(|lease| Ask::Reserve { lease, offset: at, end }),
+                Miss::Ungranted(offset) => {
+                    self.obtain(file, |lease| Ask::Take { lease, offset, write: true })
+                }
+                Miss::Unreserved { at, end } => {
+                    self.obtain(file, |lease| Ask::Reserve { lease, offset: at, end })
+                }
                 Miss::More => false,
             };
             // The same once more would be for ever.
@@ -118,7 +138,7 @@ impl File {
                 break;
             }
         }
-        self.opened.write_at(&own, offset)
+        None
     }
 
     fn is_writable(&self) -> bool {
@@ -136,24 +156,30 @@ impl File {
     }
 
     /// Asks for content, by its lease. Whether it is there now, perhaps.
-    fn obtain(&self, ask: impl FnOnce(u64) -> Ask) -> bool {
+    fn obtain(&self, file: BorrowedFd<'_>, ask: impl FnOnce(u64) -> Ask) -> bool {
         if self.is_plain.load(Ordering::Relaxed) || self.data.rests() {
             return false;
         }
-        let taken = self.lease().and_then(|leased| leased.link.ask(ask(leased.lease)));
+        let taken = self.lease(file).and_then(|leased| leased.link.ask(ask(leased.lease)));
         if taken.is_err() {
             self.data.rest();
+        }
+        // Afterwards: from now on nobody closes it before this has been recalled.
+        if self.watched.is_some_and(|identity| !identity.is_of(file)) {
+            self.is_plain.store(true, Ordering::Relaxed);
+            self.data.recall(0);
+            return false;
         }
         taken.is_ok()
     }
 
     /// The lease by which it is asked for.
-    fn lease(&self) -> Result<Leased, Errno> {
+    fn lease(&self, file: BorrowedFd<'_>) -> Result<Leased, Errno> {
         let mut leased = self.data.leased();
         if let Some(leased) = leased.as_ref().filter(|leased| leased.link.is_there()) {
             return Ok(leased.clone());
         }
-        let answer = ticket::ask(&self.opened).inspect_err(|errno| {
+        let answer = ticket::ask(file).inspect_err(|errno| {
             // But for too many tickets, it will be so for ever.
             self.is_plain.store(*errno != Errno::AGAIN, Ordering::Relaxed);
         })?;
@@ -179,13 +205,7 @@ impl File {
     }
 }
 
-impl AsFd for File {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.opened.as_fd()
-    }
-}
-
-impl Drop for File {
+impl Drop for Access {
     fn drop(&mut self) {
         // In a child, it is its own: those of its parent are forgotten.
         let leased = self.data.leased().take();
@@ -193,6 +213,68 @@ impl Drop for File {
         if let Some(Leased { link, lease, .. }) = leased {
             give_back(&link, lease);
         }
+    }
+}
+
+/// An open file, of which this process reads and writes the bytes by itself if it can: if the file is direct, on a mount that this process
+/// may attach to. Else, and for whatever else has to be done, it asks the kernel. Others cannot tell the difference, nor does it
+/// matter which of them do likewise: reads and writes are atomic, and what [`write_at`](Self::write_at) has written to a direct file
+/// is durable when it returns, as far as the medium can.
+///
+/// Positions are always given. A file that was opened to append (`O_APPEND`) is appended to, as by pwrite(2).
+pub struct File {
+    /// Dropped before the descriptor is.
+    access: Access,
+    opened: fs::File,
+}
+
+impl File {
+    /// Takes an open file over. Its flags are not to be changed afterwards.
+    ///
+    /// # Errors
+    /// Those of fcntl(2).
+    pub fn new(file: fs::File) -> io::Result<Self> {
+        Ok(Self { access: Access::of(&file)?, opened: file })
+    }
+
+    /// The open file, for everything else.
+    pub fn as_file(&self) -> &fs::File {
+        &self.opened
+    }
+
+    /// Reads into `into` from byte `offset` on. Fewer bytes than asked for only at the end of the file.
+    ///
+    /// # Errors
+    /// Those of pread(2).
+    pub fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
+        buffers::filled(into, |into| match self.access.read(self.opened.as_fd(), into, offset) {
+            Some(read) => Ok(read),
+            None => self.opened.read_at(into, offset),
+        })
+    }
+
+    /// Writes bytes at byte `offset`. Returns how many were written.
+    ///
+    /// # Errors
+    /// Those of pwrite(2).
+    pub fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        let own = buffers::own(bytes);
+        match self.access.write(self.opened.as_fd(), &own, offset) {
+            Some(_) => Ok(bytes.len()),
+            None => self.opened.write_at(&own, offset),
+        }
+    }
+}
+
+impl AsFd for File {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.opened.as_fd()
+    }
+}
+
+impl fmt::Debug for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Access").field("mode", &self.mode).finish_non_exhaustive()
     }
 }
 

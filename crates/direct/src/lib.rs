@@ -6,6 +6,8 @@
 //! | [`map`] | how is a file mapped? ([`Mapping`] says what can be done with it then.) |
 //! | [`census`] | what has this process mapped? |
 //! | [`File`] | how is a file read and written without a system call? |
+//! | [`Access`] | what of that needs no kernel? |
+//! | `identity` | is a descriptor still the file that it was? |
 //! | `data` | what of a file's content may this process read and write by itself? |
 //! | `view` | how does it reach the bytes of the medium for that? |
 //! | `attachment` | which servers is this process attached to? |
@@ -19,6 +21,7 @@ mod attachment;
 mod data;
 pub mod dax;
 mod file;
+mod identity;
 mod link;
 mod mapping;
 mod origin;
@@ -29,7 +32,7 @@ use lodefs_mmap::window;
 use lodefs_pmem::Domain;
 use lodefs_proto::server;
 
-pub use file::File;
+pub use file::{Access, File};
 pub use lodefs_mmap::{MapOptions, Mapping, MappingKind, census, maps, pages};
 pub use mapping::map;
 

@@ -6,6 +6,7 @@ use fuser::{FileAttr, FileType, INodeNo, OpenAccMode, OpenFlags, RenameFlags, Ti
 use lodefs_core::{
     Attr, Fallocate, Kind, NewKind, OpenIntent, RenameMode, Result, SeekTarget, SetTime, Time, XattrMode,
 };
+use lodefs_proto::ticket::TELLS_WHEN_CLOSED;
 use rustix::io::Errno;
 
 use crate::handles::Rights;
@@ -131,6 +132,11 @@ pub(crate) fn open_intent(flags: OpenFlags) -> OpenIntent {
         append: flags.0 & O_APPEND != 0,
         truncate: false,
     }
+}
+
+/// Whether somebody wants to be told when a descriptor of it is closed.
+pub(crate) fn tells_when_closed(flags: OpenFlags) -> bool {
+    flags.0.cast_unsigned() & TELLS_WHEN_CLOSED != 0
 }
 
 /// What may be done by a file that was opened so.

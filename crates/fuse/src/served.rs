@@ -20,7 +20,7 @@ use rustix::io::Errno;
 use rustix::process::Uid;
 use zerocopy::IntoBytes;
 
-use crate::handles::{Handles, Rights};
+use crate::handles::Handles;
 use crate::negotiate::CACHE_TTL;
 use crate::options::Report;
 use crate::session::expire_attributes;
@@ -146,7 +146,7 @@ impl Served {
     ) -> Result<(Found, Opened)> {
         let node = self.create_node(request, parent, name, new)?;
         let hold = self.hold(request, &node)?;
-        Ok((self.found(node)?, self.opened(hold, convert::rights(flags))))
+        Ok((self.found(node)?, self.opened(hold, flags)))
     }
 
     fn create_node(&self, request: &Request, parent: INodeNo, name: &OsStr, new: New<'_>) -> Result<Node> {
@@ -167,7 +167,7 @@ impl Served {
     pub(crate) fn open_file(&self, request: &Request, ino: INodeNo, flags: OpenFlags) -> Result<Opened> {
         let node = self.node(ino)?;
         self.fs.check_open(&node, convert::open_intent(flags))?;
-        Ok(self.opened(self.hold(request, &node)?, convert::rights(flags)))
+        Ok(self.opened(self.hold(request, &node)?, flags))
     }
 
     /// Holds a file that is being opened.
@@ -184,15 +184,18 @@ impl Served {
     }
 
     /// Tells how an open file is held, which the kernel knows by now.
-    fn opened(&self, hold: Hold, rights: Rights) -> Opened {
+    fn opened(&self, hold: Hold, flags: OpenFlags) -> Opened {
+        let rights = convert::rights(flags);
         let is_direct = hold.effect() == Effect::Direct;
-        let flags = match (is_direct, hold.was_direct()) {
+        let told =
+            if convert::tells_when_closed(flags) { FopenFlags::empty() } else { FopenFlags::FOPEN_NOFLUSH };
+        let cached = match (is_direct, hold.was_direct()) {
             (true, _) => FopenFlags::FOPEN_DIRECT_IO,
             // What is in the kernel's cache nobody else has changed since.
             (false, false) => FopenFlags::FOPEN_KEEP_CACHE,
             (false, true) => FopenFlags::empty(),
         };
-        Opened { handle: FileHandle(self.handles.add(hold, rights)), flags }
+        Opened { handle: FileHandle(self.handles.add(hold, rights)), flags: cached | told }
     }
 
     /// The node that data is read from or written to by an open file.

@@ -13,6 +13,11 @@ use crate::Malformed;
 /// attach; EOPNOTSUPP if nothing on this medium can be reached directly; EAGAIN if too many tickets wait to be used.
 pub const TICKET_IOCTL: u32 = 3 << 30 | (size_of::<Message>() as u32) << 16 | (b'l' as u32) << 8 | 0xd1;
 
+/// A flag of open(2) that means nothing for files (`O_ASYNC`, of Linux on x86 and ARM). To this server it means: when a descriptor of
+/// this open file is closed, by whomever and in whatever way, and before that returns, what programs have been lent of the file's content
+/// is taken back (see `docs/PROTOCOL.md`).
+pub const TELLS_WHEN_CLOSED: u32 = 0o20_000;
+
 /// The version of the message here.
 pub const VERSION: u32 = 1;
 

@@ -121,6 +121,11 @@ impl Fs {
         locked.commit(tx)
     }
 
+    /// Takes back from all programs what they read and write of a file by themselves. They may ask for it again.
+    pub fn take_back_data(&self, node: &Node) -> Result<()> {
+        LockedInode::lock(self, node.inode()).map(drop)
+    }
+
     /// Notes that the content has changed by stores of a program.
     pub(crate) fn note_content_changed(&self, node: &Node) -> Result<()> {
         let tx = Tx::begin(self)?;
