@@ -64,8 +64,15 @@ fn paths(arguments: &DaxArguments) -> impl Iterator<Item = anyhow::Result<PathBu
                 entry.depth() == 0 || kind.is_file() || kind.is_dir()
             })
         });
-        found.map(|entry| Ok(entry.map(walkdir::DirEntry::into_path)?))
+        found.map(|entry| entry.map(walkdir::DirEntry::into_path).map_err(|error| unreachable_path(&error)))
     })
+}
+
+fn unreachable_path(error: &walkdir::Error) -> anyhow::Error {
+    match (error.path(), error.io_error()) {
+        (Some(path), Some(cause)) => anyhow!("{}: {cause}", path.display()),
+        _ => anyhow!("{error}"),
+    }
 }
 
 fn of_path(arguments: &DaxArguments, path: PathBuf) -> anyhow::Result<Found> {
@@ -78,12 +85,16 @@ fn of_path(arguments: &DaxArguments, path: PathBuf) -> anyhow::Result<Found> {
 }
 
 fn change(arguments: &DaxArguments, path: &Path, on: bool) -> anyhow::Result<Answer> {
-    let how = match (arguments.now, arguments.revoke) {
+    // Who waits for an effect is to hear if there will be none.
+    let how = match (arguments.now || arguments.wait, arguments.revoke) {
         (_, true) => How::Revoke,
         (true, false) => How::Now,
         (false, false) => How::Pending,
     };
     let mut answer = match set(path, on, how) {
+        Err(Errno::BUSY) if how == How::Now && arguments.wait => {
+            set(path, on, How::Pending).map_err(|errno| explained(path, errno))?
+        }
         Err(Errno::BUSY) => {
             let holders = Holders(&ask(path)?.holders).to_string();
             bail!("{}: held by {holders}; nothing was changed", path.display())
@@ -100,6 +111,15 @@ fn change(arguments: &DaxArguments, path: &Path, on: bool) -> anyhow::Result<Ans
         };
     }
     Ok(answer)
+}
+
+/// What decides about the effect, if it is neither the flag nor holders.
+fn reason_text(reason: Reason) -> Option<&'static str> {
+    match reason {
+        Reason::Flag | Reason::Holders => None,
+        Reason::Option => Some("the mount option decides"),
+        Reason::Medium => Some("the volume's medium has a page cache in between"),
+    }
 }
 
 /// Opens what a path names, only to ask about it: nobody waits, and no device or pipe is set going.
@@ -129,6 +149,10 @@ fn explained(path: &Path, errno: Errno) -> anyhow::Error {
         Errno::PERM => {
             anyhow!("{path}: only the owner and root may change it, and nobody if it is immutable")
         }
+        Errno::OPNOTSUPP => anyhow!(
+            "{path}: would have no effect now, because the mount option or the volume's medium decides otherwise; nothing was changed \
+             (without --now, --wait and --revoke the flag can be)"
+        ),
         errno => anyhow::Error::from(io::Error::from(errno)).context(path.to_string()),
     }
 }
@@ -181,11 +205,10 @@ impl fmt::Display for Found {
             Effect::Buffered => "buffered",
         };
         write!(f, "{}: {effect}, {flag}", self.path.display())?;
-        match reason {
-            Reason::Flag => Ok(()),
-            Reason::Option => f.write_str(": the mount option decides"),
-            Reason::Medium => f.write_str(": the volume's medium has a page cache in between"),
-            Reason::Holders => write!(f, ": pending until it is let go of by {}", Holders(holders)),
+        match (reason, reason_text(*reason)) {
+            (_, Some(text)) => write!(f, ": {text}"),
+            (Reason::Holders, None) => write!(f, ": pending until it is let go of by {}", Holders(holders)),
+            (_, None) => Ok(()),
         }
     }
 }
@@ -199,7 +222,8 @@ impl fmt::Display for Holders<'_> {
         for holder in self.0 {
             let kind = match holder.kind {
                 HolderKind::OpenFile => "open file",
-                HolderKind::Mapping | HolderKind::SyncMapping => "mapping",
+                HolderKind::Mapping => "mapping",
+                HolderKind::SyncMapping => "mapping with MAP_SYNC, which is not taken back",
                 HolderKind::Io => "read or write",
             };
             let name = match holder.pid {

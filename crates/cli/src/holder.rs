@@ -36,8 +36,11 @@ fn lock_holder<'a>(line: &'a str, id: &str) -> Option<&'a str> {
 /// Only links are read, so a server that does not answer is not waited for.
 pub(crate) fn of_mount(target: &Path) -> Vec<String> {
     let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
+    // Whoever asks will have ended.
+    let own = std::process::id().to_string();
     processes
         .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy() != own)
         .filter(|entry| entry.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit()))
         .filter(|entry| uses(&entry.path(), target))
         .map(|entry| process(&entry.file_name().to_string_lossy()))
@@ -53,6 +56,8 @@ fn uses(process: &Path, target: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use rustix::fs::{FlockOperation, flock};
 
     use super::*;
@@ -78,7 +83,11 @@ mod tests {
         if let Some(holder) = of_volume(&path) {
             assert!(holder.ends_with(&me), "{holder}");
         }
-        let users = of_mount(&scratch.path().canonicalize().unwrap());
-        assert!(users.iter().any(|user| user.ends_with(&me)), "{users:?}");
+        // Who asks is not among them.
+        let directory = scratch.path().canonicalize().unwrap();
+        let mut other = Command::new("sleep").arg("60").current_dir(&directory).spawn().unwrap();
+        assert_eq!(of_mount(&directory), [format!("sleep (pid {})", other.id())]);
+        other.kill().unwrap();
+        other.wait().unwrap();
     }
 }

@@ -12,28 +12,21 @@ fn sources() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crates").join("direct-c")
 }
 
-/// Builds the libraries for C, and says where they are. (They are nobody's dependency, so that cargo has not done it.)
-fn libraries() -> PathBuf {
+/// Installs the library as its script does, and says where the shared one is. (It is nobody's dependency, so that cargo has not
+/// built it.)
+fn install(prefix: &Path) -> PathBuf {
     let program = Path::new(env!("CARGO_BIN_EXE_lodefs"));
     let target = program.ancestors().nth(2).expect("the target directory");
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--quiet", "--package", "lodefs-direct-c", "--target-dir"]).arg(target);
-    succeed(cargo.current_dir(sources()));
-    target.join("debug")
+    let mut script = Command::new(sources().join("install.sh"));
+    succeed(script.arg(prefix).arg("dev").env("CARGO_TARGET_DIR", target));
+    prefix.join("lib")
 }
 
-/// What `pkg-config` says to a compiler, of a library that is installed where it was built.
-fn flags(directory: &Path, libraries: &Path, question: &[&str]) -> Vec<String> {
-    let template = fs::read_to_string(sources().join("lodefs_direct.pc.in")).expect("the template");
-    let filled = template
-        .replace("@PREFIX@", "/usr")
-        .replace("@LIBDIR@", libraries.to_str().expect("text"))
-        .replace("@INCLUDEDIR@", sources().join("include").to_str().expect("text"))
-        .replace("@VERSION@", env!("CARGO_PKG_VERSION"));
-    assert!(!filled.contains('@'), "{filled}");
-    fs::write(directory.join("lodefs_direct.pc"), filled).expect("a file");
+/// What `pkg-config` says to a compiler.
+fn flags(libraries: &Path, question: &[&str]) -> Vec<String> {
     let mut pkg_config = Command::new("pkg-config");
-    let answer = succeed(pkg_config.env("PKG_CONFIG_PATH", directory).args(question).arg("lodefs_direct"));
+    pkg_config.env("PKG_CONFIG_PATH", libraries.join("pkgconfig"));
+    let answer = succeed(pkg_config.args(question).arg("lodefs_direct"));
     answer.split_whitespace().map(str::to_owned).collect()
 }
 
@@ -52,9 +45,9 @@ fn notes(program: &Path, libraries: &Path, file: &Path, text: &str) -> String {
 #[test]
 fn the_example_in_c_keeps_notes_in_a_mount() {
     let bench = Workbench::new();
-    let libraries = libraries();
+    let libraries = install(&bench.path("installed"));
     let program = bench.path("notes");
-    compile(&program, "-std=c11", &flags(&bench.path(""), &libraries, &["--cflags", "--libs"]));
+    compile(&program, "-std=c11", &flags(&libraries, &["--cflags", "--libs"]));
     let ordinary = bench.path("ordinary");
     assert_eq!(
         notes(&program, &libraries, &ordinary, "one"),
@@ -84,9 +77,9 @@ fn the_example_in_c_keeps_notes_in_a_mount() {
 #[test]
 fn it_can_be_linked_statically() {
     let bench = Workbench::new();
-    let libraries = libraries();
+    let libraries = install(&bench.path("installed"));
     let program = bench.path("notes");
-    let mut with = flags(&bench.path(""), &libraries, &["--cflags", "--libs", "--static"]);
+    let mut with = flags(&libraries, &["--cflags", "--libs", "--static"]);
     let dynamic = with.iter().position(|flag| flag == "-llodefs_direct").expect("the library");
     with[dynamic] = libraries.join("liblodefs_direct.a").to_str().expect("text").to_owned();
     compile(&program, "-std=c99", &with);

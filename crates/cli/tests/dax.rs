@@ -110,6 +110,16 @@ fn at_once_or_not_at_all() {
     assert_eq!(succeed(&mut dax("on", &["--now"], &path)), "", "what has worked says nothing");
     assert_eq!((has_flag(&path), effect(&path).as_str()), (true, "direct"));
     mounted.unmount();
+    // Where it never takes effect, it does not take effect at once.
+    let mounted = mount(&bench, "dax=never");
+    for how in ["--now", "--wait", "--revoke"] {
+        let message = fail(1, &mut dax("off", &[how], &mounted.path("none")));
+        assert_eq!(message.matches("none").count(), 1, "{message}");
+        assert_eq!(succeed(&mut dax("off", &[how], &path)), "", "it is buffered already");
+        let message = fail(1, &mut dax("on", &[how], &path));
+        assert!(message.contains("no effect now") && !has_flag(&path), "{message}");
+    }
+    mounted.unmount();
 }
 
 /// Whether a process has ended, if it is given some time to be wrong.

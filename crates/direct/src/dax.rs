@@ -20,7 +20,7 @@ pub fn status(file: impl AsFd) -> Result<Answer, Errno> {
 /// no data of the volume any more (ESTALE), only what the kernel may still have in its cache: close it, and open it again. Otherwise it takes effect when the last holder goes.
 ///
 /// # Errors
-/// BUSY if it is to take effect now ([`How::Now`], [`How::Revoke`]) and cannot: nothing has changed then. PERM if the caller is neither the owner nor root, or
+/// BUSY if it is to take effect now ([`How::Now`], [`How::Revoke`]) and cannot, OPNOTSUPP if it never would, because the mount's option or the medium decides otherwise: nothing has changed then. PERM if the caller is neither the owner nor root, or
 /// the file is immutable; ROFS; NOTTY and INVAL as for [`status`].
 pub fn set(file: impl AsFd, on: bool, how: How) -> Result<Answer, Errno> {
     send(file, Request::Set { on, how })

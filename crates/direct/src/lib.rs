@@ -17,6 +17,10 @@
 
 #![deny(missing_docs)]
 
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/ATTACHING.md")]
+struct Attaching;
+
 mod attachment;
 mod data;
 pub mod dax;

@@ -12,7 +12,8 @@ use crate::Malformed;
 /// `_IOWR('l', 0xd0, struct Message)`: the argument is a [`Message`], which is overwritten with the answer.
 ///
 /// Errors: EINVAL for what is not a regular file or directory, or a message of another version; EPERM for setting by others than
-/// the owner and root, and for immutable files; EBUSY if it should be at once, and others hold the file; EROFS.
+/// the owner and root, and for immutable files; EBUSY if it should be at once, and others hold the file; EOPNOTSUPP if it should be at
+/// once, and the mount's option or the medium decides otherwise; EROFS.
 pub const DAX_IOCTL: u32 = 3 << 30 | (size_of::<Message>() as u32) << 16 | (b'l' as u32) << 8 | 0xd0;
 
 /// The version of the messages here.

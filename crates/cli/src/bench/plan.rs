@@ -71,7 +71,7 @@ pub(crate) enum Bar {
     AtMostInTail(f64),
     /// The yardstick is slower.
     Faster,
-    /// The ratio is at most 1.0, to this digit.
+    /// The ratio is at most 1.0, rounded to this digit.
     AsFast,
     /// The ratio is at least this.
     AtLeast(f64),
@@ -137,7 +137,7 @@ impl fmt::Display for Bar {
             Self::AtMost(most) => write!(f, "<= {most}"),
             Self::AtMostInTail(most) => write!(f, "<= {most}, p99 too"),
             Self::Faster => f.write_str("< 1"),
-            Self::AsFast => f.write_str("<= 1.0"),
+            Self::AsFast => f.write_str("1.0, rounded"),
             Self::AtLeast(least) => write!(f, ">= {least}"),
         }
     }

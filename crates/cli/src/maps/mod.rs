@@ -20,6 +20,7 @@ use anyhow::{Context, bail};
 use lodefs_direct::maps::{DurableBy, File, FileId, Pages};
 use lodefs_fuse::mountinfo;
 use rustix::fs::{major, makedev, minor};
+use rustix::process::geteuid;
 
 use crate::arguments::MapsArguments;
 use crate::complain;
@@ -94,8 +95,9 @@ pub(crate) fn run(arguments: &MapsArguments) -> anyhow::Result<ExitCode> {
     }
     if unseen > 0 {
         let path = arguments.subject.display();
+        let remedy = if geteuid().is_root() { "" } else { "; root may see more" };
         complain(&anyhow::anyhow!(
-            "{path}: {unseen} of the processes may not be looked at, so whether they have it mapped is not known; root may see more"
+            "{path}: {unseen} of the processes may not be looked at, so whether they have it mapped is not known{remedy}"
         ));
     }
     Ok(status)
@@ -142,7 +144,8 @@ fn of_process(pid: u32) -> anyhow::Result<Process> {
     let explained = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => anyhow::anyhow!("process {pid}: there is none"),
         io::ErrorKind::PermissionDenied => {
-            anyhow::anyhow!("process {pid}: may not be looked at; ask as its user, or as root")
+            let remedy = if geteuid().is_root() { "" } else { "; ask as its user, or as root" };
+            anyhow::anyhow!("process {pid}: may not be looked at{remedy}")
         }
         _ => anyhow::Error::from(error).context(format!("process {pid}")),
     };

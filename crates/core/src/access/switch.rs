@@ -7,7 +7,7 @@
 
 use rustix::io::Errno;
 
-use super::Asker;
+use super::{Asker, Effect};
 use crate::error::{Result, ensure};
 use crate::fs::Fs;
 use crate::inode::Node;
@@ -15,7 +15,7 @@ use crate::lease::Recalled;
 use crate::ops::flags::{check_immutable, has_flags};
 use crate::ops::locked::LockedInode;
 use crate::tx::Tx;
-use crate::types::Flags;
+use crate::types::{Flags, Kind};
 
 /// What to do about a flag that cannot take effect at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +39,8 @@ enum Attempt {
 
 impl Fs {
     /// Sets or clears the DAX flag alone. With [`Switch::Now`], BUSY if others hold the file in the way that it would no
-    /// longer be reached; then nothing has changed. INVAL unless it is a regular file or a directory; PERM if it is immutable.
+    /// longer be reached, OPNOTSUPP if the policy or the medium decides otherwise than the flag; then nothing has changed. INVAL unless
+    /// it is a regular file or a directory; PERM if it is immutable.
     ///
     /// `asker`, by which it is asked for, does not count; whether it does not hold the file any more, and is to be dropped.
     pub fn set_dax(&self, node: &Node, on: bool, switch: Switch, asker: Option<Asker>) -> Result<bool> {
@@ -51,7 +52,7 @@ impl Fs {
     }
 
     /// Sets or clears the DAX flag, and takes mappings by programs back so that it takes effect at once. BUSY, and nothing has changed,
-    /// if somebody holds the file otherwise, has mapped it synchronously, or does not give it back; INVAL, PERM as for
+    /// if somebody holds the file otherwise, has mapped it synchronously, or does not give it back; OPNOTSUPP, INVAL, PERM as for
     /// [`Self::set_dax`].
     ///
     /// `asker`, by which it is asked for, does not count; whether it does not hold the file any more, and is to be dropped.
@@ -84,6 +85,7 @@ impl Fs {
         self.check_writable()?;
         let mut locked = LockedInode::lock_beside_data(node.inode())?;
         let (effect, _) = self.dax_rules.wanted(flags_with(&locked, on)?);
+        ensure_follows(&locked, on, effect)?;
         let changes = self.holders.of(node.ino(), None).is_none_or(|(present, _)| present != effect);
         if locked.state.leases.is_empty() || !changes {
             return Ok(None);
@@ -124,6 +126,9 @@ impl Fs {
         let mut locked = LockedInode::lock_beside_data(node.inode())?;
         let flags = flags_with(&locked, on)?;
         let (effect, _) = self.dax_rules.wanted(flags);
+        if attempt != Attempt::Pending {
+            ensure_follows(&locked, on, effect)?;
+        }
         let given_back = attempt == Attempt::GivenBack;
         // One may have come while the others were being taken back.
         ensure(!given_back || !locked.state.leases.iter().any(|leased| leased.sync), Errno::BUSY)?;
@@ -153,6 +158,12 @@ impl Fs {
         }
         Ok(Some(spent.is_some()))
     }
+}
+
+/// A switch that is to take effect at once has an effect.
+fn ensure_follows(locked: &LockedInode<'_>, on: bool, effect: Effect) -> Result<()> {
+    let wanted = if on { Effect::Direct } else { Effect::Buffered };
+    ensure(locked.state.kind() == Kind::Directory || effect == wanted, Errno::OPNOTSUPP)
 }
 
 /// The flags of a locked inode with the DAX flag set or cleared, if that may be.
