@@ -1,5 +1,6 @@
 //! What can be asked for on the command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
@@ -40,6 +41,12 @@ pub(crate) enum Command {
     /// has mapped it; and what makes stores to it durable.
     #[command(after_help = MAPS_HELP)]
     Maps(MapsArguments),
+    /// Run a program as it is, with direct access to the direct files of mounted volumes
+    ///
+    /// Its reads and writes of these files need no system call, where this user may attach to the mount. What cannot be done without
+    /// the kernel goes to the kernel, and finds the same bytes.
+    #[command(after_help = RUN_HELP)]
+    Run(RunArguments),
     /// Check a volume, and repair it if asked to
     ///
     /// The volume must not be mounted for writing. Without --repair nothing is changed, whatever is found.
@@ -187,6 +194,17 @@ pub(crate) enum DaxAction {
     Off,
     /// Show flag, effect and holders
     Status,
+}
+
+const RUN_HELP: &str = "\
+Exit status: that of the program; 127 if there is none of that name, 126 if it cannot be run, 125 if it cannot be prepared. Volumes that \
+are mounted later are not seen. Programs that are linked statically, or run with other rights than their caller's, go on as they are.";
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArguments {
+    /// The program, and what it is given
+    #[arg(value_name = "PROGRAM", required = true, trailing_var_arg = true, allow_hyphen_values = true, value_hint = ValueHint::CommandWithArguments)]
+    pub(crate) command: Vec<OsString>,
 }
 
 const MAPS_HELP: &str = "\

@@ -26,6 +26,7 @@ mod maps;
 mod mkfs;
 mod mount;
 mod report;
+mod run;
 mod size;
 mod umount;
 mod volume;
@@ -94,6 +95,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Info(arguments) => info::run(&arguments)?,
         Command::Dax(arguments) => return dax::run(&arguments),
         Command::Maps(arguments) => return maps::run(&arguments),
+        Command::Run(arguments) => return Ok(run::run(&arguments)),
         Command::Fsck(arguments) => return Ok(fsck::run(&arguments)),
         Command::Bench(arguments) => bench::run(&arguments)?,
         Command::Completions { shell } => generate::completions(shell)?,

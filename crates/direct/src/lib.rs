@@ -38,6 +38,7 @@ use lodefs_proto::server;
 
 pub use file::{Access, File};
 pub use lodefs_mmap::{MapOptions, Mapping, MappingKind, census, maps, pages};
+pub use lodefs_proto::ticket::TELLS_WHEN_CLOSED;
 pub use mapping::map;
 
 /// What the server says of the medium.

@@ -1,0 +1,127 @@
+//! `lodefs run`: runs a program as it is, with direct access to direct files.
+//!
+//! The library that does it is a part of this program. The dynamic linker wants a file, so it is put into one, where programs may
+//! execute files, and which the next run finds there.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::ptr;
+
+use anyhow::{Context as _, anyhow, bail};
+use lodefs_fuse::mountinfo;
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::process::geteuid;
+use tempfile::NamedTempFile;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::arguments::RunArguments;
+use crate::complain;
+
+/// The library.
+const LIBRARY: &[u8] = include_bytes!(env!("LODEFS_PRELOAD"));
+
+/// Exit statuses as env(1) has them: this program has failed, the other one cannot be run, or there is none.
+const FAILED: u8 = 125;
+const CANNOT_RUN: u8 = 126;
+const NOT_FOUND: u8 = 127;
+
+/// Becomes the program.
+pub(crate) fn run(arguments: &RunArguments) -> ExitCode {
+    let (program, rest) = (&arguments.command[0], &arguments.command[1..]);
+    let mut command = Command::new(program);
+    command.args(rest);
+    match prepare(&mut command) {
+        Ok(()) => {
+            let error = command.exec();
+            complain(&anyhow!("{}: {error}", program.display()));
+            ExitCode::from(if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { CANNOT_RUN })
+        }
+        Err(error) => {
+            complain(&error);
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn prepare(command: &mut Command) -> anyhow::Result<()> {
+    let library = library().context("the library for programs cannot be put anywhere")?;
+    let mut preloaded = library.into_os_string();
+    if let Some(others) = env::var_os("LD_PRELOAD").filter(|others| !others.is_empty()) {
+        preloaded.push(" ");
+        preloaded.push(others);
+    }
+    command.env("LD_PRELOAD", preloaded).env("LODEFS_RUN_MOUNTS", mounts()?);
+    Ok(())
+}
+
+/// Where volumes are mounted, one on each line. (A name with an end of a line in it cannot be said, and is left out.)
+fn mounts() -> io::Result<OsString> {
+    let mounts = mountinfo::mounts_seen_by("self")?;
+    let targets = mounts.iter().filter(|mount| mount.is_lodefs()).map(|mount| mount.target.as_os_str());
+    let targets: Vec<&OsStr> = targets.filter(|target| !target.as_bytes().contains(&b'\n')).collect();
+    Ok(targets.join(OsStr::new("\n")))
+}
+
+/// A file with the library.
+fn library() -> anyhow::Result<PathBuf> {
+    let places = [Some(env::temp_dir()), env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from)];
+    let further = ["/var/tmp", "/dev/shm"].map(PathBuf::from);
+    let mut last = anyhow!("no directory for it");
+    for place in places.into_iter().flatten().chain(further) {
+        match library_in(&place) {
+            Ok(file) => return Ok(file),
+            Err(error) => last = error.context(place.display().to_string()),
+        }
+    }
+    Err(last)
+}
+
+fn library_in(place: &Path) -> anyhow::Result<PathBuf> {
+    // What separates names there.
+    if place.as_os_str().as_bytes().iter().any(|byte| matches!(byte, b' ' | b':')) || !place.is_absolute() {
+        bail!("not a name that the dynamic linker can be told");
+    }
+    let directory = own_directory(&place.join(format!("lodefs-{}", geteuid().as_raw())))?;
+    let path = directory.join(format!("preload-{:016x}.so", xxh3_64(LIBRARY)));
+    if fs::read(&path).ok().as_deref() != Some(LIBRARY) {
+        let mut file = NamedTempFile::new_in(&directory)?;
+        file.write_all(LIBRARY)?;
+        // Programs of other users, which this one may start, use it too.
+        file.as_file().set_permissions(Permissions::from_mode(0o644))?;
+        file.persist(&path)?;
+    }
+    check_executable(&path).context("files there cannot be executed")?;
+    Ok(path)
+}
+
+/// A directory in which nobody else can put anything.
+fn own_directory(path: &Path) -> anyhow::Result<PathBuf> {
+    match DirBuilder::new().mode(0o755).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error.into()),
+        Ok(()) | Err(_) => {}
+    }
+    let found = fs::symlink_metadata(path)?;
+    if !found.is_dir() || found.uid() != geteuid().as_raw() || found.mode() & 0o022 != 0 {
+        bail!("{}: somebody else's; remove it", path.display());
+    }
+    Ok(path.to_owned())
+}
+
+/// Not on a file system that is mounted without that.
+fn check_executable(path: &Path) -> io::Result<()> {
+    let file = File::open(path)?;
+    // SAFETY: the kernel chooses the address, so nothing that is there is replaced; and nobody uses what is mapped.
+    unsafe {
+        let flags = ProtFlags::READ | ProtFlags::EXEC;
+        let mapped = mmap(ptr::null_mut(), 1, flags, MapFlags::PRIVATE, &file, 0)?;
+        munmap(mapped, 1)?;
+    }
+    Ok(())
+}

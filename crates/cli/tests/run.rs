@@ -1,0 +1,343 @@
+//! `lodefs run`: programs as they are, with direct access.
+
+mod common;
+
+use std::ffi::{CString, c_int};
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use common::{Mounted, Workbench, can_mount, lodefs, on_memory, succeed};
+
+/// The variables by which the program below is told what to do, and where.
+const PART: &str = "LODEFS_TEST_PART";
+const PLACE: &str = "LODEFS_TEST_PLACE";
+
+/// A mount on which all files are direct.
+fn stage() -> Option<(Workbench, Mounted)> {
+    if !can_mount() {
+        return None;
+    }
+    let bench = Workbench::new();
+    succeed(on_memory(&mut bench.mount_command(&["-o", "dax=always"])));
+    let mounted = Mounted { directory: bench.directory() };
+    Some((bench, mounted))
+}
+
+fn run(command: &[&str]) -> Command {
+    let mut run = lodefs(["run", "--"]);
+    run.args(command);
+    run
+}
+
+/// Does a part of the program below, in a process of its own.
+fn play(part: &str, place: &Path) {
+    let program = std::env::current_exe().unwrap();
+    let mut command = run(&[program.to_str().unwrap(), "--ignored", "--exact", "a_program", "--nocapture"]);
+    let said = succeed(command.env(PART, part).env(PLACE, place));
+    assert!(said.contains("1 passed"), "{said}");
+}
+
+/// What other tests run.
+#[test]
+#[ignore = "it is no test"]
+fn a_program() {
+    let place = PathBuf::from(std::env::var_os(PLACE).expect("a place"));
+    match std::env::var(PART).expect("a part").as_str() {
+        "calls" => without_system_calls(&place),
+        "closed" => closed_unseen(&place),
+        "offsets" => offsets(&place),
+        "flags" => flags(&place),
+        "forks" => forks(&place),
+        "elsewhere" => elsewhere(&place),
+        part => panic!("{part}"),
+    }
+}
+
+/// `O_LARGEFILE` of the kernel, which the C library does not tell.
+const LARGE_FILE: c_int = 0o100_000;
+
+fn open(path: &Path) -> File {
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).unwrap()
+}
+
+/// How often this process has asked the kernel to read, and to write.
+fn system_calls() -> (u64, u64) {
+    let text = fs::read_to_string("/proc/self/io").unwrap();
+    let number = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap().trim().parse().unwrap()
+    };
+    (number("syscr:"), number("syscw:"))
+}
+
+fn without_system_calls(place: &Path) {
+    let mut file = open(&place.join("f"));
+    file.write_all(&vec![7; 8 * 4096]).unwrap();
+    let (reads, writes) = system_calls();
+    let mut page = [0; 4096];
+    file.rewind().unwrap();
+    for number in 0..2000_u64 {
+        file.write_all_at(&number.to_ne_bytes(), number % 8 * 4096).unwrap();
+        file.read_exact_at(&mut page, number % 8 * 4096).unwrap();
+        assert_eq!(page[..8], number.to_ne_bytes());
+        if number % 8 == 0 {
+            file.rewind().unwrap();
+        }
+        file.read_exact(&mut page).unwrap();
+        assert_eq!(page[9], 7);
+    }
+    let (reads_after, writes_after) = system_calls();
+    // Some at first, and each time that the kernel is asked for ten milliseconds because somebody else was.
+    assert!(reads_after - reads < 400 && writes_after - writes < 200, "{reads_after}, {writes_after}");
+}
+
+#[test]
+fn reads_and_writes_need_no_system_call() {
+    let Some((_bench, mounted)) = stage() else { return };
+    play("calls", &mounted.directory);
+    let file = fs::read(mounted.path("f")).unwrap();
+    assert_eq!(file[7 * 4096..][..8], 1999_u64.to_ne_bytes());
+    mounted.unmount();
+}
+
+/// Opens a file as nobody sees it who replaces functions of the C library.
+fn open_unseen(path: &Path) -> c_int {
+    let path = CString::new(path.as_os_str().as_bytes()).unwrap();
+    // SAFETY: the path is a string that ends.
+    let file = unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path.as_ptr(), libc::O_RDWR, 0) };
+    c_int::try_from(file).unwrap()
+}
+
+fn closed_unseen(place: &Path) {
+    fs::write(place.join("other"), [9; 4096]).unwrap();
+    for _ in 0..50 {
+        let file = open(&place.join("f"));
+        let mut page = [0; 4096];
+        for _ in 0..20 {
+            file.write_all_at(&[1; 4096], 0).unwrap();
+            file.read_exact_at(&mut page, 0).unwrap();
+        }
+        let number = file.as_raw_fd();
+        std::mem::forget(file);
+        // SAFETY: nobody uses the descriptor any more.
+        unsafe { libc::syscall(libc::SYS_close, number) };
+        assert_eq!(open_unseen(&place.join("other")), number);
+        // SAFETY: it has just been opened.
+        let other = unsafe { File::from_raw_fd(number) };
+        other.read_exact_at(&mut page, 0).unwrap();
+        assert!(page == [9; 4096], "{} of the other file", page[0]);
+        other.write_all_at(&[9; 4096], 0).unwrap();
+    }
+    assert!(fs::read(place.join("f")).unwrap() == [1; 4096]);
+}
+
+#[test]
+fn a_descriptor_that_was_closed_unseen_is_another_file() {
+    let Some((_bench, mounted)) = stage() else { return };
+    play("closed", &mounted.directory);
+    mounted.unmount();
+}
+
+fn offsets(place: &Path) {
+    let mut file = open(&place.join("f"));
+    let mut copy = file.try_clone().unwrap();
+    let mut expected = Vec::new();
+    for round in 0..200_u8 {
+        let bytes = vec![round; 100 + usize::from(round)];
+        let writer = if round % 2 == 0 { &mut file } else { &mut copy };
+        writer.write_all(&bytes).unwrap();
+        expected.extend(bytes);
+        // The kernel's own offset is where it should be.
+        // SAFETY: asks for a number.
+        let offset = unsafe { libc::syscall(libc::SYS_lseek, copy.as_raw_fd(), 0, libc::SEEK_CUR) };
+        assert_eq!(usize::try_from(offset).unwrap(), expected.len());
+    }
+    copy.seek(SeekFrom::Start(50)).unwrap();
+    let mut read = Vec::new();
+    file.read_to_end(&mut read).unwrap();
+    assert_eq!(read, expected[50..]);
+    assert_eq!(file.read(&mut [0; 10]).unwrap(), 0);
+    // Behind the end there is a hole.
+    file.seek(SeekFrom::Start(1 << 20)).unwrap();
+    file.write_all(b"far").unwrap();
+    assert_eq!(file.metadata().unwrap().len(), (1 << 20) + 3);
+    let mut log = OpenOptions::new().read(true).append(true).open(place.join("f")).unwrap();
+    log.rewind().unwrap();
+    log.write_all(b"end").unwrap();
+    assert_eq!(log.stream_position().unwrap(), (1 << 20) + 6);
+}
+
+#[test]
+fn offsets_are_the_kernels() {
+    let Some((_bench, mounted)) = stage() else { return };
+    play("offsets", &mounted.directory);
+    mounted.unmount();
+}
+
+fn flags(place: &Path) {
+    let file = open(&place.join("f"));
+    file.write_all_at(b"beginning", 0).unwrap();
+    // SAFETY: asks for a number, or sets flags that the file may have.
+    let (before, set, after) = unsafe {
+        let before = libc::fcntl(file.as_raw_fd(), libc::F_GETFL);
+        let set = libc::fcntl(file.as_raw_fd(), libc::F_SETFL, before | libc::O_APPEND);
+        (before, set, libc::fcntl(file.as_raw_fd(), libc::F_GETFL))
+    };
+    assert_eq!((before & !LARGE_FILE, set, after), (libc::O_RDWR, 0, before | libc::O_APPEND));
+    file.write_all_at(b" and end", 0).unwrap();
+    assert_eq!(fs::read(place.join("f")).unwrap(), b"beginning and end");
+    let none = File::open("/proc/self/status").unwrap();
+    // SAFETY: asks for a number.
+    assert_eq!(unsafe { libc::fcntl(none.as_raw_fd(), libc::F_GETFL) } & libc::O_ASYNC, 0);
+    let only_read = File::open(place.join("f")).unwrap();
+    assert!(only_read.write_at(b"x", 0).is_err());
+    let direct = OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(place.join("f")).unwrap();
+    let mut word = [0; 9];
+    direct.read_exact_at(&mut word, 0).unwrap();
+    assert_eq!(&word, b"beginning");
+}
+
+#[test]
+fn flags_are_what_programs_have_given() {
+    let Some((_bench, mounted)) = stage() else { return };
+    play("flags", &mounted.directory);
+    mounted.unmount();
+}
+
+/// Parent and child write lines by one open file, each as fast as it can.
+fn forks(place: &Path) {
+    let mut file = open(&place.join("f"));
+    file.write_all(b"first-----\n").unwrap();
+    // SAFETY: the child writes, and ends.
+    let child = unsafe { libc::fork() };
+    let line = if child == 0 { b"childchild\n" } else { b"parentpare\n" };
+    for _ in 0..3000 {
+        assert_eq!(file.write(line).unwrap(), line.len());
+    }
+    if child == 0 {
+        // SAFETY: ends the process at once.
+        unsafe { libc::_exit(0) };
+    }
+    let mut status = 1;
+    // SAFETY: the status has room.
+    assert_eq!((unsafe { libc::waitpid(child, &raw mut status, 0) }, status), (child, 0));
+    let mut own = open(&place.join("own"));
+    let writes = || {
+        let (_, before) = system_calls();
+        (0..500).for_each(|_| own.write_all(&[3]).unwrap());
+        system_calls().1 - before
+    };
+    let (alone, shared) = {
+        let mut writes = writes;
+        let alone = writes();
+        // SAFETY: the child waits to be killed.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            // SAFETY: changes no memory.
+            unsafe { libc::pause() };
+        }
+        let shared = writes();
+        // SAFETY: it is this process's child, and the status is not wanted.
+        unsafe {
+            libc::kill(child, libc::SIGKILL);
+            libc::waitpid(child, std::ptr::null_mut(), 0);
+        }
+        (alone, shared)
+    };
+    assert!(alone < 100 && shared >= 500, "{alone} and {shared} system calls");
+    own.set_len(100).unwrap();
+    drop(own);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "echo by a shell; cat"]).stdin(open(&place.join("own")));
+    assert!(shell.stdout(file.try_clone().unwrap()).status().unwrap().success());
+    file.write_all(b"last").unwrap();
+}
+
+#[test]
+fn processes_that_share_an_open_file_share_its_offset() {
+    let Some((_bench, mounted)) = stage() else { return };
+    play("forks", &mounted.directory);
+    let all = fs::read(mounted.path("f")).unwrap();
+    let lines = 1 + 2 * 3000;
+    let text = String::from_utf8(all[..lines * 11].to_vec()).unwrap();
+    for line in ["childchild", "parentpare"] {
+        assert_eq!(text.lines().filter(|found| *found == line).count(), 3000, "{line}");
+    }
+    assert_eq!(all[lines * 11..], [b"by a shell\n", &[3; 100][..], b"last"].concat());
+    mounted.unmount();
+}
+
+/// Files that are reached by names from elsewhere, or that are elsewhere.
+fn elsewhere(place: &Path) {
+    let scratch = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(place.join("f"), scratch.path().join("link")).unwrap();
+    std::os::unix::fs::symlink(scratch.path().join("ordinary"), place.join("out")).unwrap();
+    fs::write(scratch.path().join("ordinary"), "ordinary").unwrap();
+    let mut linked = open(&scratch.path().join("link"));
+    let mut out = open(&place.join("out"));
+    // SAFETY: asks for numbers.
+    let flags = [&linked, &out].map(|file| unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) });
+    assert_eq!(flags.map(|flags| flags & !LARGE_FILE), [libc::O_RDWR; 2]);
+    linked.write_all(&[5; 4096]).unwrap();
+    let (reads, _) = system_calls();
+    for _ in 0..1000 {
+        let mut page = [0; 4096];
+        linked.read_exact_at(&mut page, 0).unwrap();
+        assert!(page == [5; 4096]);
+    }
+    assert!(system_calls().0 - reads < 200, "by another name it is the same file");
+    out.write_all(b"changed").unwrap();
+    assert_eq!(fs::read(scratch.path().join("ordinary")).unwrap(), b"changedy");
+    std::env::set_current_dir(place).unwrap();
+    assert!(fs::read("f").unwrap() == [5; 4096]);
+}
+
+#[test]
+fn names_from_elsewhere_lead_to_the_same_files() {
+    let Some((_bench, mounted)) = stage() else { return };
+    play("elsewhere", &mounted.directory);
+    mounted.unmount();
+}
+
+#[test]
+fn a_run_ends_as_its_program_does() {
+    for (command, status) in
+        [(&["sh", "-c", "exit 7"][..], 7), (&["/nowhere/at/all"], 127), (&["/etc/passwd"], 126)]
+    {
+        assert_eq!(run(command).status().unwrap().code(), Some(status), "{command:?}");
+    }
+    let killed = run(&["sh", "-c", "kill -TERM $$"]).status().unwrap();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&killed), Some(libc::SIGTERM));
+    assert_eq!(succeed(&mut run(&["echo", "--stats", "-x"])), "--stats -x\n");
+}
+
+#[test]
+fn programs_that_nobody_here_wrote_do_what_they_do_without() {
+    let Some((_bench, mounted)) = stage() else { return };
+    let script = "
+        set -e
+        cd \"$1\"
+        cp -a /etc/passwd copied; mkdir tree; tar -C /usr/share -cf - base-files | tar -C tree -xf -
+        cat copied copied > twice; head -c 100000 /dev/urandom > random; cp random again; cmp random again
+        dd if=random of=pieces bs=777 2>/dev/null; cmp random pieces
+        sed -i s/root/toor/ copied; echo one > log; echo two >> log; cat log | tee log2 > log3; cmp log log3
+        sort -r twice > sorted; mv sorted renamed; rm twice; grep -c . renamed > count
+        diff -r /usr/share/base-files tree/base-files
+        printf 'a\\nb\\n' | while read line; do echo \"$line\" >> lines; done
+        (echo first; ls copied) > both; cat < both > out
+        cksum copied renamed count log log2 lines both out
+    ";
+    let [with, without] = ["with", "without"].map(|name| {
+        fs::create_dir(mounted.path(name)).unwrap();
+        mounted.path(name)
+    });
+    let shell = |command: &mut Command, place: &Path| succeed(command.arg(place));
+    let expected = shell(Command::new("sh").args(["-c", script, "sh"]), &without);
+    assert_eq!(shell(&mut run(&["sh", "-c", script, "sh"]), &with), expected);
+    mounted.unmount();
+}

@@ -1,0 +1,53 @@
+//! Direct access to the files of mounted lodefs volumes, for programs as they are.
+//!
+//! `lodefs run` has the dynamic linker load this library before the C library, so that calls of programs come here first. What can be
+//! done without the kernel is done here; everything else goes on to whom it was meant for. The kernel's descriptor stays the truth:
+//! its offset, its flags, its locks and its lifetime. A call that does not come here finds the same bytes.
+//!
+//! | module | question |
+//! |---|---|
+//! | `next` | to whom does a call go on? |
+//! | `within` | is this thread in this library already? |
+//! | `mounts` | which files may be on a mounted volume? |
+//! | `table` | which descriptors are such files? |
+//! | `opened` | how is one read and written without the kernel? |
+//! | `opening` | what becomes of a descriptor that is opened, copied, or closed? |
+//! | `transfer` | which calls read and write? |
+//! | `sharing` | when do other processes share an open file? |
+//!
+//! # What must not be
+//! *A descriptor that is taken for another file's.* Programs close descriptors in ways that nobody sees. So a file is opened with a flag
+//! by which its server takes back what it has lent before any close returns; see `lodefs_direct::Access::of_watched`.
+//!
+//! *An offset that others move meanwhile.* Reads and writes at the kernel's offset are the kernel's as soon as another process may share
+//! the open file.
+//!
+//! *A thread that waits for itself.* A signal handler may come here in the midst of a call: that one goes on to the kernel. Memory comes
+//! from an allocator of its own, so that a handler can come here in the midst of the program's.
+
+mod mounts;
+mod next;
+mod opened;
+mod opening;
+mod sharing;
+mod table;
+mod transfer;
+mod within;
+
+use dlmalloc::GlobalDlmalloc;
+
+#[global_allocator]
+static ALLOCATOR: GlobalDlmalloc = GlobalDlmalloc;
+
+/// Runs when the library has been loaded, before the program begins.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static BEGIN: extern "C" fn() = begin;
+
+extern "C" fn begin() {
+    // Before anything else that has to do with forks: whoever holds something then may want memory.
+    // SAFETY: there is one thread, and nothing of this allocator is held.
+    unsafe { dlmalloc::enable_alloc_after_fork() };
+    sharing::begin();
+    mounts::begin();
+}

@@ -1,0 +1,82 @@
+//! Which files may be on a mounted volume?
+//!
+//! `lodefs run` says which volumes were mounted when it began, so that a program that uses none of them does not have to find out. A
+//! file elsewhere costs one comparison of its name, or, if that does not begin with `/`, asking for a device number.
+
+use std::ffi::{CStr, OsStr, c_int};
+use std::fs::canonicalize;
+use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use rustix::fs::{AtFlags, CWD, FileType, Statx, StatxFlags, statx};
+
+/// What `lodefs run` says: the directories on which volumes are mounted, one on each line.
+const VARIABLE: &str = "LODEFS_RUN_MOUNTS";
+
+/// A mounted volume.
+struct Mount {
+    directory: PathBuf,
+    device: (u32, u32),
+}
+
+static MOUNTS: OnceLock<Vec<Mount>> = OnceLock::new();
+
+/// Notes what is mounted.
+pub(crate) fn begin() {
+    let said = std::env::var_os(VARIABLE).unwrap_or_default();
+    let directories = said.as_bytes().split(|byte| *byte == b'\n').filter(|name| !name.is_empty());
+    let mounts = directories.filter_map(|name| Mount::at(OsStr::from_bytes(name)));
+    let _is_first = MOUNTS.set(mounts.collect());
+}
+
+fn mounts() -> &'static [Mount] {
+    MOUNTS.get().map_or(&[], Vec::as_slice)
+}
+
+/// Whether there is any.
+pub(crate) fn are_there() -> bool {
+    !mounts().is_empty()
+}
+
+impl Mount {
+    fn at(directory: &OsStr) -> Option<Self> {
+        let directory = canonicalize(directory).ok()?;
+        let stat = statx(CWD, &directory, AtFlags::STATX_DONT_SYNC, StatxFlags::INO).ok()?;
+        Some(Self { directory, device: device(&stat) })
+    }
+
+    fn may_have(&self, name: &[u8]) -> bool {
+        let rest = name.strip_prefix(self.directory.as_os_str().as_bytes());
+        rest.is_some_and(|rest| rest.starts_with(b"/"))
+    }
+}
+
+/// Whether a file of this name is, most likely, on a volume.
+pub(crate) fn may_have(directory: c_int, name: &CStr) -> bool {
+    let (mounts, name) = (mounts(), name.to_bytes());
+    if mounts.is_empty() || name.starts_with(b"/") {
+        return mounts.iter().any(|mount| mount.may_have(name));
+    }
+    // SAFETY: whoever opens a file there has it open, or it is the directory in which the process is.
+    let directory = unsafe { BorrowedFd::borrow_raw(directory) };
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    statx(directory, c"", flags, StatxFlags::INO).is_ok_and(|stat| is_known(&stat))
+}
+
+/// Whether this is a regular file on a volume.
+pub(crate) fn has(file: BorrowedFd<'_>) -> bool {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let stat = statx(file, c"", flags, StatxFlags::INO | StatxFlags::TYPE);
+    let is_regular = |stat: &Statx| FileType::from_raw_mode(stat.stx_mode.into()) == FileType::RegularFile;
+    stat.is_ok_and(|stat| is_regular(&stat) && is_known(&stat))
+}
+
+fn is_known(stat: &Statx) -> bool {
+    mounts().iter().any(|mount| mount.device == device(stat))
+}
+
+fn device(stat: &Statx) -> (u32, u32) {
+    (stat.stx_dev_major, stat.stx_dev_minor)
+}

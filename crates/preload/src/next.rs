@@ -1,0 +1,136 @@
+//! To whom does a call go on?
+//!
+//! To whoever has a function of that name behind this library: the C library, or another one that was preloaded.
+
+use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use std::mem::transmute_copy;
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use libc::{iovec, mode_t, off64_t, pid_t, posix_spawn_file_actions_t, posix_spawnattr_t, size_t, ssize_t};
+
+use crate::within::set_errno;
+
+/// A function, once it has been looked for.
+struct Next {
+    name: &'static CStr,
+    address: AtomicPtr<c_void>,
+}
+
+impl Next {
+    const fn new(name: &'static CStr) -> Self {
+        Self { name, address: AtomicPtr::new(null_mut()) }
+    }
+
+    /// Null if there is none.
+    fn address(&self) -> *mut c_void {
+        let known = self.address.load(Ordering::Relaxed);
+        if !known.is_null() {
+            return known;
+        }
+        // SAFETY: the name is a string that ends.
+        let found = unsafe { libc::dlsym(libc::RTLD_NEXT, self.name.as_ptr()) };
+        self.address.store(found, Ordering::Relaxed);
+        found
+    }
+}
+
+/// What a function returns that has failed.
+trait Failed {
+    fn failed() -> Self;
+}
+
+impl Failed for c_int {
+    fn failed() -> Self {
+        -1
+    }
+}
+
+impl Failed for ssize_t {
+    fn failed() -> Self {
+        -1
+    }
+}
+
+impl<T> Failed for *mut T {
+    fn failed() -> Self {
+        null_mut()
+    }
+}
+
+impl Failed for () {
+    fn failed() -> Self {}
+}
+
+macro_rules! next {
+    ($(fn $name:ident($($argument:ident: $type:ty),*) -> $result:ty;)*) => {
+        $(
+            /// Calls the next function of this name.
+            ///
+            /// # Safety
+            /// As for that function.
+            pub(crate) unsafe fn $name($($argument: $type),*) -> $result {
+                static NEXT: Next = Next::new(match CStr::from_bytes_with_nul(concat!(stringify!($name), "\0").as_bytes()) {
+                    Ok(name) => name,
+                    Err(_) => panic!("a name without zero bytes"),
+                });
+                let address = NEXT.address();
+                if address.is_null() {
+                    set_errno(libc::ENOSYS);
+                    return <$result as Failed>::failed();
+                }
+                // SAFETY: the C library declares it so, and whoever replaces it has to as well.
+                let function: unsafe extern "C" fn($($type),*) -> $result = unsafe { transmute_copy(&address) };
+                // SAFETY: by the caller's promise.
+                unsafe { function($($argument),*) }
+            }
+        )*
+    };
+}
+
+next! {
+    fn open(path: *const c_char, flags: c_int, mode: mode_t) -> c_int;
+    fn openat(directory: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int;
+    fn close(file: c_int) -> c_int;
+    fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int;
+    fn dup(file: c_int) -> c_int;
+    fn dup2(file: c_int, copy: c_int) -> c_int;
+    fn dup3(file: c_int, copy: c_int, flags: c_int) -> c_int;
+    fn fcntl(file: c_int, command: c_int, argument: usize) -> c_int;
+    fn read(file: c_int, buffer: *mut c_void, size: size_t) -> ssize_t;
+    fn pread64(file: c_int, buffer: *mut c_void, size: size_t, offset: off64_t) -> ssize_t;
+    fn write(file: c_int, buffer: *const c_void, size: size_t) -> ssize_t;
+    fn pwrite64(file: c_int, buffer: *const c_void, size: size_t, offset: off64_t) -> ssize_t;
+    fn __open_2(path: *const c_char, flags: c_int) -> c_int;
+    fn __openat_2(directory: c_int, path: *const c_char, flags: c_int) -> c_int;
+    fn closefrom(first: c_int) -> ();
+    fn __read_chk(file: c_int, buffer: *mut c_void, size: size_t, room: size_t) -> ssize_t;
+    fn __pread64_chk(file: c_int, buffer: *mut c_void, size: size_t, offset: off64_t, room: size_t) -> ssize_t;
+    fn preadv64(file: c_int, parts: *const iovec, count: c_int, offset: off64_t) -> ssize_t;
+    fn pwritev64(file: c_int, parts: *const iovec, count: c_int, offset: off64_t) -> ssize_t;
+    fn popen(command: *const c_char, kind: *const c_char) -> *mut libc::FILE;
+    fn sendmmsg(socket: c_int, messages: *mut libc::mmsghdr, count: c_uint, flags: c_int) -> c_int;
+    fn readv(file: c_int, parts: *const iovec, count: c_int) -> ssize_t;
+    fn writev(file: c_int, parts: *const iovec, count: c_int) -> ssize_t;
+    fn preadv64v2(file: c_int, parts: *const iovec, count: c_int, offset: off64_t, flags: c_int) -> ssize_t;
+    fn pwritev64v2(file: c_int, parts: *const iovec, count: c_int, offset: off64_t, flags: c_int) -> ssize_t;
+    fn fork() -> pid_t;
+    fn sendmsg(socket: c_int, message: *const libc::msghdr, flags: c_int) -> ssize_t;
+    fn system(command: *const c_char) -> c_int;
+    fn posix_spawn(
+        pid: *mut pid_t,
+        path: *const c_char,
+        actions: *const posix_spawn_file_actions_t,
+        attributes: *const posix_spawnattr_t,
+        arguments: *const *mut c_char,
+        environment: *const *mut c_char
+    ) -> c_int;
+    fn posix_spawnp(
+        pid: *mut pid_t,
+        file: *const c_char,
+        actions: *const posix_spawn_file_actions_t,
+        attributes: *const posix_spawnattr_t,
+        arguments: *const *mut c_char,
+        environment: *const *mut c_char
+    ) -> c_int;
+}

@@ -1,0 +1,267 @@
+//! What becomes of a descriptor that is opened, copied, or closed?
+
+use std::ffi::{CStr, c_char, c_int, c_uint};
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::Arc;
+
+use libc::mode_t;
+use lodefs_direct::TELLS_WHEN_CLOSED;
+use rustix::fs::{FileType, Mode, OFlags, fcntl_getfl, fcntl_setfl, fstat, open as open_file};
+use rustix::io::{DupFlags, FdFlags, dup3 as copy_to, fcntl_getfd};
+
+use crate::opened::Opened;
+use crate::within::Within;
+use crate::{mounts, next, table};
+
+/// The flag by which a server tells when a descriptor is closed.
+const TELLS: c_int = TELLS_WHEN_CLOSED.cast_signed();
+const TELLING: OFlags = OFlags::from_bits_retain(TELLS_WHEN_CLOSED);
+/// What is opened with one of these is not read or written.
+const NO_DATA: c_int = libc::O_PATH | libc::O_DIRECTORY;
+
+/// Opens a file, by `open`, which is given its flags; with that flag, if it may be on a volume.
+///
+/// # Safety
+/// The path is a string that ends, or null.
+unsafe fn opened(
+    directory: c_int,
+    path: *const c_char,
+    flags: c_int,
+    open: impl FnOnce(c_int) -> c_int,
+) -> c_int {
+    if !mounts::are_there() || path.is_null() || flags & NO_DATA != 0 {
+        let file = open(flags);
+        forget(file);
+        return file;
+    }
+    // SAFETY: by the caller's promise.
+    let name = unsafe { CStr::from_ptr(path) };
+    let tells = { Within::enter().is_some_and(|_within| mounts::may_have(directory, name)) };
+    let file = open(if tells { flags | TELLS } else { flags });
+    note(file, tells);
+    file
+}
+
+/// A descriptor is new: notes which file it is.
+fn note(file: c_int, tells: bool) {
+    if file < 0 {
+        return;
+    }
+    let Some(_within) = Within::enter() else { return };
+    // SAFETY: it has just been opened, and is the caller's, who does not have it yet.
+    let descriptor = unsafe { BorrowedFd::borrow_raw(file) };
+    if !mounts::has(descriptor) {
+        table::put(file, None);
+        if tells {
+            // It is somewhere else: whoever asks for its flags is to find those that he gave.
+            let _ = without_flag(descriptor);
+        }
+        return;
+    }
+    if !tells {
+        // By a name that leads there from elsewhere. If it cannot be, the kernel does it all.
+        let _ = open_again(descriptor, |flags| flags | TELLING);
+    }
+    table::put(file, Opened::of(descriptor, false).map(Arc::new));
+}
+
+/// Takes the flag away again. Drivers that know it do that when they are told; of ordinary files the kernel keeps it.
+fn without_flag(file: BorrowedFd<'_>) -> rustix::io::Result<()> {
+    fcntl_setfl(file, fcntl_getfl(file)? - TELLING)?;
+    let is_regular = || fstat(file).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_file());
+    if fcntl_getfl(file)?.contains(TELLING) && is_regular() {
+        open_again(file, |flags| flags - TELLING)?;
+    }
+    Ok(())
+}
+
+/// Opens the same file once more with other flags, as the same descriptor.
+fn open_again(file: BorrowedFd<'_>, changed: impl FnOnce(OFlags) -> OFlags) -> rustix::io::Result<()> {
+    let flags = changed(fcntl_getfl(file)?) | OFlags::CLOEXEC;
+    let new = open_file(format!("/proc/self/fd/{}", file.as_raw_fd()), flags, Mode::empty())?;
+    let is_kept = fcntl_getfd(file)?.contains(FdFlags::CLOEXEC);
+    // SAFETY: the descriptor is open, stays open, and stays the caller's: it only becomes another open file.
+    let mut same = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(file.as_raw_fd()) });
+    copy_to(new, &mut same, if is_kept { DupFlags::CLOEXEC } else { DupFlags::empty() })
+}
+
+/// A descriptor is none of a volume's any more, or may not be.
+fn forget(file: c_int) {
+    if file < 0 || !table::is_known(file) {
+        return;
+    }
+    if let Some(_within) = Within::enter() {
+        table::put(file, None);
+    }
+}
+
+/// A descriptor is a copy of another one.
+fn note_copy(file: c_int, copy: c_int) {
+    if copy < 0 || file == copy || !(table::is_known(file) || table::is_known(copy)) {
+        return;
+    }
+    if let Some(_within) = Within::enter() {
+        table::put(copy, table::get(file).map(|file| file.share_entry()));
+    }
+}
+
+macro_rules! openers {
+    ($($open:ident, $openat:ident, $creat:ident;)*) => {
+        $(
+            /// # Safety
+            /// As for open(2).
+            #[unsafe(no_mangle)]
+            unsafe extern "C" fn $open(path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
+                // SAFETY: by the caller's promise.
+                unsafe { opened(libc::AT_FDCWD, path, flags, |flags| next::open(path, flags, mode)) }
+            }
+
+            /// # Safety
+            /// As for openat(2).
+            #[unsafe(no_mangle)]
+            unsafe extern "C" fn $openat(directory: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
+                // SAFETY: by the caller's promise.
+                unsafe { opened(directory, path, flags, |flags| next::openat(directory, path, flags, mode)) }
+            }
+
+            /// # Safety
+            /// As for creat(2).
+            #[unsafe(no_mangle)]
+            unsafe extern "C" fn $creat(path: *const c_char, mode: mode_t) -> c_int {
+                let flags = libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC;
+                // SAFETY: by the caller's promise.
+                unsafe { opened(libc::AT_FDCWD, path, flags, |flags| next::open(path, flags, mode)) }
+            }
+        )*
+    };
+}
+
+openers! {
+    open, openat, creat;
+    open64, openat64, creat64;
+}
+
+macro_rules! checked_openers {
+    ($($open:ident, $openat:ident;)*) => {
+        $(
+            /// What programs call that were compiled with checks, when no mode is needed.
+            ///
+            /// # Safety
+            /// As for open(2).
+            #[unsafe(no_mangle)]
+            unsafe extern "C" fn $open(path: *const c_char, flags: c_int) -> c_int {
+                // SAFETY: by the caller's promise.
+                unsafe { opened(libc::AT_FDCWD, path, flags, |flags| next::__open_2(path, flags)) }
+            }
+
+            /// # Safety
+            /// As for openat(2).
+            #[unsafe(no_mangle)]
+            unsafe extern "C" fn $openat(directory: c_int, path: *const c_char, flags: c_int) -> c_int {
+                // SAFETY: by the caller's promise.
+                unsafe { opened(directory, path, flags, |flags| next::__openat_2(directory, path, flags)) }
+            }
+        )*
+    };
+}
+
+checked_openers! {
+    __open_2, __openat_2;
+    __open64_2, __openat64_2;
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn close(file: c_int) -> c_int {
+    forget(file);
+    // SAFETY: as for the caller's.
+    unsafe { next::close(file) }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
+    if flags.cast_unsigned() & libc::CLOSE_RANGE_CLOEXEC == 0 {
+        let is_meant = |file: &c_int| (first..=last).contains(&file.cast_unsigned());
+        table::known().filter(is_meant).for_each(forget);
+    }
+    // SAFETY: as for the caller's.
+    unsafe { next::close_range(first, last, flags) }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn closefrom(first: c_int) {
+    table::known().filter(|file| *file >= first).for_each(forget);
+    // SAFETY: as for the caller's.
+    unsafe { next::closefrom(first) };
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn dup(file: c_int) -> c_int {
+    // SAFETY: as for the caller's.
+    let copy = unsafe { next::dup(file) };
+    note_copy(file, copy);
+    copy
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn dup2(file: c_int, copy: c_int) -> c_int {
+    // SAFETY: as for the caller's.
+    let copy = unsafe { next::dup2(file, copy) };
+    note_copy(file, copy);
+    copy
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn dup3(file: c_int, copy: c_int, flags: c_int) -> c_int {
+    // SAFETY: as for the caller's.
+    let copy = unsafe { next::dup3(file, copy, flags) };
+    note_copy(file, copy);
+    copy
+}
+
+/// fcntl(2), by any of its names.
+///
+/// # Safety
+/// As for that.
+unsafe fn controlled(file: c_int, command: c_int, argument: usize) -> c_int {
+    let is_known = table::is_known(file);
+    // SAFETY: by the caller's promise.
+    let result = unsafe { next::fcntl(file, command, argument) };
+    match command {
+        libc::F_DUPFD | libc::F_DUPFD_CLOEXEC => note_copy(file, result),
+        // The flag is nobody else's business. (The kernel keeps it, whatever flags are set.)
+        libc::F_GETFL if is_known && result >= 0 => return result & !TELLS,
+        libc::F_SETFL if is_known && result >= 0 => note_again(file),
+        _ => {}
+    }
+    result
+}
+
+/// The flags of an open file have changed, for all its descriptors.
+fn note_again(file: c_int) {
+    let Some(_within) = Within::enter() else { return };
+    let Some(old) = table::get(file).map(|using| using.share_entry()) else { return };
+    // SAFETY: it was open a moment ago; if it is not any more, what is found here is found out.
+    let new = Opened::of(unsafe { BorrowedFd::borrow_raw(file) }, old.is_shared()).map(Arc::new);
+    let is_same =
+        |copy: &c_int| table::get(*copy).is_some_and(|using| Arc::ptr_eq(&using.share_entry(), &old));
+    for copy in table::known().filter(is_same) {
+        table::put(copy, new.clone());
+    }
+}
+
+/// # Safety
+/// As for fcntl(2).
+#[unsafe(no_mangle)]
+unsafe extern "C" fn fcntl(file: c_int, command: c_int, argument: usize) -> c_int {
+    // SAFETY: by the caller's promise.
+    unsafe { controlled(file, command, argument) }
+}
+
+/// # Safety
+/// As for fcntl(2).
+#[unsafe(no_mangle)]
+unsafe extern "C" fn fcntl64(file: c_int, command: c_int, argument: usize) -> c_int {
+    // SAFETY: by the caller's promise.
+    unsafe { controlled(file, command, argument) }
+}

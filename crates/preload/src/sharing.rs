@@ -1,0 +1,120 @@
+//! When do other processes share an open file?
+//!
+//! They do after a fork, when a program is started that inherits descriptors, and when a descriptor is sent by a socket. From then on
+//! whoever reads or writes moves the offset for all of them, which only the kernel can do at once.
+
+use std::ffi::{c_char, c_int};
+
+use libc::{msghdr, pid_t, posix_spawn_file_actions_t, posix_spawnattr_t, ssize_t};
+
+use crate::within::Within;
+use crate::{next, table};
+
+/// Sees to it that forks are noticed.
+pub(crate) fn begin() {
+    // SAFETY: the handlers have the signature that is demanded, and stay.
+    let registered = unsafe { libc::pthread_atfork(Some(before_fork), None, Some(in_child)) };
+    debug_assert_eq!(registered, 0, "there is memory when a program begins");
+}
+
+extern "C" fn before_fork() {
+    share_all();
+}
+
+extern "C" fn in_child() {
+    table::forget_users();
+}
+
+/// All open files may be shared from now on.
+fn share_all() {
+    let Some(_within) = Within::enter() else { return };
+    for file in table::known().filter_map(table::get) {
+        file.share();
+    }
+}
+
+/// A child that shares the memory of its parent until it ends, or executes a program, would change what is known of the parent's
+/// descriptors: so it is one that has its own.
+#[unsafe(no_mangle)]
+extern "C" fn vfork() -> pid_t {
+    // SAFETY: as for the caller's.
+    unsafe { next::fork() }
+}
+
+/// # Safety
+/// As for system(3).
+#[unsafe(no_mangle)]
+unsafe extern "C" fn system(command: *const c_char) -> c_int {
+    share_all();
+    // SAFETY: by the caller's promise.
+    unsafe { next::system(command) }
+}
+
+/// # Safety
+/// As for `posix_spawn(3)`.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn posix_spawn(
+    pid: *mut pid_t,
+    path: *const c_char,
+    actions: *const posix_spawn_file_actions_t,
+    attributes: *const posix_spawnattr_t,
+    arguments: *const *mut c_char,
+    environment: *const *mut c_char,
+) -> c_int {
+    share_all();
+    // SAFETY: by the caller's promise.
+    unsafe { next::posix_spawn(pid, path, actions, attributes, arguments, environment) }
+}
+
+/// # Safety
+/// As for `posix_spawnp(3)`.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn posix_spawnp(
+    pid: *mut pid_t,
+    file: *const c_char,
+    actions: *const posix_spawn_file_actions_t,
+    attributes: *const posix_spawnattr_t,
+    arguments: *const *mut c_char,
+    environment: *const *mut c_char,
+) -> c_int {
+    share_all();
+    // SAFETY: by the caller's promise.
+    unsafe { next::posix_spawnp(pid, file, actions, attributes, arguments, environment) }
+}
+
+/// # Safety
+/// As for popen(3).
+#[unsafe(no_mangle)]
+unsafe extern "C" fn popen(command: *const c_char, kind: *const c_char) -> *mut libc::FILE {
+    share_all();
+    // SAFETY: by the caller's promise.
+    unsafe { next::popen(command, kind) }
+}
+
+/// Descriptors that are sent are their receiver's too.
+///
+/// # Safety
+/// As for sendmsg(2).
+#[unsafe(no_mangle)]
+unsafe extern "C" fn sendmsg(socket: c_int, message: *const msghdr, flags: c_int) -> ssize_t {
+    // SAFETY: the caller has a message there.
+    if unsafe { message.as_ref() }.is_some_and(|message| !message.msg_control.is_null()) {
+        share_all();
+    }
+    // SAFETY: by the caller's promise.
+    unsafe { next::sendmsg(socket, message, flags) }
+}
+
+/// # Safety
+/// As for sendmmsg(2).
+#[unsafe(no_mangle)]
+unsafe extern "C" fn sendmmsg(
+    socket: c_int,
+    messages: *mut libc::mmsghdr,
+    count: libc::c_uint,
+    flags: c_int,
+) -> c_int {
+    share_all();
+    // SAFETY: by the caller's promise.
+    unsafe { next::sendmmsg(socket, messages, count, flags) }
+}

@@ -1,0 +1,318 @@
+//! Which calls read and write?
+
+use std::ffi::{c_int, c_void};
+use std::os::fd::BorrowedFd;
+use std::slice;
+
+use libc::{iovec, off_t, size_t, ssize_t};
+
+use crate::opened::Opened;
+use crate::within::Within;
+use crate::{next, table};
+
+/// Most bytes that are gathered from, or scattered to, several buffers.
+const GATHERED_MAX: usize = 1 << 20;
+/// The kernel's limit, too.
+const PARTS_MAX: usize = 1024;
+
+/// Does it without the kernel, if that can be.
+fn done(file: c_int, how: impl FnOnce(&Opened, BorrowedFd<'_>) -> Option<usize>) -> Option<ssize_t> {
+    if !table::is_known(file) {
+        return None;
+    }
+    let _within = Within::enter()?;
+    let opened = table::get(file)?;
+    // SAFETY: the caller's descriptor is open as long as he uses it.
+    let count = how(&opened, unsafe { BorrowedFd::borrow_raw(file) })?;
+    Some(count.cast_signed())
+}
+
+/// A buffer to be filled; `None` for what the kernel has to refuse.
+///
+/// # Safety
+/// So many bytes are the caller's, who uses them for nothing else meanwhile.
+unsafe fn room<'a>(buffer: *mut c_void, size: size_t) -> Option<&'a mut [u8]> {
+    let is_sound = !buffer.is_null() && size > 0 && isize::try_from(size).is_ok();
+    // SAFETY: by the caller's promise.
+    is_sound.then(|| unsafe { slice::from_raw_parts_mut(buffer.cast(), size) })
+}
+
+/// Bytes to be written; `None` for what the kernel has to refuse.
+///
+/// # Safety
+/// So many bytes are the caller's, and nobody changes them meanwhile.
+unsafe fn bytes<'a>(buffer: *const c_void, size: size_t) -> Option<&'a [u8]> {
+    let is_sound = !buffer.is_null() && size > 0 && isize::try_from(size).is_ok();
+    // SAFETY: by the caller's promise.
+    is_sound.then(|| unsafe { slice::from_raw_parts(buffer.cast(), size) })
+}
+
+/// # Safety
+/// As for read(2).
+#[unsafe(no_mangle)]
+unsafe extern "C" fn read(file: c_int, buffer: *mut c_void, size: size_t) -> ssize_t {
+    // SAFETY: by the caller's promise.
+    let read = done(file, |opened, file| opened.read(file, unsafe { room(buffer, size)? }));
+    // SAFETY: as above.
+    read.unwrap_or_else(|| unsafe { next::read(file, buffer, size) })
+}
+
+/// # Safety
+/// As for write(2).
+#[unsafe(no_mangle)]
+unsafe extern "C" fn write(file: c_int, buffer: *const c_void, size: size_t) -> ssize_t {
+    // SAFETY: by the caller's promise.
+    let written = done(file, |opened, file| opened.write(file, unsafe { bytes(buffer, size)? }));
+    // SAFETY: as above.
+    written.unwrap_or_else(|| unsafe { next::write(file, buffer, size) })
+}
+
+/// # Safety
+/// As for pread(2).
+#[unsafe(no_mangle)]
+unsafe extern "C" fn pread(file: c_int, buffer: *mut c_void, size: size_t, offset: off_t) -> ssize_t {
+    let read = done(file, |opened, file| {
+        // SAFETY: by the caller's promise.
+        opened.read_at(file, unsafe { room(buffer, size)? }, u64::try_from(offset).ok()?)
+    });
+    // SAFETY: as above.
+    read.unwrap_or_else(|| unsafe { next::pread64(file, buffer, size, offset) })
+}
+
+/// # Safety
+/// As for pwrite(2).
+#[unsafe(no_mangle)]
+unsafe extern "C" fn pwrite(file: c_int, buffer: *const c_void, size: size_t, offset: off_t) -> ssize_t {
+    let written = done(file, |opened, file| {
+        // SAFETY: by the caller's promise.
+        opened.write_at(file, unsafe { bytes(buffer, size)? }, u64::try_from(offset).ok()?)
+    });
+    // SAFETY: as above.
+    written.unwrap_or_else(|| unsafe { next::pwrite64(file, buffer, size, offset) })
+}
+
+/// Where data is.
+#[derive(Clone, Copy)]
+enum Place {
+    /// At the kernel's offset.
+    Here,
+    At(u64),
+}
+
+impl Place {
+    /// What preadv2(2) is told; `None` if it is more than a place.
+    fn of(offset: off_t, flags: c_int) -> Option<Self> {
+        match (offset, flags) {
+            (-1, 0) => Some(Self::Here),
+            (0.., 0) => Some(Self::At(offset.cast_unsigned())),
+            _ => None,
+        }
+    }
+}
+
+/// The buffers of a call, if they are not too many, with their bytes in all.
+///
+/// # Safety
+/// So many are the caller's.
+unsafe fn buffers<'a>(parts: *const iovec, count: c_int) -> Option<(&'a [iovec], usize)> {
+    let count =
+        usize::try_from(count).ok().filter(|count| (1..=PARTS_MAX).contains(count) && !parts.is_null())?;
+    // SAFETY: by the caller's promise.
+    let parts = unsafe { slice::from_raw_parts(parts, count) };
+    let all = parts.iter().try_fold(0_usize, |all, part| all.checked_add(part.iov_len))?;
+    (1..=GATHERED_MAX).contains(&all).then_some((parts, all))
+}
+
+/// Reads all at once, because that is what others may rely on, and puts it into its buffers.
+///
+/// # Safety
+/// The buffers are the caller's, who uses them for nothing else meanwhile.
+unsafe fn read_into(file: c_int, parts: *const iovec, count: c_int, place: Option<Place>) -> Option<ssize_t> {
+    done(file, |opened, file| {
+        // SAFETY: by the caller's promise.
+        let (parts, size) = unsafe { buffers(parts, count)? };
+        let mut all = vec![0; size];
+        let read = match place? {
+            Place::Here => opened.read(file, &mut all)?,
+            Place::At(offset) => opened.read_at(file, &mut all, offset)?,
+        };
+        let mut rest = &all[..read];
+        for part in parts {
+            let (now, later) = rest.split_at(part.iov_len.min(rest.len()));
+            // SAFETY: by the caller's promise there is room for so many bytes.
+            unsafe { part.iov_base.cast::<u8>().copy_from(now.as_ptr(), now.len()) };
+            rest = later;
+        }
+        Some(read)
+    })
+}
+
+/// Writes all at once.
+///
+/// # Safety
+/// The buffers are the caller's, and nobody changes them meanwhile.
+unsafe fn write_from(
+    file: c_int,
+    parts: *const iovec,
+    count: c_int,
+    place: Option<Place>,
+) -> Option<ssize_t> {
+    done(file, |opened, file| {
+        // SAFETY: by the caller's promise.
+        let (parts, size) = unsafe { buffers(parts, count)? };
+        let mut all = Vec::with_capacity(size);
+        for part in parts {
+            // SAFETY: by the caller's promise.
+            all.extend_from_slice(unsafe { bytes(part.iov_base, part.iov_len) }.unwrap_or_default());
+        }
+        match place? {
+            Place::Here => opened.write(file, &all),
+            Place::At(offset) => opened.write_at(file, &all, offset),
+        }
+        .filter(|_| all.len() == size)
+    })
+}
+
+/// # Safety
+/// As for readv(2).
+#[unsafe(no_mangle)]
+unsafe extern "C" fn readv(file: c_int, parts: *const iovec, count: c_int) -> ssize_t {
+    // SAFETY: by the caller's promise.
+    let read = unsafe { read_into(file, parts, count, Some(Place::Here)) };
+    // SAFETY: as above.
+    read.unwrap_or_else(|| unsafe { next::readv(file, parts, count) })
+}
+
+/// # Safety
+/// As for writev(2).
+#[unsafe(no_mangle)]
+unsafe extern "C" fn writev(file: c_int, parts: *const iovec, count: c_int) -> ssize_t {
+    // SAFETY: by the caller's promise.
+    let written = unsafe { write_from(file, parts, count, Some(Place::Here)) };
+    // SAFETY: as above.
+    written.unwrap_or_else(|| unsafe { next::writev(file, parts, count) })
+}
+
+/// # Safety
+/// As for preadv(2).
+#[unsafe(no_mangle)]
+unsafe extern "C" fn preadv(file: c_int, parts: *const iovec, count: c_int, offset: off_t) -> ssize_t {
+    let place = u64::try_from(offset).ok().map(Place::At);
+    // SAFETY: by the caller's promise.
+    let read = unsafe { read_into(file, parts, count, place) };
+    // SAFETY: as above.
+    read.unwrap_or_else(|| unsafe { next::preadv64(file, parts, count, offset) })
+}
+
+/// # Safety
+/// As for pwritev(2).
+#[unsafe(no_mangle)]
+unsafe extern "C" fn pwritev(file: c_int, parts: *const iovec, count: c_int, offset: off_t) -> ssize_t {
+    let place = u64::try_from(offset).ok().map(Place::At);
+    // SAFETY: by the caller's promise.
+    let written = unsafe { write_from(file, parts, count, place) };
+    // SAFETY: as above.
+    written.unwrap_or_else(|| unsafe { next::pwritev64(file, parts, count, offset) })
+}
+
+/// # Safety
+/// As for preadv2(2).
+#[unsafe(no_mangle)]
+unsafe extern "C" fn preadv2(
+    file: c_int,
+    parts: *const iovec,
+    count: c_int,
+    offset: off_t,
+    flags: c_int,
+) -> ssize_t {
+    // SAFETY: by the caller's promise.
+    let read = unsafe { read_into(file, parts, count, Place::of(offset, flags)) };
+    // SAFETY: as above.
+    read.unwrap_or_else(|| unsafe { next::preadv64v2(file, parts, count, offset, flags) })
+}
+
+/// # Safety
+/// As for pwritev2(2).
+#[unsafe(no_mangle)]
+unsafe extern "C" fn pwritev2(
+    file: c_int,
+    parts: *const iovec,
+    count: c_int,
+    offset: off_t,
+    flags: c_int,
+) -> ssize_t {
+    // SAFETY: by the caller's promise.
+    let written = unsafe { write_from(file, parts, count, Place::of(offset, flags)) };
+    // SAFETY: as above.
+    written.unwrap_or_else(|| unsafe { next::pwritev64v2(file, parts, count, offset, flags) })
+}
+
+/// The same functions by the names that programs with large files use.
+macro_rules! also {
+    ($($name:ident = $same:ident($($argument:ident: $type:ty),*);)*) => {
+        $(
+            /// # Safety
+            /// As for the function of which it is another name.
+            #[unsafe(no_mangle)]
+            unsafe extern "C" fn $name($($argument: $type),*) -> ssize_t {
+                // SAFETY: by the caller's promise.
+                unsafe { $same($($argument),*) }
+            }
+        )*
+    };
+}
+
+also! {
+    pread64 = pread(file: c_int, buffer: *mut c_void, size: size_t, offset: off_t);
+    pwrite64 = pwrite(file: c_int, buffer: *const c_void, size: size_t, offset: off_t);
+    preadv64 = preadv(file: c_int, parts: *const iovec, count: c_int, offset: off_t);
+    pwritev64 = pwritev(file: c_int, parts: *const iovec, count: c_int, offset: off_t);
+    preadv64v2 = preadv2(file: c_int, parts: *const iovec, count: c_int, offset: off_t, flags: c_int);
+    pwritev64v2 = pwritev2(file: c_int, parts: *const iovec, count: c_int, offset: off_t, flags: c_int);
+}
+
+/// What programs call that were compiled with checks of their buffers.
+///
+/// # Safety
+/// As for read(2).
+#[unsafe(no_mangle)]
+unsafe extern "C" fn __read_chk(file: c_int, buffer: *mut c_void, size: size_t, room: size_t) -> ssize_t {
+    // SAFETY: by the caller's promise. The C library ends a program that asks for more than it has room for.
+    unsafe {
+        if size <= room { read(file, buffer, size) } else { next::__read_chk(file, buffer, size, room) }
+    }
+}
+
+/// # Safety
+/// As for pread(2).
+#[unsafe(no_mangle)]
+unsafe extern "C" fn __pread_chk(
+    file: c_int,
+    buffer: *mut c_void,
+    size: size_t,
+    offset: off_t,
+    room: size_t,
+) -> ssize_t {
+    // SAFETY: as above.
+    unsafe {
+        if size <= room {
+            pread(file, buffer, size, offset)
+        } else {
+            next::__pread64_chk(file, buffer, size, offset, room)
+        }
+    }
+}
+
+/// # Safety
+/// As for pread(2).
+#[unsafe(no_mangle)]
+unsafe extern "C" fn __pread64_chk(
+    file: c_int,
+    buffer: *mut c_void,
+    size: size_t,
+    offset: off_t,
+    room: size_t,
+) -> ssize_t {
+    // SAFETY: as above.
+    unsafe { __pread_chk(file, buffer, size, offset, room) }
+}

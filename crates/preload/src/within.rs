@@ -1,0 +1,42 @@
+//! Is this thread in this library already?
+
+use std::cell::Cell;
+use std::marker::PhantomData;
+
+thread_local! {
+    static IS_WITHIN: Cell<bool> = const { Cell::new(false) };
+}
+
+/// This thread is within the library, for as long as this lives; then it has the `errno` that it had.
+pub(crate) struct Within {
+    errno: i32,
+    /// It is the thread's.
+    _not_send: PhantomData<*const ()>,
+}
+
+impl Within {
+    /// `None` if it is already: a signal handler, or this library's own call of the C library.
+    pub(crate) fn enter() -> Option<Self> {
+        if IS_WITHIN.replace(true) {
+            return None;
+        }
+        Some(Self { errno: errno(), _not_send: PhantomData })
+    }
+}
+
+impl Drop for Within {
+    fn drop(&mut self) {
+        set_errno(self.errno);
+        IS_WITHIN.set(false);
+    }
+}
+
+fn errno() -> i32 {
+    // SAFETY: it is this thread's, and always there.
+    unsafe { *libc::__errno_location() }
+}
+
+pub(crate) fn set_errno(errno: i32) {
+    // SAFETY: as above.
+    unsafe { *libc::__errno_location() = errno };
+}
