@@ -54,6 +54,7 @@ fn a_program() {
         "flags" => flags(&place),
         "forks" => forks(&place),
         "elsewhere" => elsewhere(&place),
+        "tidy" => tidy(&place),
         part => panic!("{part}"),
     }
 }
@@ -301,6 +302,35 @@ fn elsewhere(place: &Path) {
 fn names_from_elsewhere_lead_to_the_same_files() {
     let Some((_bench, mounted)) = stage() else { return };
     play("elsewhere", &mounted.directory);
+    mounted.unmount();
+}
+
+/// A program that closes all descriptors that it does not know, as servers do when they start.
+fn tidy(place: &Path) {
+    let file = open(&place.join("f"));
+    file.write_all_at(&[1; 100], 0).unwrap();
+    let number = file.as_raw_fd();
+    for descriptor in (3..1024).filter(|descriptor| *descriptor != number) {
+        // SAFETY: nobody who is still needed uses what the program itself has opened there.
+        unsafe { libc::close(descriptor) };
+    }
+    let above = u32::try_from(number).unwrap() + 1;
+    // SAFETY: as above.
+    assert_eq!(unsafe { libc::close_range(above, u32::MAX, 0) }, 0);
+    let (_, before) = system_calls();
+    for _ in 0..1000 {
+        file.write_all_at(&[2; 100], 0).unwrap();
+    }
+    assert!(system_calls().1 - before < 200, "its own connection is there still");
+    let mut read = [0; 100];
+    file.read_exact_at(&mut read, 0).unwrap();
+    assert_eq!(read, [2; 100]);
+}
+
+#[test]
+fn a_program_that_closes_everything_goes_on() {
+    let Some((_bench, mounted)) = stage() else { return };
+    play("tidy", &mounted.directory);
     mounted.unmount();
 }
 

@@ -25,6 +25,7 @@ use zerocopy::IntoBytes;
 
 use crate::data::Data;
 use crate::origin::Origin;
+use crate::own::Own;
 use crate::window::Window;
 
 /// Bytes of a page.
@@ -54,7 +55,7 @@ struct Table {
 
 /// A connection to the server of one mount.
 pub(crate) struct Link {
-    socket: OwnedFd,
+    socket: Own,
     /// The process that has made it. A child has a copy, and must not use it.
     pid: u32,
     last_number: AtomicU64,
@@ -98,7 +99,7 @@ impl Link {
         connect(&socket, &SocketAddrUnix::new_abstract_name(name)?)?;
         let (opener, to_open) = mpsc::channel();
         let link = Arc::new(Self {
-            socket,
+            socket: Own::new(socket),
             pid: process::id(),
             last_number: AtomicU64::new(0),
             waiting: Mutex::new(Some(HashMap::new())),

@@ -8,7 +8,7 @@
 
 use std::io;
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
@@ -63,10 +63,10 @@ pub(crate) fn watch(mapper: &Arc<Mapper>) -> io::Result<()> {
 
 /// In a child: a descriptor is closed of something that is the parent's alone, though its owner, whom threads of the parent may have
 /// shared, cannot be dropped. Nobody uses it here any more; it stays open for nothing.
-pub fn leave_to_parent(descriptor: &OwnedFd) {
+pub fn leave_to_parent(descriptor: impl AsFd) {
     let Ok(nothing) = open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) else { return };
     // SAFETY: the descriptor stays open and stays owned by its owner: it only becomes one of another file.
-    let mut descriptor = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(descriptor.as_raw_fd()) });
+    let mut descriptor = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(descriptor.as_fd().as_raw_fd()) });
     // Without it, what it is of ends with the child.
     let _ = dup3(nothing, &mut descriptor, DupFlags::CLOEXEC);
 }

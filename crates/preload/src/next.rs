@@ -58,10 +58,6 @@ impl<T> Failed for *mut T {
     }
 }
 
-impl Failed for () {
-    fn failed() -> Self {}
-}
-
 macro_rules! next {
     ($(fn $name:ident($($argument:ident: $type:ty),*) -> $result:ty;)*) => {
         $(
@@ -103,7 +99,6 @@ next! {
     fn pwrite64(file: c_int, buffer: *const c_void, size: size_t, offset: off64_t) -> ssize_t;
     fn __open_2(path: *const c_char, flags: c_int) -> c_int;
     fn __openat_2(directory: c_int, path: *const c_char, flags: c_int) -> c_int;
-    fn closefrom(first: c_int) -> ();
     fn __read_chk(file: c_int, buffer: *mut c_void, size: size_t, room: size_t) -> ssize_t;
     fn __pread64_chk(file: c_int, buffer: *mut c_void, size: size_t, offset: off64_t, room: size_t) -> ssize_t;
     fn preadv64(file: c_int, parts: *const iovec, count: c_int, offset: off64_t) -> ssize_t;

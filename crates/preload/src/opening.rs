@@ -6,12 +6,12 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 
 use libc::mode_t;
-use lodefs_direct::TELLS_WHEN_CLOSED;
+use lodefs_direct::{TELLS_WHEN_CLOSED, is_own_descriptor, own_descriptors};
 use rustix::fs::{FileType, Mode, OFlags, fcntl_getfl, fcntl_setfl, fstat, open as open_file};
 use rustix::io::{DupFlags, FdFlags, dup3 as copy_to, fcntl_getfd};
 
 use crate::opened::Opened;
-use crate::within::Within;
+use crate::within::{Within, set_errno};
 use crate::{mounts, next, table};
 
 /// The flag by which a server tells when a descriptor is closed.
@@ -171,8 +171,20 @@ checked_openers! {
     __open64_2, __openat64_2;
 }
 
+/// This library's own descriptors are not there, for the program.
+fn is_own(file: c_int) -> bool {
+    let is_own = is_own_descriptor(file) && !Within::is_here();
+    if is_own {
+        set_errno(libc::EBADF);
+    }
+    is_own
+}
+
 #[unsafe(no_mangle)]
 extern "C" fn close(file: c_int) -> c_int {
+    if is_own(file) {
+        return -1;
+    }
     forget(file);
     // SAFETY: as for the caller's.
     unsafe { next::close(file) }
@@ -184,15 +196,23 @@ extern "C" fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
         let is_meant = |file: &c_int| (first..=last).contains(&file.cast_unsigned());
         table::known().filter(is_meant).for_each(forget);
     }
+    let mut from = first;
+    let own = own_descriptors().filter_map(|own| c_uint::try_from(own).ok());
+    for own in own.filter(|own| (first..=last).contains(own)) {
+        // SAFETY: as for the caller's.
+        if from < own && unsafe { next::close_range(from, own - 1, flags) } != 0 {
+            return -1;
+        }
+        from = own + 1;
+    }
     // SAFETY: as for the caller's.
-    unsafe { next::close_range(first, last, flags) }
+    if from > last && first <= last { 0 } else { unsafe { next::close_range(from, last, flags) } }
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn closefrom(first: c_int) {
-    table::known().filter(|file| *file >= first).for_each(forget);
-    // SAFETY: as for the caller's.
-    unsafe { next::closefrom(first) };
+    // It fails for nobody.
+    close_range(first.max(0).cast_unsigned(), c_uint::MAX, 0);
 }
 
 #[unsafe(no_mangle)]
@@ -203,8 +223,20 @@ extern "C" fn dup(file: c_int) -> c_int {
     copy
 }
 
+/// What dup2(2) may say of a descriptor that somebody is just opening.
+fn is_taken(file: c_int) -> bool {
+    let is_own = is_own(file);
+    if is_own {
+        set_errno(libc::EBUSY);
+    }
+    is_own
+}
+
 #[unsafe(no_mangle)]
 extern "C" fn dup2(file: c_int, copy: c_int) -> c_int {
+    if is_taken(copy) {
+        return -1;
+    }
     // SAFETY: as for the caller's.
     let copy = unsafe { next::dup2(file, copy) };
     note_copy(file, copy);
@@ -213,6 +245,9 @@ extern "C" fn dup2(file: c_int, copy: c_int) -> c_int {
 
 #[unsafe(no_mangle)]
 extern "C" fn dup3(file: c_int, copy: c_int, flags: c_int) -> c_int {
+    if is_taken(copy) {
+        return -1;
+    }
     // SAFETY: as for the caller's.
     let copy = unsafe { next::dup3(file, copy, flags) };
     note_copy(file, copy);

@@ -24,6 +24,13 @@ impl Within {
     }
 }
 
+impl Within {
+    /// Whether it is.
+    pub(crate) fn is_here() -> bool {
+        IS_WITHIN.get()
+    }
+}
+
 impl Drop for Within {
     fn drop(&mut self) {
         set_errno(self.errno);
