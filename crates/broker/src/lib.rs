@@ -46,6 +46,7 @@ use listener::Listener;
 use tickets::Tickets;
 
 pub use policy::{Caller, Policy};
+pub use tickets::Rights;
 
 /// How long a program may take to give back what is recalled from it, before others go on without it.
 pub const PATIENCE: Duration = Duration::from_secs(1);
@@ -99,17 +100,20 @@ impl Broker {
         self.policy.group()
     }
 
-    /// A ticket for a file that `caller` has opened, for writing if it is `writable`. EINVAL if it is not a regular file, EPERM if the
-    /// caller may not attach, EAGAIN if too many tickets wait to be used.
-    pub fn ticket(&self, node: &Node, writable: bool, caller: &Caller) -> Result<Answer, Errno> {
+    /// A ticket for a file that `caller` has opened with these rights. EINVAL if it is not a regular file, EPERM if the caller may not
+    /// attach, EACCES if he may only write to the file, and would be shown what he may not read; EAGAIN if too many tickets wait to be used.
+    pub fn ticket(&self, node: &Node, rights: Rights, caller: &Caller) -> Result<Answer, Errno> {
         if node.kind() != Kind::File {
             return Err(Errno::INVAL);
         }
         if !self.policy.allows(caller) {
             return Err(Errno::PERM);
         }
-        let writable = writable && !self.serving.fs.is_read_only();
-        let ticket = self.serving.tickets.issue(node.clone(), writable, caller.pid)?;
+        if !rights.read && !self.policy.owns(caller) {
+            return Err(Errno::ACCESS);
+        }
+        let rights = Rights { write: rights.write && !self.serving.fs.is_read_only(), ..rights };
+        let ticket = self.serving.tickets.issue(node.clone(), rights, caller.pid)?;
         Answer::new(ticket, self.listener.name()).map_err(|_| Errno::NAMETOOLONG)
     }
 

@@ -27,10 +27,17 @@ pub struct Caller {
 impl Policy {
     /// Whether a process of this kind may attach.
     pub fn allows(self, caller: &Caller) -> bool {
-        let is_owner = |owner: Uid| caller.uid == owner || caller.uid.is_root();
         match self {
-            Self::Owner(owner) => is_owner(owner),
-            Self::Group(owner, _) => is_owner(owner) || caller.is_member,
+            Self::Owner(_) => self.owns(caller),
+            Self::Group(..) => self.owns(caller) || caller.is_member,
+            Self::Nobody => false,
+        }
+    }
+
+    /// Whether a process is of the user who has mounted the volume, or root: whoever that is may read all of it in any case.
+    pub(crate) fn owns(self, caller: &Caller) -> bool {
+        match self {
+            Self::Owner(owner) | Self::Group(owner, _) => caller.uid == owner || caller.uid.is_root(),
             Self::Nobody => false,
         }
     }
@@ -76,7 +83,9 @@ mod tests {
         ] {
             assert_eq!(owner.allows(&caller), by_owner, "{caller:?}");
             assert_eq!(group.allows(&caller), by_group, "{caller:?}");
-            assert!(!Policy::Nobody.allows(&caller));
+            assert!(!Policy::Nobody.allows(&caller) && !Policy::Nobody.owns(&caller));
+            // Members of the group are not shown what they may not read.
+            assert_eq!((owner.owns(&caller), group.owns(&caller)), (by_owner, by_owner));
         }
     }
 }

@@ -21,6 +21,7 @@ use rustix::io::Errno;
 use crate::Serving;
 use crate::changing::Change;
 use crate::program::Program;
+use crate::tickets::Rights;
 
 /// How long one who has touched a file that is just being switched is kept from doing it again.
 const PAUSE: Duration = Duration::from_micros(100);
@@ -36,7 +37,7 @@ type Deliver<'a> = Box<dyn FnOnce(DataAnswer) + 'a>;
 /// A file that a program has shown its right to.
 struct OpenFile {
     node: Node,
-    writable: bool,
+    rights: Rights,
 }
 
 /// A part of a file that a program has mapped.
@@ -110,7 +111,7 @@ impl Requests {
 
     fn open(&mut self, number: u64, ticket: &Ticket) {
         let opened = self.redeem(ticket).and_then(|file| {
-            let medium = self.serving.fs.share_medium(file.writable).map_err(|error| error.errno())?;
+            let medium = self.serving.fs.share_medium(file.rights.write).map_err(|error| error.errno())?;
             Ok((file, medium))
         });
         match opened {
@@ -132,7 +133,7 @@ impl Requests {
             return Err(Errno::MFILE);
         }
         let right = self.serving.tickets.redeem(ticket, self.program.pid).ok_or(Errno::ACCESS)?;
-        Ok(OpenFile { node: right.node, writable: right.writable })
+        Ok(OpenFile { node: right.node, rights: right.rights })
     }
 
     fn answer(&mut self, ask: &Ask) -> Result<Outcome, Errno> {
@@ -164,7 +165,7 @@ impl Requests {
     /// The file, if the program may do that with it, and has room for one more lease.
     fn file(&self, file: u64, writable: bool) -> Result<&OpenFile, Errno> {
         let file = self.files.get(&file).ok_or(Errno::BADF)?;
-        if writable && !file.writable {
+        if writable && !file.rights.write {
             return Err(Errno::ACCESS);
         }
         if self.mapped.len() + self.data.len() >= OBJECTS_MAX {
@@ -180,6 +181,9 @@ impl Requests {
 
     fn lease(&mut self, file: u64, writable: bool) -> Result<Outcome, Errno> {
         let file = self.file(file, writable)?;
+        if !file.rights.read && !writable {
+            return Err(Errno::ACCESS);
+        }
         let lessee = Arc::clone(&self.program) as Arc<dyn Lessee>;
         let change = self.change(file, writable);
         let lease = self.serving.fs.lease_data(&file.node, lessee, writable, self.program.pid);
@@ -210,6 +214,9 @@ impl Requests {
 
     fn map(&mut self, file: u64, from: u64, size: u64, writable: bool, sync: bool) -> Result<Outcome, Errno> {
         let file = self.file(file, writable)?;
+        if !file.rights.read {
+            return Err(Errno::ACCESS);
+        }
         let to = from.checked_add(size).filter(|to| *to <= 1 << 63).ok_or(Errno::OVERFLOW)?;
         if size == 0 || !from.is_multiple_of(PAGE_SIZE) || !to.is_multiple_of(PAGE_SIZE) {
             return Err(Errno::INVAL);

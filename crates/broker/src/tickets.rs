@@ -15,10 +15,19 @@ pub(crate) const LIFETIME: Duration = Duration::from_secs(10);
 /// Most tickets that wait, of all programs.
 const TICKETS_MAX: usize = 4096;
 
+/// What a file was opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rights {
+    /// To read it.
+    pub read: bool,
+    /// To write to it.
+    pub write: bool,
+}
+
 /// The right to a file.
 pub(crate) struct Right {
     pub(crate) node: Node,
-    pub(crate) writable: bool,
+    pub(crate) rights: Rights,
     pid: u32,
     until: Instant,
 }
@@ -29,14 +38,14 @@ pub(crate) struct Tickets(Mutex<HashMap<Ticket, Right>>);
 
 impl Tickets {
     /// A new one, for a process. AGAIN if too many wait.
-    pub(crate) fn issue(&self, node: Node, writable: bool, pid: u32) -> Result<Ticket, Errno> {
+    pub(crate) fn issue(&self, node: Node, rights: Rights, pid: u32) -> Result<Ticket, Errno> {
         let mut bytes = [0; TICKET_SIZE];
         let filled = getrandom(&mut bytes, GetRandomFlags::empty())?;
         if filled != bytes.len() || pid == 0 {
             return Err(Errno::AGAIN);
         }
         let now = Instant::now();
-        let right = Right { node, writable, pid, until: now + LIFETIME };
+        let right = Right { node, rights, pid, until: now + LIFETIME };
         let (ticket, mut tickets) = (Ticket(bytes), self.0.lock());
         let expired = take_expired(&mut tickets, now);
         let has_room = tickets.len() < TICKETS_MAX;

@@ -95,6 +95,14 @@ fn without_system_calls(place: &Path) {
     let (reads_after, writes_after) = system_calls();
     // Some at first, and each time that the kernel is asked for ten milliseconds because somebody else was.
     assert!(reads_after - reads < 400 && writes_after - writes < 200, "{reads_after}, {writes_after}");
+    drop(file);
+    let mut log = OpenOptions::new().append(true).create(true).open(place.join("log")).unwrap();
+    for number in 0..1000_u64 {
+        log.write_all(&number.to_ne_bytes()).unwrap();
+    }
+    assert!(log.read(&mut page).is_err(), "it may only be written");
+    assert!(system_calls().1 - writes_after < 200, "{writes_after}");
+    assert_eq!(log.metadata().unwrap().len(), 8000);
 }
 
 #[test]
@@ -103,6 +111,8 @@ fn reads_and_writes_need_no_system_call() {
     play("calls", &mounted.directory);
     let file = fs::read(mounted.path("f")).unwrap();
     assert_eq!(file[7 * 4096..][..8], 1999_u64.to_ne_bytes());
+    let log = fs::read(mounted.path("log")).unwrap();
+    assert!(log.chunks(8).zip(0_u64..).all(|(written, number)| written == number.to_ne_bytes()));
     mounted.unmount();
 }
 

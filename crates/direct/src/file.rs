@@ -46,10 +46,8 @@ impl Access {
     /// Those of fcntl(2).
     pub fn of(file: impl AsFd) -> io::Result<Self> {
         let mode = fcntl_getfl(&file)?;
-        // Whoever may not read it cannot be shown where its bytes are.
-        let is_plain = AtomicBool::new(mode & OFlags::RWMODE == OFlags::WRONLY);
         watch_forks();
-        Ok(Self { data: Data::new(), mode, is_plain, watched: None })
+        Ok(Self { data: Data::new(), mode, is_plain: AtomicBool::new(false), watched: None })
     }
 
     /// The same of a descriptor that others may close, or make another file of, without telling: of which the server is told instead,
@@ -86,12 +84,15 @@ impl Access {
 
     /// The same into a buffer that is no mapping.
     fn read(&self, file: BorrowedFd<'_>, into: &mut [u8], offset: u64) -> Option<usize> {
+        // There is no glimpse for who may not read.
         if let Some(read) = self.data.read_by_glimpse(offset, into) {
             return Some(read);
         }
+        if self.mode & OFlags::RWMODE == OFlags::WRONLY || into.len() > SIZE_MAX {
+            return None;
+        }
         let mut asked_for = None;
-        let questions = if into.len() > SIZE_MAX { 0 } else { QUESTIONS_MAX };
-        for _ in 0..questions {
+        for _ in 0..QUESTIONS_MAX {
             buffers::touch_mut(into);
             match self.data.read(offset, into) {
                 Ok(read) => return Some(read),
@@ -142,7 +143,7 @@ impl Access {
     }
 
     fn is_writable(&self) -> bool {
-        self.mode & OFlags::RWMODE == OFlags::RDWR
+        self.mode & OFlags::RWMODE != OFlags::RDONLY
     }
 
     /// Has the time of a change stored, once in each tick of the clock, before anything is changed.

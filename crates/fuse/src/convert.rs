@@ -3,13 +3,12 @@
 use std::time::{Duration, SystemTime};
 
 use fuser::{FileAttr, FileType, INodeNo, OpenAccMode, OpenFlags, RenameFlags, TimeOrNow};
+use lodefs_broker::Rights;
 use lodefs_core::{
     Attr, Fallocate, Kind, NewKind, OpenIntent, RenameMode, Result, SeekTarget, SetTime, Time, XattrMode,
 };
 use lodefs_proto::ticket::TELLS_WHEN_CLOSED;
 use rustix::io::Errno;
-
-use crate::handles::Rights;
 
 /// Preferred size of reads and writes that `stat(2)` shows.
 const IO_SIZE: u32 = 4096;

@@ -11,22 +11,17 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use lodefs_broker::Rights;
 use lodefs_core::Hold;
 use parking_lot::Mutex;
 
 /// A power of two well above the number of server threads, so that two seldom meet.
 const SHARDS: usize = 64;
 
-/// How a file was opened: the kernel has checked that it may be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Rights {
-    pub(crate) read: bool,
-    pub(crate) write: bool,
-}
-
 /// An open file.
 struct Handle {
     hold: Option<Hold>,
+    /// The kernel has checked that it may be opened so.
     rights: Rights,
 }
 

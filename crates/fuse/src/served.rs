@@ -322,16 +322,12 @@ impl Served {
         let node = self.opened_node(ino, handle)?;
         let rights = self.handles.rights(handle.0).ok_or(Errno::INVAL)?;
         let broker = self.broker.as_ref().ok_or(Errno::OPNOTSUPP)?;
-        // What is mapped can be read.
-        if !rights.read {
-            return Err(Errno::ACCESS.into());
-        }
         let caller = Caller {
             pid: caller::process_of(request.pid()),
             uid: Uid::from_raw(request.uid()),
             is_member: broker.group().is_some_and(|group| caller::is_in_group(request, group.as_raw())),
         };
-        Ok(broker.ticket(&node, rights.write, &caller)?.message().as_bytes().to_vec())
+        Ok(broker.ticket(&node, rights, &caller)?.message().as_bytes().to_vec())
     }
 
     /// Sets or clears the flag of a file, or of a directory.
