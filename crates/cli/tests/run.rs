@@ -304,6 +304,13 @@ fn elsewhere(place: &Path) {
     assert!(system_calls().0 - reads < 200, "by another name it is the same file");
     out.write_all(b"changed").unwrap();
     assert_eq!(fs::read(scratch.path().join("ordinary")).unwrap(), b"changedy");
+    // What is no name is for the kernel to refuse.
+    for nonsense in [0_usize, 8, usize::MAX - 3] {
+        let nowhere = std::ptr::without_provenance::<libc::c_char>(nonsense);
+        // SAFETY: the kernel looks whether there is a name.
+        assert_eq!(unsafe { libc::open(nowhere, libc::O_RDONLY) }, -1);
+        assert_eq!(std::io::Error::last_os_error().raw_os_error(), Some(libc::EFAULT), "{nonsense:#x}");
+    }
     std::env::set_current_dir(place).unwrap();
     assert!(fs::read("f").unwrap() == [5; 4096]);
 }

@@ -3,17 +3,21 @@
 //! `lodefs run` says which volumes were mounted when it began, so that a program that uses none of them does not have to find out. A
 //! file elsewhere costs one comparison of its name, or, if that does not begin with `/`, asking for a device number.
 
-use std::ffi::{CStr, OsStr, c_int};
+use std::ffi::{OsStr, c_char, c_int};
 use std::fs::canonicalize;
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
+use libc::iovec;
 use rustix::fs::{AtFlags, CWD, FileType, Statx, StatxFlags, statx};
 
 /// What `lodefs run` says: the directories on which volumes are mounted, one on each line.
 const VARIABLE: &str = "LODEFS_RUN_MOUNTS";
+
+const PATH_MAX: usize = 4096;
+const PAGE_SIZE: usize = 4096;
 
 /// A mounted volume.
 struct Mount {
@@ -54,9 +58,13 @@ impl Mount {
 }
 
 /// Whether a file of this name is, most likely, on a volume.
-pub(crate) fn may_have(directory: c_int, name: &CStr) -> bool {
-    let (mounts, name) = (mounts(), name.to_bytes());
-    if mounts.is_empty() || name.starts_with(b"/") {
+pub(crate) fn may_have(directory: c_int, name: *const c_char) -> bool {
+    let mounts = mounts();
+    let longest = mounts.iter().map(|mount| mount.directory.as_os_str().len()).max().unwrap_or(0);
+    let mut beginning = [0; PATH_MAX];
+    // With what is behind a directory's name.
+    let name = beginning_of(name, &mut beginning[..(longest + 1).min(PATH_MAX)]);
+    if name.is_empty() || name.starts_with(b"/") {
         return mounts.iter().any(|mount| mount.may_have(name));
     }
     // SAFETY: whoever opens a file there has it open, or it is the directory in which the process is.
@@ -71,6 +79,22 @@ pub(crate) fn has(file: BorrowedFd<'_>) -> bool {
     let stat = statx(file, c"", flags, StatxFlags::INO | StatxFlags::TYPE);
     let is_regular = |stat: &Statx| FileType::from_raw_mode(stat.stx_mode.into()) == FileType::RegularFile;
     stat.is_ok_and(|stat| is_regular(&stat) && is_known(&stat))
+}
+
+/// Bytes at an address that a program has given, which may be any: for the kernel to say, when it is asked to open something. As
+/// many as there are, up to the end of the string or of the room.
+fn beginning_of(name: *const c_char, room: &mut [u8]) -> &[u8] {
+    let size = room.len();
+    // What cannot be read ends where a page ends.
+    let first = size.min(PAGE_SIZE - name.addr() % PAGE_SIZE);
+    let part =
+        |at: usize, size| iovec { iov_base: name.wrapping_byte_add(at).cast_mut().cast(), iov_len: size };
+    let from = [part(0, first), part(first, size - first)];
+    let into = iovec { iov_base: room.as_mut_ptr().cast(), iov_len: size };
+    // SAFETY: there is so much room; what is read is looked at by the kernel, which refuses what is not there.
+    let read = unsafe { libc::process_vm_readv(libc::getpid(), &raw const into, 1, from.as_ptr(), 2, 0) };
+    let read = &room[..usize::try_from(read).unwrap_or(0)];
+    read.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
 fn is_known(stat: &Statx) -> bool {

@@ -1,6 +1,6 @@
 //! What becomes of a descriptor that is opened, copied, or closed?
 
-use std::ffi::{CStr, c_char, c_int, c_uint};
+use std::ffi::{c_char, c_int, c_uint};
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
@@ -21,23 +21,13 @@ const TELLING: OFlags = OFlags::from_bits_retain(TELLS_WHEN_CLOSED);
 const NO_DATA: c_int = libc::O_PATH | libc::O_DIRECTORY;
 
 /// Opens a file, by `open`, which is given its flags; with that flag, if it may be on a volume.
-///
-/// # Safety
-/// The path is a string that ends, or null.
-unsafe fn opened(
-    directory: c_int,
-    path: *const c_char,
-    flags: c_int,
-    open: impl FnOnce(c_int) -> c_int,
-) -> c_int {
-    if !mounts::are_there() || path.is_null() || flags & NO_DATA != 0 {
+fn opened(directory: c_int, path: *const c_char, flags: c_int, open: impl FnOnce(c_int) -> c_int) -> c_int {
+    if !mounts::are_there() || flags & NO_DATA != 0 {
         let file = open(flags);
         forget(file);
         return file;
     }
-    // SAFETY: by the caller's promise.
-    let name = unsafe { CStr::from_ptr(path) };
-    let tells = { Within::enter().is_some_and(|_within| mounts::may_have(directory, name)) };
+    let tells = Within::enter().is_some_and(|_within| mounts::may_have(directory, path));
     let file = open(if tells { flags | TELLS } else { flags });
     note(file, tells);
     file
@@ -114,7 +104,7 @@ macro_rules! openers {
             #[unsafe(no_mangle)]
             unsafe extern "C" fn $open(path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
                 // SAFETY: by the caller's promise.
-                unsafe { opened(libc::AT_FDCWD, path, flags, |flags| next::open(path, flags, mode)) }
+                opened(libc::AT_FDCWD, path, flags, |flags| unsafe { next::open(path, flags, mode) })
             }
 
             /// # Safety
@@ -122,7 +112,7 @@ macro_rules! openers {
             #[unsafe(no_mangle)]
             unsafe extern "C" fn $openat(directory: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
                 // SAFETY: by the caller's promise.
-                unsafe { opened(directory, path, flags, |flags| next::openat(directory, path, flags, mode)) }
+                opened(directory, path, flags, |flags| unsafe { next::openat(directory, path, flags, mode) })
             }
 
             /// # Safety
@@ -131,7 +121,7 @@ macro_rules! openers {
             unsafe extern "C" fn $creat(path: *const c_char, mode: mode_t) -> c_int {
                 let flags = libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC;
                 // SAFETY: by the caller's promise.
-                unsafe { opened(libc::AT_FDCWD, path, flags, |flags| next::open(path, flags, mode)) }
+                opened(libc::AT_FDCWD, path, flags, |flags| unsafe { next::open(path, flags, mode) })
             }
         )*
     };
@@ -152,7 +142,7 @@ macro_rules! checked_openers {
             #[unsafe(no_mangle)]
             unsafe extern "C" fn $open(path: *const c_char, flags: c_int) -> c_int {
                 // SAFETY: by the caller's promise.
-                unsafe { opened(libc::AT_FDCWD, path, flags, |flags| next::__open_2(path, flags)) }
+                opened(libc::AT_FDCWD, path, flags, |flags| unsafe { next::__open_2(path, flags) })
             }
 
             /// # Safety
@@ -160,7 +150,7 @@ macro_rules! checked_openers {
             #[unsafe(no_mangle)]
             unsafe extern "C" fn $openat(directory: c_int, path: *const c_char, flags: c_int) -> c_int {
                 // SAFETY: by the caller's promise.
-                unsafe { opened(directory, path, flags, |flags| next::__openat_2(directory, path, flags)) }
+                opened(directory, path, flags, |flags| unsafe { next::__openat_2(directory, path, flags) })
             }
         )*
     };
