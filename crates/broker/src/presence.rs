@@ -49,11 +49,12 @@ impl Presence {
         poll(&mut polled, Some(patience)).is_ok_and(|ready| ready > 0)
     }
 
-    /// Whether it is about to end: it has no memory any more, and so no thread that could answer, but descriptors that are being closed.
+    /// Whether it is about to end, or to execute another program: of its threads there is one left at most, which closes descriptors.
+    /// (The library has threads of its own. What this asks the kernel never waits, as what is mapped would: for a program that is
+    /// just executing another one.)
     pub(crate) fn is_ending(&self) -> bool {
-        let Ok(threads) = fs::read_dir(self.threads()) else { return false };
-        let has_nothing = |thread: &Path| fs::read(thread.join("maps")).is_ok_and(|maps| maps.is_empty());
-        threads.into_iter().all(|thread| thread.is_ok_and(|thread| has_nothing(&thread.path())))
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid.as_raw_nonzero()));
+        status.is_ok_and(|status| has_one_thread(&status))
     }
 
     fn threads(&self) -> String {
@@ -76,6 +77,11 @@ impl Presence {
             Err(error) => !is_gone(&error),
         }
     }
+}
+
+fn has_one_thread(status: &str) -> bool {
+    let threads = status.lines().find_map(|line| line.strip_prefix("Threads:"));
+    threads.is_some_and(|threads| matches!(threads.trim(), "0" | "1"))
 }
 
 fn is_gone(error: &io::Error) -> bool {
@@ -104,6 +110,14 @@ mod tests {
                     7f0000200000-7f0000201000 rw-p 00000000 00:00 0 \n";
         assert!(names_inode(maps, 4711));
         assert!(!names_inode(maps, 471) && !names_inode(maps, 47111) && !names_inode("", 0));
+    }
+
+    #[test]
+    fn threads_are_counted() {
+        assert!(has_one_thread("Name:\tx\nThreads:\t1\nSigQ:\t1/2\n"));
+        assert!(!has_one_thread("Name:\tx\nThreads:\t11\n") && !has_one_thread(""));
+        // That of this test, and that which waits for it.
+        assert!(!Presence::of(rustix::process::getpid(), 1).unwrap().is_ending());
     }
 
     #[test]

@@ -320,7 +320,6 @@ fn dax_for_everything_is_refused_behind_a_page_cache() {
     let bench = Workbench::new();
     let message = fail(1, bench.mount_command(&["-o", "dax=always"]).env("LODEFS_FORCE_DOMAIN", "page"));
     assert!(message.contains("dax=always") && message.contains("page cache"), "{message}");
-    assert!(!bench.volume().exists() && !bench.directory().exists(), "what was made for it is gone");
     succeed(bench.mount_command(&["-o", "dax=always"]).env("LODEFS_FORCE_DOMAIN", "cpu-cache"));
     let mounted = common::Mounted { directory: bench.directory() };
     let report = info(&mounted.directory);

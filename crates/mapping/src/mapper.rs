@@ -121,6 +121,10 @@ impl Mapper {
             return Err(error);
         }
         *self.slot(&inside) = Some(service);
+        drop(inside);
+        for region in &regions {
+            region.populate(false);
+        }
         Ok(())
     }
 

@@ -237,6 +237,9 @@ impl Region {
         let range = self.clip(offset, size);
         let inside = enter();
         let Ok(service) = self.mapper.service(&inside) else { return };
+        if self.populate_less(&range, &service, &inside) {
+            return;
+        }
         self.mapper.make_room(&service, &inside);
         let is_failing = self.change(&service, &inside, |standing, mut change| {
             // If the host has no room for a mapping, who waits asks again, until it has.
@@ -246,9 +249,6 @@ impl Region {
         service.uffd.wake(&addresses);
         if is_failing {
             service.later(SIGNAL_TIME, addresses);
-            self.populate_less(&range, &service, &inside);
-        } else {
-            self.populate_on(&range, &service, &inside);
         }
     }
 

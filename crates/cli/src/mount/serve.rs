@@ -22,20 +22,10 @@ use crate::volume::{self, NewVolume, Occupant};
 /// Mounts, calls `announce` once the mount is usable, and serves until it is unmounted. Then closes the volume.
 pub(crate) fn run(request: &Request, announce: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
     let is_new = request.create.is_some() && fs::create_dir(&request.directory).is_ok();
-    let has_new_volume = request.create.is_some() && fs::symlink_metadata(&request.volume).is_err();
     memory::ask_to_be_spared();
-    let mut was_usable = false;
-    let announce = || {
-        was_usable = true;
-        announce()
-    };
     let outcome = open(request).and_then(|fs| serve_and_close(request, &fs, announce));
     if outcome.is_err() && is_new {
         let _ = fs::remove_dir(&request.directory);
-    }
-    if outcome.is_err() && has_new_volume && !was_usable {
-        // Nobody has had anything in it. If it cannot be removed, it is an empty volume.
-        let _ = fs::remove_file(&request.volume);
     }
     outcome
 }

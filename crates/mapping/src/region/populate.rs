@@ -22,21 +22,19 @@ pub(super) struct Populating {
     /// As if it were touched to write: holes are filled.
     write: bool,
     /// Who waits for its end.
-    waiting: Option<Thread>,
+    waiting: Vec<Thread>,
     /// What has been recalled meanwhile.
     again: Range<usize>,
 }
 
 impl Populating {
     fn of(range: Range<usize>) -> Self {
-        Self { next: range.start, end: range.end, write: false, waiting: None, again: 0..0 }
+        Self { next: range.start, end: range.end, write: false, waiting: Vec::new(), again: 0..0 }
     }
 
     /// It has ended. What remains to be done.
     fn end(self) -> Option<Self> {
-        if let Some(waiting) = self.waiting {
-            waiting.unpark();
-        }
+        self.waiting.iter().for_each(Thread::unpark);
         (!self.again.is_empty()).then(|| Self::of(self.again))
     }
 }
@@ -52,18 +50,19 @@ impl Region {
             if service.uffd.serves_system_calls {
                 return;
             }
-            let (write, waiting) = (write && self.writable, Some(thread::current()));
-            let new = Populating { write, waiting, ..Populating::of(0..self.size) };
             let mut content = self.lock(&inside);
             if content.standing.is_shut {
                 return;
             }
-            content.populating = Some(new);
+            let before = content.populating.take().map(|under| under.waiting);
+            let waiting = before.into_iter().flatten().chain([thread::current()]).collect();
+            let write = write && self.writable;
+            content.populating = Some(Populating { write, waiting, ..Populating::of(0..self.size) });
             drop(content);
             service.populate(self.addresses());
         }
         let is_waiting =
-            || self.lock(&enter()).populating.as_ref().is_some_and(|under| under.waiting.is_some());
+            || self.lock(&enter()).populating.as_ref().is_some_and(|under| !under.waiting.is_empty());
         while is_waiting() {
             thread::park();
         }
@@ -99,17 +98,20 @@ impl Region {
         }
     }
 
-    /// The pager has refused these pages. It may have been that there is no room to fill holes; if not, there is nothing behind.
-    pub(super) fn populate_less(&self, refused: &Range<usize>, service: &Service, inside: &Inside) {
+    /// The pager has refused these pages, if it was asked ahead: whether it was. It may have been that there is no room to fill holes; if
+    /// not, there is nothing behind. Nobody has touched them, so they do not fail; whoever has meanwhile asks for himself.
+    pub(super) fn populate_less(&self, refused: &Range<usize>, service: &Service, inside: &Inside) -> bool {
         let mut content = self.lock(inside);
         let Some(under) = content.populating.as_mut().filter(|under| refused.contains(&under.next)) else {
-            return;
+            return false;
         };
         if !std::mem::take(&mut under.write) {
             under.end = under.next;
         }
         drop(content);
+        service.uffd.wake(&self.addresses_of(refused));
         service.populate(self.addresses());
+        true
     }
 
     /// Nobody can be asked any more.

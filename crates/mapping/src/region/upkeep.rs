@@ -121,8 +121,6 @@ impl Region {
             unsafe { memory::arm_reserved(&service.uffd, &self.addresses_of(&range), self.writable)? };
         }
         content.standing.is_shut = false;
-        drop(content);
-        self.populate_again(&(0..self.size), service, inside);
         Ok(())
     }
 
