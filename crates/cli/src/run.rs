@@ -88,6 +88,8 @@ fn library_in(place: &Path) -> anyhow::Result<PathBuf> {
     if place.as_os_str().as_bytes().iter().any(|byte| matches!(byte, b' ' | b':')) || !place.is_absolute() {
         bail!("not a name that the dynamic linker can be told");
     }
+    let place = place.canonicalize()?;
+    check_parents(&place)?;
     let directory = own_directory(&place.join(format!("lodefs-{}", geteuid().as_raw())))?;
     let path = directory.join(format!("preload-{:016x}.so", xxh3_64(LIBRARY)));
     if fs::read(&path).ok().as_deref() != Some(LIBRARY) {
@@ -99,6 +101,19 @@ fn library_in(place: &Path) -> anyhow::Result<PathBuf> {
     }
     check_executable(&path).context("files there cannot be executed")?;
     Ok(path)
+}
+
+/// Nobody else can put another directory in the place of one that is in this.
+fn check_parents(place: &Path) -> anyhow::Result<()> {
+    const STICKY: u32 = 0o1000;
+    for parent in place.ancestors() {
+        let found = fs::symlink_metadata(parent)?;
+        let is_trusted = found.uid() == 0 || found.uid() == geteuid().as_raw();
+        if !is_trusted || (found.mode() & 0o022 != 0 && found.mode() & STICKY == 0) {
+            bail!("{}: others may change what is in it", parent.display());
+        }
+    }
+    Ok(())
 }
 
 /// A directory in which nobody else can put anything.

@@ -4,10 +4,11 @@ mod common;
 
 use std::ffi::{CString, c_int};
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::fd::{AsRawFd, FromRawFd};
+use std::io::{IoSlice, IoSliceMut, Read, Seek, SeekFrom, Write};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -55,6 +56,9 @@ fn a_program() {
         "forks" => forks(&place),
         "elsewhere" => elsewhere(&place),
         "tidy" => tidy(&place),
+        "copies" => copies(&place),
+        "parts" => parts(&place),
+        "executes" => executes(&place),
         part => panic!("{part}"),
     }
 }
@@ -295,13 +299,6 @@ fn elsewhere(place: &Path) {
     let flags = [&linked, &out].map(|file| unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) });
     assert_eq!(flags.map(|flags| flags & !LARGE_FILE), [libc::O_RDWR; 2]);
     linked.write_all(&[5; 4096]).unwrap();
-    let (reads, _) = system_calls();
-    for _ in 0..1000 {
-        let mut page = [0; 4096];
-        linked.read_exact_at(&mut page, 0).unwrap();
-        assert!(page == [5; 4096]);
-    }
-    assert!(system_calls().0 - reads < 200, "by another name it is the same file");
     out.write_all(b"changed").unwrap();
     assert_eq!(fs::read(scratch.path().join("ordinary")).unwrap(), b"changedy");
     // What is no name is for the kernel to refuse.
@@ -319,6 +316,97 @@ fn elsewhere(place: &Path) {
 fn names_from_elsewhere_lead_to_the_same_files() {
     let Some((_bench, mounted)) = stage() else { return };
     play("elsewhere", &mounted.directory);
+    mounted.unmount();
+}
+
+/// A copy of a descriptor is closed where nobody sees it, and is another file then, while the first one goes on.
+fn copies(place: &Path) {
+    fs::write(place.join("other"), [9; 4096]).unwrap();
+    for _ in 0..20 {
+        let file = open(&place.join("f"));
+        let number = file.try_clone().unwrap().into_raw_fd();
+        let other = || {
+            // SAFETY: the descriptor is open, and stays so.
+            std::mem::ManuallyDrop::new(unsafe { File::from_raw_fd(number) })
+        };
+        let mut page = [0; 4096];
+        file.write_all_at(&[1; 4096], 0).unwrap();
+        other().read_exact_at(&mut page, 0).unwrap();
+        // SAFETY: nobody uses the descriptor any more.
+        unsafe { libc::syscall(libc::SYS_close, number) };
+        // Until what was taken back at the close is there again.
+        let (_, before) = system_calls();
+        while system_calls().1 - before < 2 {
+            file.write_all_at(&[2; 4096], 0).unwrap();
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        (0..20).for_each(|_| file.write_all_at(&[3; 4096], 0).unwrap());
+        assert_eq!(open_unseen(&place.join("other")), number);
+        other().read_exact_at(&mut page, 0).unwrap();
+        assert!(page == [9; 4096], "{} of the other file", page[0]);
+        // SAFETY: nobody uses the descriptor any more.
+        unsafe { libc::syscall(libc::SYS_close, number) };
+        assert!(fs::read(place.join("f")).unwrap() == [3; 4096]);
+    }
+}
+
+#[test]
+fn a_copy_that_was_closed_unseen_is_another_file() {
+    let Some((_bench, mounted)) = stage() else { return };
+    play("copies", &mounted.directory);
+    mounted.unmount();
+}
+
+/// Several buffers, and such as the kernel has to refuse.
+fn parts(place: &Path) {
+    let mut file = open(&place.join("f"));
+    file.write_all(&[0; 4096]).unwrap();
+    file.rewind().unwrap();
+    let slices = [IoSlice::new(b"one"), IoSlice::new(b""), IoSlice::new(b"two")];
+    assert_eq!(file.write_vectored(&slices).unwrap(), 6);
+    let nowhere = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 50 };
+    let good = libc::iovec { iov_base: [b'x'; 10].as_mut_ptr().cast(), iov_len: 10 };
+    // SAFETY: the kernel looks whether the buffers are there.
+    let written = unsafe { libc::writev(file.as_raw_fd(), [good, nowhere].as_ptr(), 2) };
+    // All that there is, or nothing.
+    assert!([10, -1].contains(&written), "{written}");
+    let end = 6 + u64::try_from(written).unwrap_or(0);
+    assert_eq!(file.stream_position().unwrap(), end);
+    file.rewind().unwrap();
+    let (mut first, mut second) = ([0; 2], [0; 4]);
+    let mut into = [IoSliceMut::new(&mut first), IoSliceMut::new(&mut second)];
+    assert_eq!(file.read_vectored(&mut into).unwrap(), 6);
+    assert_eq!((&first, &second), (b"on", b"etwo"));
+    let mut page = [1; 4096];
+    file.read_exact_at(&mut page[..100], 6).unwrap();
+    assert!(page[usize::try_from(end).unwrap() - 6..100].iter().all(|byte| *byte == 0), "nothing twice");
+    // SAFETY: the name is a string that ends.
+    let opened = unsafe { libc::openat(-1, c"relative".as_ptr(), libc::O_RDONLY) };
+    assert_eq!((opened, std::io::Error::last_os_error().raw_os_error()), (-1, Some(libc::EBADF)));
+}
+
+#[test]
+fn several_buffers_are_one_write() {
+    let Some((_bench, mounted)) = stage() else { return };
+    play("parts", &mounted.directory);
+    mounted.unmount();
+}
+
+/// Executes another program while it has what it reads and writes by itself.
+fn executes(place: &Path) {
+    let file = open(&place.join("f"));
+    (0..10).for_each(|_| file.write_all_at(&[1; 100], 0).unwrap());
+    let error = Command::new("echo").arg("1 passed").exec();
+    panic!("{error}");
+}
+
+#[test]
+fn a_program_can_become_another() {
+    let Some((_bench, mounted)) = stage() else { return };
+    for _ in 0..5 {
+        play("executes", &mounted.directory);
+        assert_eq!(fs::read(mounted.path("f")).unwrap(), [1; 100]);
+    }
     mounted.unmount();
 }
 
@@ -361,6 +449,18 @@ fn a_run_ends_as_its_program_does() {
     let killed = run(&["sh", "-c", "kill -TERM $$"]).status().unwrap();
     assert_eq!(std::os::unix::process::ExitStatusExt::signal(&killed), Some(libc::SIGTERM));
     assert_eq!(succeed(&mut run(&["echo", "--stats", "-x"])), "--stats -x\n");
+}
+
+#[test]
+fn the_library_is_where_nobody_else_can_change_it() {
+    let bench = Workbench::new();
+    for (name, mode, is_used) in [("mine", 0o755, true), ("all", 0o777, false), ("sticky", 0o1777, true)] {
+        let place = bench.path(name);
+        fs::create_dir(&place).unwrap();
+        fs::set_permissions(&place, fs::Permissions::from_mode(mode)).unwrap();
+        succeed(run(&["true"]).env("TMPDIR", &place));
+        assert_eq!(fs::read_dir(&place).unwrap().count() == 1, is_used, "{name}");
+    }
 }
 
 #[test]

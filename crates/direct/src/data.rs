@@ -58,6 +58,8 @@ struct Content {
     size: u64,
     /// Bytes that it can have by what is appended.
     size_max: u64,
+    /// It may be used: see [`Data::confirm`].
+    is_confirmed: bool,
     /// Ascending by where they begin.
     parts: Vec<Part>,
     view: Option<Arc<View>>,
@@ -93,6 +95,8 @@ impl Default for State {
 /// The data of one open file.
 #[derive(Default)]
 pub(crate) struct Data {
+    /// What is granted has to be confirmed.
+    is_watched: bool,
     state: UnsafeCell<State>,
     /// The tick of the clock in which the server was last told of a change, in nanoseconds.
     told: AtomicU64,
@@ -108,9 +112,9 @@ unsafe impl Sync for Data {}
 unsafe impl Send for Data {}
 
 impl Data {
-    /// Nothing is granted yet.
-    pub(crate) fn new() -> Arc<Self> {
-        let new = Arc::new(Self::default());
+    /// Nothing is granted yet. What will be has to be confirmed first if `is_watched`.
+    pub(crate) fn new(is_watched: bool) -> Arc<Self> {
+        let new = Arc::new(Self { is_watched, ..Self::default() });
         let inside = enter();
         let mut all = all(&inside);
         if all.len() == all.capacity() {
@@ -151,6 +155,7 @@ impl Data {
         if epoch < content.epoch {
             return;
         }
+        content.is_confirmed = !self.is_watched || (content.is_confirmed && content.right.is_some());
         if content.right.is_none() || content.parts.len() + parts.len() > PARTS_MAX {
             content.parts.clear();
         }
@@ -165,10 +170,22 @@ impl Data {
         }
     }
 
+    /// Recalls that were seen.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.content().epoch
+    }
+
+    /// What was granted, and has not been recalled since there were so many recalls, may be used: somebody has looked, after that, whether
+    /// the descriptor is still the file.
+    pub(crate) fn confirm(&self, epoch: u64) {
+        let mut content = self.content_mut();
+        content.is_confirmed |= content.right.is_some() && content.epoch == epoch;
+    }
+
     /// Gives everything back: no copy is under way any more.
     pub(crate) fn recall(&self, epoch: u64) {
         let mut content = self.content_mut();
-        content.right = None;
+        (content.right, content.is_confirmed) = (None, false);
         content.parts.clear();
         content.epoch = content.epoch.max(epoch);
         drop(content);
@@ -221,6 +238,9 @@ impl Data {
         if content.right.is_none() {
             return Err(Miss::Ungranted(offset));
         }
+        if !content.is_confirmed {
+            return Err(Miss::More);
+        }
         let wanted = content.size.saturating_sub(offset).min(into.len() as u64) as usize;
         let into = &mut into[..wanted];
         content.each_part(offset, wanted, |view, range, at| {
@@ -244,6 +264,9 @@ impl Data {
         content.keep_glimpse();
         if !matches!(content.right, Some(Right::Write | Right::Append { .. })) {
             return Err(Miss::Ungranted(offset.unwrap_or(0)));
+        }
+        if !content.is_confirmed {
+            return Err(Miss::More);
         }
         let size = content.size;
         let offset = offset.unwrap_or(size);

@@ -45,12 +45,10 @@ impl Access {
     /// # Errors
     /// Those of fcntl(2).
     pub fn of(file: impl AsFd) -> io::Result<Self> {
-        let mode = fcntl_getfl(&file)?;
-        watch_forks();
-        Ok(Self { data: Data::new(), mode, is_plain: AtomicBool::new(false), watched: None })
+        Ok(Self::new(fcntl_getfl(&file)?, None))
     }
 
-    /// The same of a descriptor that others may close, or make another file of, without telling: of which the server is told instead,
+    /// The same of one descriptor, which others may close, or make another file of, without telling: of which the server is told instead,
     /// because it was opened with [`TELLS_WHEN_CLOSED`](lodefs_proto::ticket::TELLS_WHEN_CLOSED). `None` if it was not.
     ///
     /// # Errors
@@ -60,9 +58,12 @@ impl Access {
         if !identity.tells_when_closed() {
             return Ok(None);
         }
-        let mut access = Self::of(file)?;
-        access.watched = Some(identity);
-        Ok(Some(access))
+        Ok(Some(Self::new(fcntl_getfl(&file)?, Some(identity))))
+    }
+
+    fn new(mode: OFlags, watched: Option<Identity>) -> Self {
+        watch_forks();
+        Self { data: Data::new(watched.is_some()), mode, is_plain: AtomicBool::new(false), watched }
     }
 
     /// Whether writes are appended, wherever they are said to be.
@@ -165,11 +166,15 @@ impl Access {
         if taken.is_err() {
             self.data.rest();
         }
-        // Afterwards: from now on nobody closes it before this has been recalled.
-        if self.watched.is_some_and(|identity| !identity.is_of(file)) {
-            self.is_plain.store(true, Ordering::Relaxed);
-            self.data.recall(0);
-            return false;
+        if let Some(identity) = self.watched {
+            let epoch = self.data.epoch();
+            // Afterwards: from now on nobody closes it before this has been recalled.
+            if !identity.is_of(file) {
+                self.is_plain.store(true, Ordering::Relaxed);
+                self.data.recall(0);
+                return false;
+            }
+            self.data.confirm(epoch);
         }
         taken.is_ok()
     }

@@ -67,6 +67,9 @@ pub(crate) fn may_have(directory: c_int, name: *const c_char) -> bool {
     if name.is_empty() || name.starts_with(b"/") {
         return mounts.iter().any(|mount| mount.may_have(name));
     }
+    if directory < 0 && directory != libc::AT_FDCWD {
+        return false;
+    }
     // SAFETY: whoever opens a file there has it open, or it is the directory in which the process is.
     let directory = unsafe { BorrowedFd::borrow_raw(directory) };
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
@@ -79,6 +82,14 @@ pub(crate) fn has(file: BorrowedFd<'_>) -> bool {
     let stat = statx(file, c"", flags, StatxFlags::INO | StatxFlags::TYPE);
     let is_regular = |stat: &Statx| FileType::from_raw_mode(stat.stx_mode.into()) == FileType::RegularFile;
     stat.is_ok_and(|stat| is_regular(&stat) && is_known(&stat))
+}
+
+/// Whether it is a regular file: of these, no other one has the flag.
+pub(crate) fn is_regular(file: c_int) -> bool {
+    // SAFETY: the caller's descriptor is open as long as he asks about it.
+    let file = unsafe { BorrowedFd::borrow_raw(file) };
+    let stat = statx(file, c"", AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC, StatxFlags::TYPE);
+    stat.is_ok_and(|stat| FileType::from_raw_mode(stat.stx_mode.into()).is_file())
 }
 
 /// Bytes at an address that a program has given, which may be any: for the kernel to say, when it is asked to open something. As

@@ -103,6 +103,7 @@ next! {
     fn __pread64_chk(file: c_int, buffer: *mut c_void, size: size_t, offset: off64_t, room: size_t) -> ssize_t;
     fn preadv64(file: c_int, parts: *const iovec, count: c_int, offset: off64_t) -> ssize_t;
     fn pwritev64(file: c_int, parts: *const iovec, count: c_int, offset: off64_t) -> ssize_t;
+    fn fclose(stream: *mut libc::FILE) -> c_int;
     fn popen(command: *const c_char, kind: *const c_char) -> *mut libc::FILE;
     fn sendmmsg(socket: c_int, messages: *mut libc::mmsghdr, count: c_uint, flags: c_int) -> c_int;
     fn readv(file: c_int, parts: *const iovec, count: c_int) -> ssize_t;

@@ -2,34 +2,58 @@
 
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lodefs_direct::Access;
 use rustix::fs::{SeekFrom, seek};
 
-/// An open file, which several descriptors may be.
+/// A descriptor. What is lent to one is not used by others: each may become another file without the rest.
 pub(crate) struct Opened {
     access: Access,
+    position: Arc<Position>,
+}
+
+/// The offset of an open file, which several descriptors may be.
+#[derive(Default)]
+pub(crate) struct Position {
     /// The kernel's offset is read, and moved.
-    position: Mutex<()>,
+    used: Mutex<()>,
     /// Other processes may move it.
     is_shared: AtomicBool,
 }
 
+/// Nobody else of this process moves the offset meanwhile.
+pub(crate) type Alone<'a> = MutexGuard<'a, ()>;
+
+impl Position {
+    /// Nobody else moves the offset meanwhile; `None` if other processes may.
+    pub(crate) fn alone(&self) -> Option<Alone<'_>> {
+        // A child finds the lock as some other thread had it, but never takes it: it shares the file.
+        if self.is_shared.load(Ordering::SeqCst) {
+            return None;
+        }
+        let alone = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        (!self.is_shared.load(Ordering::SeqCst)).then_some(alone)
+    }
+}
+
 impl Opened {
-    /// That which a descriptor is, if its server tells when it is closed.
-    pub(crate) fn of(file: BorrowedFd<'_>, is_shared: bool) -> Option<Self> {
+    /// That which a descriptor is, if its server tells when it is closed. `position` if it is a copy of another one.
+    pub(crate) fn of(file: BorrowedFd<'_>, position: Option<Arc<Position>>) -> Option<Self> {
         let access = Access::of_watched(file).ok()??;
-        Some(Self { access, position: Mutex::new(()), is_shared: AtomicBool::new(is_shared) })
+        Some(Self { access, position: position.unwrap_or_default() })
     }
 
-    /// Leaves the offset to the kernel for good.
-    pub(crate) fn share(&self) {
-        self.is_shared.store(true, Ordering::SeqCst);
+    pub(crate) fn position(&self) -> &Arc<Position> {
+        &self.position
     }
 
-    pub(crate) fn is_shared(&self) -> bool {
-        self.is_shared.load(Ordering::SeqCst)
+    /// Leaves the offset to the kernel for good; with `waits`, when nobody is about to move it any more.
+    pub(crate) fn share(&self, waits: bool) {
+        self.position.is_shared.store(true, Ordering::SeqCst);
+        if waits {
+            drop(self.position.used.lock());
+        }
     }
 
     /// Reads at an offset. `None`, here and below: the kernel is to be asked.
@@ -43,8 +67,7 @@ impl Opened {
     }
 
     /// Reads at the kernel's offset, and moves it.
-    pub(crate) fn read(&self, file: BorrowedFd<'_>, into: &mut [u8]) -> Option<usize> {
-        let _alone = self.position()?;
+    pub(crate) fn read(&self, file: BorrowedFd<'_>, into: &mut [u8], _: &Alone<'_>) -> Option<usize> {
         let offset = seek(file, SeekFrom::Current(0)).ok()?;
         let read = self.access.read_at(file, into, offset)?;
         seek(file, SeekFrom::Start(offset + read as u64)).ok()?;
@@ -52,22 +75,11 @@ impl Opened {
     }
 
     /// Writes at the kernel's offset, or appends, and moves it.
-    pub(crate) fn write(&self, file: BorrowedFd<'_>, bytes: &[u8]) -> Option<usize> {
-        let _alone = self.position()?;
+    pub(crate) fn write(&self, file: BorrowedFd<'_>, bytes: &[u8], _: &Alone<'_>) -> Option<usize> {
         let offset = if self.access.appends() { 0 } else { seek(file, SeekFrom::Current(0)).ok()? };
         let end = self.access.write_at(file, bytes, offset)?;
         // It has been written: no file is too long for an offset.
         let _moved = seek(file, SeekFrom::Start(end));
         Some(bytes.len())
-    }
-
-    /// Nobody else moves the offset meanwhile; `None` if others may.
-    fn position(&self) -> Option<MutexGuard<'_, ()>> {
-        // A child finds the lock as some other thread had it, but never takes it: it shares the file.
-        if self.is_shared() {
-            return None;
-        }
-        let alone = self.position.lock().unwrap_or_else(PoisonError::into_inner);
-        (!self.is_shared()).then_some(alone)
     }
 }

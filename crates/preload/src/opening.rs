@@ -1,22 +1,18 @@
 //! What becomes of a descriptor that is opened, copied, or closed?
 
 use std::ffi::{c_char, c_int, c_uint};
-use std::mem::ManuallyDrop;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use libc::mode_t;
 use lodefs_direct::{TELLS_WHEN_CLOSED, is_own_descriptor, own_descriptors};
-use rustix::fs::{FileType, Mode, OFlags, fcntl_getfl, fcntl_setfl, fstat, open as open_file};
-use rustix::io::{DupFlags, FdFlags, dup3 as copy_to, fcntl_getfd};
 
 use crate::opened::Opened;
 use crate::within::{Within, set_errno};
-use crate::{mounts, next, table};
+use crate::{mounts, next, sharing, table};
 
 /// The flag by which a server tells when a descriptor is closed.
 const TELLS: c_int = TELLS_WHEN_CLOSED.cast_signed();
-const TELLING: OFlags = OFlags::from_bits_retain(TELLS_WHEN_CLOSED);
 /// What is opened with one of these is not read or written.
 const NO_DATA: c_int = libc::O_PATH | libc::O_DIRECTORY;
 
@@ -28,52 +24,28 @@ fn opened(directory: c_int, path: *const c_char, flags: c_int, open: impl FnOnce
         return file;
     }
     let tells = Within::enter().is_some_and(|_within| mounts::may_have(directory, path));
+    let times = sharing::times();
     let file = open(if tells { flags | TELLS } else { flags });
-    note(file, tells);
+    note(file, tells, times);
     file
 }
 
-/// A descriptor is new: notes which file it is.
-fn note(file: c_int, tells: bool) {
-    if file < 0 {
+/// A descriptor is new: notes which file it is. Whoever comes to a volume by a name from elsewhere has the kernel do it all: to open the
+/// file once more would take its locks away.
+fn note(file: c_int, tells: bool, times: u64) {
+    if file < 0 || !(tells || table::is_known(file)) {
         return;
     }
     let Some(_within) = Within::enter() else { return };
     // SAFETY: it has just been opened, and is the caller's, who does not have it yet.
     let descriptor = unsafe { BorrowedFd::borrow_raw(file) };
-    if !mounts::has(descriptor) {
-        table::put(file, None);
-        if tells {
-            // It is somewhere else: whoever asks for its flags is to find those that he gave.
-            let _ = without_flag(descriptor);
-        }
-        return;
+    let opened = if tells && mounts::has(descriptor) { Opened::of(descriptor, None) } else { None };
+    table::put(file, opened.map(Arc::new));
+    if sharing::times() != times
+        && let Some(opened) = table::get(file)
+    {
+        opened.share(true);
     }
-    if !tells {
-        // By a name that leads there from elsewhere. If it cannot be, the kernel does it all.
-        let _ = open_again(descriptor, |flags| flags | TELLING);
-    }
-    table::put(file, Opened::of(descriptor, false).map(Arc::new));
-}
-
-/// Takes the flag away again. Drivers that know it do that when they are told; of ordinary files the kernel keeps it.
-fn without_flag(file: BorrowedFd<'_>) -> rustix::io::Result<()> {
-    fcntl_setfl(file, fcntl_getfl(file)? - TELLING)?;
-    let is_regular = || fstat(file).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_file());
-    if fcntl_getfl(file)?.contains(TELLING) && is_regular() {
-        open_again(file, |flags| flags - TELLING)?;
-    }
-    Ok(())
-}
-
-/// Opens the same file once more with other flags, as the same descriptor.
-fn open_again(file: BorrowedFd<'_>, changed: impl FnOnce(OFlags) -> OFlags) -> rustix::io::Result<()> {
-    let flags = changed(fcntl_getfl(file)?) | OFlags::CLOEXEC;
-    let new = open_file(format!("/proc/self/fd/{}", file.as_raw_fd()), flags, Mode::empty())?;
-    let is_kept = fcntl_getfd(file)?.contains(FdFlags::CLOEXEC);
-    // SAFETY: the descriptor is open, stays open, and stays the caller's: it only becomes another open file.
-    let mut same = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(file.as_raw_fd()) });
-    copy_to(new, &mut same, if is_kept { DupFlags::CLOEXEC } else { DupFlags::empty() })
 }
 
 /// A descriptor is none of a volume's any more, or may not be.
@@ -92,7 +64,11 @@ fn note_copy(file: c_int, copy: c_int) {
         return;
     }
     if let Some(_within) = Within::enter() {
-        table::put(copy, table::get(file).map(|file| file.share_entry()));
+        let position = table::get(file).map(|file| Arc::clone(file.position()));
+        // SAFETY: it has just been made, and is the caller's, who does not have it yet.
+        let descriptor = unsafe { BorrowedFd::borrow_raw(copy) };
+        let opened = position.and_then(|position| Opened::of(descriptor, Some(position)));
+        table::put(copy, opened.map(Arc::new));
     }
 }
 
@@ -255,7 +231,9 @@ unsafe fn controlled(file: c_int, command: c_int, argument: usize) -> c_int {
     match command {
         libc::F_DUPFD | libc::F_DUPFD_CLOEXEC => note_copy(file, result),
         // The flag is nobody else's business. (The kernel keeps it, whatever flags are set.)
-        libc::F_GETFL if is_known && result >= 0 => return result & !TELLS,
+        libc::F_GETFL if result >= 0 && result & TELLS != 0 && (is_known || mounts::is_regular(file)) => {
+            return result & !TELLS;
+        }
         libc::F_SETFL if is_known && result >= 0 => note_again(file),
         _ => {}
     }
@@ -265,13 +243,26 @@ unsafe fn controlled(file: c_int, command: c_int, argument: usize) -> c_int {
 /// The flags of an open file have changed, for all its descriptors.
 fn note_again(file: c_int) {
     let Some(_within) = Within::enter() else { return };
-    let Some(old) = table::get(file).map(|using| using.share_entry()) else { return };
-    // SAFETY: it was open a moment ago; if it is not any more, what is found here is found out.
-    let new = Opened::of(unsafe { BorrowedFd::borrow_raw(file) }, old.is_shared()).map(Arc::new);
+    let Some(position) = table::get(file).map(|file| Arc::clone(file.position())) else { return };
     let is_same =
-        |copy: &c_int| table::get(*copy).is_some_and(|using| Arc::ptr_eq(&using.share_entry(), &old));
+        |copy: &c_int| table::get(*copy).is_some_and(|copy| Arc::ptr_eq(copy.position(), &position));
     for copy in table::known().filter(is_same) {
-        table::put(copy, new.clone());
+        // SAFETY: it was open a moment ago; if it is not any more, that is found out.
+        let descriptor = unsafe { BorrowedFd::borrow_raw(copy) };
+        table::put(copy, Opened::of(descriptor, Some(Arc::clone(&position))).map(Arc::new));
+    }
+}
+
+/// The C library closes the descriptor by itself.
+///
+/// # Safety
+/// As for fclose(3).
+#[unsafe(no_mangle)]
+unsafe extern "C" fn fclose(stream: *mut libc::FILE) -> c_int {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        forget(libc::fileno(stream));
+        next::fclose(stream)
     }
 }
 

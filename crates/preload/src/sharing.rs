@@ -4,6 +4,7 @@
 //! whoever reads or writes moves the offset for all of them, which only the kernel can do at once.
 
 use std::ffi::{c_char, c_int};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use libc::{msghdr, pid_t, posix_spawn_file_actions_t, posix_spawnattr_t, ssize_t};
 
@@ -23,13 +24,25 @@ extern "C" fn before_fork() {
 
 extern "C" fn in_child() {
     table::forget_users();
+    // Another thread of the parent may have opened some in between. It may have had their locks, which nobody takes any more.
+    table::known().filter_map(table::get).for_each(|file| file.share(false));
 }
 
-/// All open files may be shared from now on.
+/// How often all open files have come to be shared.
+static TIMES: AtomicU64 = AtomicU64::new(0);
+
+/// To be compared, by whoever has opened a file meanwhile.
+pub(crate) fn times() -> u64 {
+    TIMES.load(Ordering::SeqCst)
+}
+
+/// All open files may be shared from now on, and nobody is about to move an offset.
 fn share_all() {
-    let Some(_within) = Within::enter() else { return };
+    TIMES.fetch_add(1, Ordering::SeqCst);
+    // Who comes here in the midst of a call waits for nobody: it may be himself.
+    let within = Within::enter();
     for file in table::known().filter_map(table::get) {
-        file.share();
+        file.share(within.is_some());
     }
 }
 

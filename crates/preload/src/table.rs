@@ -43,17 +43,6 @@ impl Deref for Using {
     }
 }
 
-impl Using {
-    /// The same for longer.
-    pub(crate) fn share_entry(&self) -> Arc<Opened> {
-        // SAFETY: it came from an `Arc` that is still there, as above.
-        unsafe {
-            Arc::increment_strong_count(self.file);
-            Arc::from_raw(self.file)
-        }
-    }
-}
-
 impl Drop for Using {
     fn drop(&mut self) {
         self.slot.users.fetch_sub(1, Ordering::Release);

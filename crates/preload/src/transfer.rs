@@ -6,7 +6,7 @@ use std::slice;
 
 use libc::{iovec, off_t, size_t, ssize_t};
 
-use crate::opened::Opened;
+use crate::opened::{Alone, Opened};
 use crate::within::Within;
 use crate::{next, table};
 
@@ -25,6 +25,33 @@ fn done(file: c_int, how: impl FnOnce(&Opened, BorrowedFd<'_>) -> Option<usize>)
     // SAFETY: the caller's descriptor is open as long as he uses it.
     let count = how(&opened, unsafe { BorrowedFd::borrow_raw(file) })?;
     Some(count.cast_signed())
+}
+
+/// Reads or writes at the kernel's offset: without the kernel if that can be, else by it, but while no other thread is at it.
+fn done_here(
+    file: c_int,
+    how: impl FnOnce(&Opened, BorrowedFd<'_>, &Alone<'_>) -> Option<usize>,
+    by_kernel: impl FnOnce() -> ssize_t,
+) -> ssize_t {
+    if !table::is_known(file) {
+        return by_kernel();
+    }
+    let Some(mut within) = Within::enter() else { return by_kernel() };
+    let Some(opened) = table::get(file) else {
+        drop(within);
+        return by_kernel();
+    };
+    let Some(alone) = opened.position().alone() else {
+        drop((opened, within));
+        return by_kernel();
+    };
+    // SAFETY: the caller's descriptor is open as long as he uses it.
+    if let Some(count) = how(&opened, unsafe { BorrowedFd::borrow_raw(file) }, &alone) {
+        return count.cast_signed();
+    }
+    let count = by_kernel();
+    within.keep_errno();
+    count
 }
 
 /// A buffer to be filled; `None` for what the kernel has to refuse.
@@ -51,20 +78,26 @@ unsafe fn bytes<'a>(buffer: *const c_void, size: size_t) -> Option<&'a [u8]> {
 /// As for read(2).
 #[unsafe(no_mangle)]
 unsafe extern "C" fn read(file: c_int, buffer: *mut c_void, size: size_t) -> ssize_t {
-    // SAFETY: by the caller's promise.
-    let read = done(file, |opened, file| opened.read(file, unsafe { room(buffer, size)? }));
-    // SAFETY: as above.
-    read.unwrap_or_else(|| unsafe { next::read(file, buffer, size) })
+    done_here(
+        file,
+        // SAFETY: by the caller's promise.
+        |opened, file, alone| opened.read(file, unsafe { room(buffer, size)? }, alone),
+        // SAFETY: as above.
+        || unsafe { next::read(file, buffer, size) },
+    )
 }
 
 /// # Safety
 /// As for write(2).
 #[unsafe(no_mangle)]
 unsafe extern "C" fn write(file: c_int, buffer: *const c_void, size: size_t) -> ssize_t {
-    // SAFETY: by the caller's promise.
-    let written = done(file, |opened, file| opened.write(file, unsafe { bytes(buffer, size)? }));
-    // SAFETY: as above.
-    written.unwrap_or_else(|| unsafe { next::write(file, buffer, size) })
+    done_here(
+        file,
+        // SAFETY: by the caller's promise.
+        |opened, file, alone| opened.write(file, unsafe { bytes(buffer, size)? }, alone),
+        // SAFETY: as above.
+        || unsafe { next::write(file, buffer, size) },
+    )
 }
 
 /// # Safety
@@ -91,25 +124,6 @@ unsafe extern "C" fn pwrite(file: c_int, buffer: *const c_void, size: size_t, of
     written.unwrap_or_else(|| unsafe { next::pwrite64(file, buffer, size, offset) })
 }
 
-/// Where data is.
-#[derive(Clone, Copy)]
-enum Place {
-    /// At the kernel's offset.
-    Here,
-    At(u64),
-}
-
-impl Place {
-    /// What preadv2(2) is told; `None` if it is more than a place.
-    fn of(offset: off_t, flags: c_int) -> Option<Self> {
-        match (offset, flags) {
-            (-1, 0) => Some(Self::Here),
-            (0.., 0) => Some(Self::At(offset.cast_unsigned())),
-            _ => None,
-        }
-    }
-}
-
 /// The buffers of a call, if they are not too many, with their bytes in all.
 ///
 /// # Safety
@@ -123,83 +137,83 @@ unsafe fn buffers<'a>(parts: *const iovec, count: c_int) -> Option<(&'a [iovec],
     (1..=GATHERED_MAX).contains(&all).then_some((parts, all))
 }
 
-/// Reads all at once, because that is what others may rely on, and puts it into its buffers.
+/// Reads all at once, because that is what others may rely on, and puts it into the buffers.
 ///
 /// # Safety
 /// The buffers are the caller's, who uses them for nothing else meanwhile.
-unsafe fn read_into(file: c_int, parts: *const iovec, count: c_int, place: Option<Place>) -> Option<ssize_t> {
-    done(file, |opened, file| {
-        // SAFETY: by the caller's promise.
-        let (parts, size) = unsafe { buffers(parts, count)? };
-        let mut all = vec![0; size];
-        let read = match place? {
-            Place::Here => opened.read(file, &mut all)?,
-            Place::At(offset) => opened.read_at(file, &mut all, offset)?,
-        };
-        let mut rest = &all[..read];
-        for part in parts {
-            let (now, later) = rest.split_at(part.iov_len.min(rest.len()));
-            // SAFETY: by the caller's promise there is room for so many bytes.
-            unsafe { part.iov_base.cast::<u8>().copy_from(now.as_ptr(), now.len()) };
-            rest = later;
-        }
-        Some(read)
-    })
+unsafe fn scattered(
+    parts: *const iovec,
+    count: c_int,
+    read: impl FnOnce(&mut [u8]) -> Option<usize>,
+) -> Option<usize> {
+    // SAFETY: by the caller's promise.
+    let (parts, size) = unsafe { buffers(parts, count)? };
+    let mut all = vec![0; size];
+    let read = read(&mut all)?;
+    let mut rest = &all[..read];
+    for part in parts {
+        let (now, later) = rest.split_at(part.iov_len.min(rest.len()));
+        // SAFETY: by the caller's promise there is room for so many bytes.
+        unsafe { part.iov_base.cast::<u8>().copy_from(now.as_ptr(), now.len()) };
+        rest = later;
+    }
+    Some(read)
 }
 
 /// Writes all at once.
 ///
 /// # Safety
 /// The buffers are the caller's, and nobody changes them meanwhile.
-unsafe fn write_from(
-    file: c_int,
+unsafe fn gathered(
     parts: *const iovec,
     count: c_int,
-    place: Option<Place>,
-) -> Option<ssize_t> {
-    done(file, |opened, file| {
+    write: impl FnOnce(&[u8]) -> Option<usize>,
+) -> Option<usize> {
+    // SAFETY: by the caller's promise.
+    let (parts, size) = unsafe { buffers(parts, count)? };
+    let mut all = Vec::with_capacity(size);
+    for part in parts.iter().filter(|part| part.iov_len > 0) {
         // SAFETY: by the caller's promise.
-        let (parts, size) = unsafe { buffers(parts, count)? };
-        let mut all = Vec::with_capacity(size);
-        for part in parts {
-            // SAFETY: by the caller's promise.
-            all.extend_from_slice(unsafe { bytes(part.iov_base, part.iov_len) }.unwrap_or_default());
-        }
-        match place? {
-            Place::Here => opened.write(file, &all),
-            Place::At(offset) => opened.write_at(file, &all, offset),
-        }
-        .filter(|_| all.len() == size)
-    })
+        all.extend_from_slice(unsafe { bytes(part.iov_base, part.iov_len)? });
+    }
+    write(&all)
 }
 
 /// # Safety
 /// As for readv(2).
 #[unsafe(no_mangle)]
 unsafe extern "C" fn readv(file: c_int, parts: *const iovec, count: c_int) -> ssize_t {
-    // SAFETY: by the caller's promise.
-    let read = unsafe { read_into(file, parts, count, Some(Place::Here)) };
-    // SAFETY: as above.
-    read.unwrap_or_else(|| unsafe { next::readv(file, parts, count) })
+    done_here(
+        file,
+        // SAFETY: by the caller's promise.
+        |opened, file, alone| unsafe { scattered(parts, count, |into| opened.read(file, into, alone)) },
+        // SAFETY: as above.
+        || unsafe { next::readv(file, parts, count) },
+    )
 }
 
 /// # Safety
 /// As for writev(2).
 #[unsafe(no_mangle)]
 unsafe extern "C" fn writev(file: c_int, parts: *const iovec, count: c_int) -> ssize_t {
-    // SAFETY: by the caller's promise.
-    let written = unsafe { write_from(file, parts, count, Some(Place::Here)) };
-    // SAFETY: as above.
-    written.unwrap_or_else(|| unsafe { next::writev(file, parts, count) })
+    done_here(
+        file,
+        // SAFETY: by the caller's promise.
+        |opened, file, alone| unsafe { gathered(parts, count, |bytes| opened.write(file, bytes, alone)) },
+        // SAFETY: as above.
+        || unsafe { next::writev(file, parts, count) },
+    )
 }
 
 /// # Safety
 /// As for preadv(2).
 #[unsafe(no_mangle)]
 unsafe extern "C" fn preadv(file: c_int, parts: *const iovec, count: c_int, offset: off_t) -> ssize_t {
-    let place = u64::try_from(offset).ok().map(Place::At);
-    // SAFETY: by the caller's promise.
-    let read = unsafe { read_into(file, parts, count, place) };
+    let read = done(file, |opened, file| {
+        let offset = u64::try_from(offset).ok()?;
+        // SAFETY: by the caller's promise.
+        unsafe { scattered(parts, count, |into| opened.read_at(file, into, offset)) }
+    });
     // SAFETY: as above.
     read.unwrap_or_else(|| unsafe { next::preadv64(file, parts, count, offset) })
 }
@@ -208,9 +222,11 @@ unsafe extern "C" fn preadv(file: c_int, parts: *const iovec, count: c_int, offs
 /// As for pwritev(2).
 #[unsafe(no_mangle)]
 unsafe extern "C" fn pwritev(file: c_int, parts: *const iovec, count: c_int, offset: off_t) -> ssize_t {
-    let place = u64::try_from(offset).ok().map(Place::At);
-    // SAFETY: by the caller's promise.
-    let written = unsafe { write_from(file, parts, count, place) };
+    let written = done(file, |opened, file| {
+        let offset = u64::try_from(offset).ok()?;
+        // SAFETY: by the caller's promise.
+        unsafe { gathered(parts, count, |bytes| opened.write_at(file, bytes, offset)) }
+    });
     // SAFETY: as above.
     written.unwrap_or_else(|| unsafe { next::pwritev64(file, parts, count, offset) })
 }
@@ -226,9 +242,13 @@ unsafe extern "C" fn preadv2(
     flags: c_int,
 ) -> ssize_t {
     // SAFETY: by the caller's promise.
-    let read = unsafe { read_into(file, parts, count, Place::of(offset, flags)) };
-    // SAFETY: as above.
-    read.unwrap_or_else(|| unsafe { next::preadv64v2(file, parts, count, offset, flags) })
+    unsafe {
+        match (offset, flags) {
+            (-1, 0) => readv(file, parts, count),
+            (0.., 0) => preadv(file, parts, count, offset),
+            _ => next::preadv64v2(file, parts, count, offset, flags),
+        }
+    }
 }
 
 /// # Safety
@@ -242,9 +262,13 @@ unsafe extern "C" fn pwritev2(
     flags: c_int,
 ) -> ssize_t {
     // SAFETY: by the caller's promise.
-    let written = unsafe { write_from(file, parts, count, Place::of(offset, flags)) };
-    // SAFETY: as above.
-    written.unwrap_or_else(|| unsafe { next::pwritev64v2(file, parts, count, offset, flags) })
+    unsafe {
+        match (offset, flags) {
+            (-1, 0) => writev(file, parts, count),
+            (0.., 0) => pwritev(file, parts, count, offset),
+            _ => next::pwritev64v2(file, parts, count, offset, flags),
+        }
+    }
 }
 
 /// The same functions by the names that programs with large files use.

@@ -25,6 +25,11 @@ impl Within {
 }
 
 impl Within {
+    /// The program is to find the `errno` that there is now.
+    pub(crate) fn keep_errno(&mut self) {
+        self.errno = errno();
+    }
+
     /// Whether it is.
     pub(crate) fn is_here() -> bool {
         IS_WITHIN.get()
