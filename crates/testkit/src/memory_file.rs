@@ -25,6 +25,11 @@ impl MemoryFile {
         Ok(Self { file, size })
     }
 
+    /// Takes the last byte away, as a host may that has it cut. No access raises a signal for that.
+    pub fn cut(&self) -> io::Result<()> {
+        self.file.set_len(self.size - 1)
+    }
+
     /// The path by which this process opens the file once more.
     fn path(&self) -> PathBuf {
         format!("/proc/self/fd/{}", self.file.as_raw_fd()).into()

@@ -2,6 +2,7 @@
 #![cfg(lodefs_shuttle)]
 
 mod interrupt;
+mod words;
 
 use std::sync::Arc;
 
