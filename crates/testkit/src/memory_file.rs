@@ -25,9 +25,9 @@ impl MemoryFile {
         Ok(Self { file, size })
     }
 
-    /// Takes the last byte away, as a host may that has it cut. No access raises a signal for that.
-    pub fn cut(&self) -> io::Result<()> {
-        self.file.set_len(self.size - 1)
+    /// Takes the last bytes away, as a host may that has it cut.
+    pub fn cut(&self, bytes: u64) -> io::Result<()> {
+        self.file.set_len(self.size - bytes)
     }
 
     /// The path by which this process opens the file once more.

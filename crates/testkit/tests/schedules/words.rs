@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lodefs_core::{DaxPolicy, FormatOptions, Fs, NewInode, NewKind, Node, OpenOptions};
+use lodefs_core::{DaxPolicy, FormatOptions, Fs, NewInode, NewKind, Node, OpenOptions, SetAttr};
 use lodefs_pmem::Domain;
 use lodefs_testkit::memory_file::MemoryFile;
 use shuttle::Runner;
@@ -34,14 +34,23 @@ fn look_while_a_word_is_taken() {
         lease.reserve(0, BLOCK, |_| {}).unwrap();
         (name, node, lease)
     });
+    // One file has the end of the volume.
+    let (room, full) = (create(&fs, "room"), create(&fs, "full"));
+    fs.write(&room, 0, &[0; 16 * BLOCK as usize], false).unwrap();
+    let blocks =
+        (0..).take_while(|block| fs.write(&full, block * BLOCK, &[1; BLOCK as usize], false).is_ok()).count();
+    fs.set_attr(&room, &SetAttr { size: Some(0), ..SetAttr::default() }).unwrap();
     let node = create(&fs, "appended");
     let lease = fs.lease_data(&node, Arc::new(Answers), true, 2).unwrap();
-    file.cut().unwrap();
+    file.cut(32 * BLOCK).unwrap();
     let looking = Arc::clone(&fs);
     let threads = [
-        // Refused, or not durable.
-        shuttle::thread::spawn(move || assert!(lease.reserve(0, BLOCK, |_| {}).is_err())),
+        // Refused, when it has been noticed.
+        shuttle::thread::spawn(move || drop(lease.reserve(0, BLOCK, |_| {}))),
         shuttle::thread::spawn(move || {
+            let is_written = |block| looking.write(&full, block * BLOCK, &[2; BLOCK as usize], false).is_ok();
+            assert!(!(0..blocks as u64).all(is_written), "it has been noticed");
+            drop(full);
             let names = ended.map(|(name, node, lease)| {
                 drop((lease, node));
                 name
@@ -54,7 +63,6 @@ fn look_while_a_word_is_taken() {
         }),
     ];
     threads.into_iter().for_each(|thread| thread.join().unwrap());
-    assert!(fs.sync().is_err(), "it has been noticed");
 }
 
 #[test]
