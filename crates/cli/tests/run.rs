@@ -11,6 +11,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::{Mounted, Workbench, can_mount, lodefs, on_memory, succeed};
 
@@ -54,6 +55,7 @@ fn a_program() {
         "offsets" => offsets(&place),
         "flags" => flags(&place),
         "forks" => forks(&place),
+        "forks-beside" => forks_beside(&place),
         "elsewhere" => elsewhere(&place),
         "tidy" => tidy(&place),
         "copies" => copies(&place),
@@ -284,6 +286,45 @@ fn processes_that_share_an_open_file_share_its_offset() {
         assert_eq!(text.lines().filter(|found| *found == line).count(), 3000, "{line}");
     }
     assert_eq!(all[lines * 11..], [b"by a shell\n", &[3; 100][..], b"last"].concat());
+    mounted.unmount();
+}
+
+/// Threads open, write and close files while another one forks.
+fn forks_beside(place: &Path) {
+    // Who waits for ever is ended, and that is seen.
+    // SAFETY: changes no memory.
+    unsafe { libc::alarm(100) };
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for name in ["a", "b"] {
+            let is_over = &is_over;
+            scope.spawn(move || {
+                while !is_over.load(Ordering::Relaxed) {
+                    let mut file = open(&place.join(name));
+                    (0..20).for_each(|_| file.write_all(&[1; 100]).unwrap());
+                }
+            });
+        }
+        for _ in 0..300 {
+            // SAFETY: the child ends at once.
+            let child = unsafe { libc::fork() };
+            if child == 0 {
+                // SAFETY: as above.
+                unsafe { libc::_exit(0) };
+            }
+            // SAFETY: the status is not wanted.
+            assert_eq!(unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) }, child);
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+    // SAFETY: changes no memory.
+    unsafe { libc::alarm(0) };
+}
+
+#[test]
+fn a_fork_waits_for_nobody_who_waits_for_it() {
+    let Some((_bench, mounted)) = stage() else { return };
+    play("forks-beside", &mounted.directory);
     mounted.unmount();
 }
 

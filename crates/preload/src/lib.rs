@@ -45,9 +45,8 @@ static ALLOCATOR: GlobalDlmalloc = GlobalDlmalloc;
 static BEGIN: extern "C" fn() = begin;
 
 extern "C" fn begin() {
-    // Before anything else that has to do with forks: whoever holds something then may want memory.
+    // Before anything else that has to do with forks, so that it is closed last: whoever is waited for may want memory.
     // SAFETY: there is one thread, and nothing of this allocator is held.
     unsafe { dlmalloc::enable_alloc_after_fork() };
-    sharing::begin();
     mounts::begin();
 }

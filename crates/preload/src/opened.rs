@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use lodefs_direct::Access;
 use rustix::fs::{SeekFrom, seek};
 
+use crate::sharing;
+
 /// A descriptor. What is lent to one is not used by others: each may become another file without the rest.
 pub(crate) struct Opened {
     access: Access,
@@ -41,7 +43,8 @@ impl Opened {
     /// That which a descriptor is, if its server tells when it is closed. `position` if it is a copy of another one.
     pub(crate) fn of(file: BorrowedFd<'_>, position: Option<Arc<Position>>) -> Option<Self> {
         let access = Access::of_watched(file).ok()??;
-        Some(Self { access, position: position.unwrap_or_default() })
+        // If there is no memory for that, the kernel does it all.
+        sharing::watch().then(|| Self { access, position: position.unwrap_or_default() })
     }
 
     pub(crate) fn position(&self) -> &Arc<Position> {

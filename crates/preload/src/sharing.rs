@@ -4,18 +4,28 @@
 //! whoever reads or writes moves the offset for all of them, which only the kernel can do at once.
 
 use std::ffi::{c_char, c_int};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use libc::{msghdr, pid_t, posix_spawn_file_actions_t, posix_spawnattr_t, ssize_t};
 
 use crate::within::Within;
 use crate::{next, table};
 
-/// Sees to it that forks are noticed.
-pub(crate) fn begin() {
+static IS_WATCHED: AtomicBool = AtomicBool::new(false);
+
+/// Sees to it that forks are noticed; whether they are.
+///
+/// Called when there is a file that can be shared, and so after `lodefs_direct` has begun to notice them: what is registered later runs
+/// earlier. A fork waits here for whoever moves an offset, who may wait for what `lodefs_direct` keeps closed during a fork.
+/// (Registering it twice, which threads that come together do, does no harm.)
+pub(crate) fn watch() -> bool {
+    if IS_WATCHED.load(Ordering::Acquire) {
+        return true;
+    }
     // SAFETY: the handlers have the signature that is demanded, and stay.
-    let registered = unsafe { libc::pthread_atfork(Some(before_fork), None, Some(in_child)) };
-    debug_assert_eq!(registered, 0, "there is memory when a program begins");
+    let is_registered = unsafe { libc::pthread_atfork(Some(before_fork), None, Some(in_child)) } == 0;
+    IS_WATCHED.fetch_or(is_registered, Ordering::Release);
+    is_registered
 }
 
 extern "C" fn before_fork() {

@@ -80,19 +80,19 @@ pub(crate) fn put(file: c_int, opened: Option<Arc<Opened>>) {
     // SAFETY: it came from an `Arc` that the slot had.
     let old = (!old.is_null()).then(|| unsafe { Arc::from_raw(old) });
     // Who is counted from now on finds the new one.
-    let is_used = slot.users.load(Ordering::SeqCst) > 0;
-    let old = if is_used { keep(number, old) } else { old };
-    drop(old);
+    match old {
+        Some(old) if slot.users.load(Ordering::SeqCst) > 0 => keep(number, old),
+        unused => drop(unused),
+    }
     drop(unused());
 }
 
-/// Keeps what somebody may use. Returns it if that cannot be noted, which is when somebody else is about to note something.
-fn keep(number: usize, old: Option<Arc<Opened>>) -> Option<Arc<Opened>> {
+/// Keeps what somebody may use: for ever, if somebody else is just about to keep something.
+fn keep(number: usize, old: Arc<Opened>) {
     match REPLACED.try_lock() {
-        Ok(mut replaced) => replaced.extend(old.map(|old| (number, old))),
+        Ok(mut replaced) => replaced.push((number, old)),
         Err(_) => std::mem::forget(old),
     }
-    None
 }
 
 /// What nobody uses any more of what was replaced.
