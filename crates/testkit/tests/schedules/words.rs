@@ -20,7 +20,7 @@ fn create(fs: &Arc<Fs>, name: &str) -> Node {
 /// The medium fails while one program has a word taken, and others end, whose files are then read from the volume anew, with the words
 /// that have their sizes.
 fn look_while_a_word_is_taken() {
-    let file = MemoryFile::new(1 << 20).unwrap();
+    let file = Arc::new(MemoryFile::new(1 << 20).unwrap());
     let open = || file.open(Domain::MemoryController).unwrap();
     Fs::format(&open(), &FormatOptions::default()).unwrap();
     let options = OpenOptions { dax: DaxPolicy::Always, ..OpenOptions::default() };
@@ -36,18 +36,18 @@ fn look_while_a_word_is_taken() {
     });
     // One file has the end of the volume.
     let (room, full) = (create(&fs, "room"), create(&fs, "full"));
-    fs.write(&room, 0, &[0; 16 * BLOCK as usize], false).unwrap();
+    fs.write(&room, 0, &vec![0; 64 * BLOCK as usize], false).unwrap();
     let blocks =
         (0..).take_while(|block| fs.write(&full, block * BLOCK, &[1; BLOCK as usize], false).is_ok()).count();
     fs.set_attr(&room, &SetAttr { size: Some(0), ..SetAttr::default() }).unwrap();
     let node = create(&fs, "appended");
     let lease = fs.lease_data(&node, Arc::new(Answers), true, 2).unwrap();
-    file.cut(32 * BLOCK).unwrap();
-    let looking = Arc::clone(&fs);
+    let (looking, cut) = (Arc::clone(&fs), Arc::clone(&file));
     let threads = [
         // Refused, when it has been noticed.
         shuttle::thread::spawn(move || drop(lease.reserve(0, BLOCK, |_| {}))),
         shuttle::thread::spawn(move || {
+            cut.cut(32 * BLOCK).unwrap();
             let is_written = |block| looking.write(&full, block * BLOCK, &[2; BLOCK as usize], false).is_ok();
             assert!(!(0..blocks as u64).all(is_written), "it has been noticed");
             drop(full);
