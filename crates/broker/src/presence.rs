@@ -57,14 +57,11 @@ impl Presence {
         status.is_ok_and(|status| has_one_thread(&status))
     }
 
-    fn threads(&self) -> String {
-        format!("/proc/{}/task", self.pid.as_raw_nonzero())
-    }
-
     /// Whether it has something of the medium mapped, as far as can be seen: one that cannot be looked into does.
     fn has_mapped(&self) -> bool {
         // A thread that has ended shows none, and the first one may have ended before the others.
-        let Ok(threads) = fs::read_dir(self.threads()) else { return true };
+        let threads = fs::read_dir(format!("/proc/{}/task", self.pid.as_raw_nonzero()));
+        let Ok(threads) = threads else { return true };
         // What was read is about this process only if it is still there; otherwise it does not matter.
         threads.into_iter().any(|thread| thread.map_or(true, |thread| self.names_medium(&thread.path())))
     }
