@@ -132,7 +132,7 @@ pub(crate) struct Opened {
 
 impl Opened {
     fn into_medium(self, writable: bool) -> Medium {
-        Medium { file: self.medium, is_writable: writable, is_synchronous: self.host_sync }
+        Medium { file: self.medium.into(), is_writable: writable, is_synchronous: self.host_sync }
     }
 }
 

@@ -12,7 +12,6 @@
 //! | `view` | how does it reach the bytes of the medium for that? |
 //! | `attachment` | which servers is this process attached to? |
 //! | `link` | how does it talk to one? |
-//! | `own` | which descriptors are the library's own? |
 //! | `origin` | which file does a mapping belong to, when no descriptor of it is open? |
 //! | `ticket` | how does it prove its right to a file? |
 
@@ -30,7 +29,6 @@ mod identity;
 mod link;
 mod mapping;
 mod origin;
-mod own;
 mod ticket;
 mod view;
 
@@ -39,10 +37,10 @@ use lodefs_pmem::Domain;
 use lodefs_proto::server;
 
 pub use file::{Access, File};
+pub use lodefs_mapping::{is_own_descriptor, own_descriptors};
 pub use lodefs_mmap::{MapOptions, Mapping, MappingKind, census, maps, pages};
 pub use lodefs_proto::ticket::TELLS_WHEN_CLOSED;
 pub use mapping::map;
-pub use own::{is_own_descriptor, own_descriptors};
 
 /// What the server says of the medium.
 fn domain_of(domain: server::Domain) -> Domain {

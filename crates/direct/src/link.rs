@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, mpsc};
 use std::thread;
 
-use lodefs_mapping::{Fault, Pager, Part, Region, What, enter, leave_to_parent};
+use lodefs_mapping::{Fault, Own, Pager, Part, Region, What, enter, leave_to_parent};
 use lodefs_proto::attach::{Ask, FromProgram};
 use lodefs_proto::server::{FromServer, MESSAGE_MAX, Outcome};
 use rustix::io::Errno;
@@ -25,7 +25,6 @@ use zerocopy::IntoBytes;
 
 use crate::data::Data;
 use crate::origin::Origin;
-use crate::own::Own;
 use crate::window::Window;
 
 /// Bytes of a page.
@@ -99,7 +98,7 @@ impl Link {
         connect(&socket, &SocketAddrUnix::new_abstract_name(name)?)?;
         let (opener, to_open) = mpsc::channel();
         let link = Arc::new(Self {
-            socket: Own::new(socket),
+            socket: socket.into(),
             pid: process::id(),
             last_number: AtomicU64::new(0),
             waiting: Mutex::new(Some(HashMap::new())),

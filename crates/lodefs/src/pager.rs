@@ -46,7 +46,7 @@ fn medium(fs: &Fs) -> io::Result<Medium> {
     let shared = fs.share_medium(false)?;
     let file = again(&shared, access).or_else(|_| fs.share_medium(is_writable))?;
     let is_synchronous = matches!(fs.domain().kind, MediumKind::DeviceDax | MediumKind::FsDax);
-    Ok(Medium { file, is_writable, is_synchronous })
+    Ok(Medium { file: file.into(), is_writable, is_synchronous })
 }
 
 /// The same file, opened once more. (The process may have lost the right to that since it opened the volume.)

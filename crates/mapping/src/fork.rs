@@ -71,6 +71,11 @@ pub fn leave_to_parent(descriptor: impl AsFd) {
     let _ = dup3(nothing, &mut descriptor, DupFlags::CLOEXEC);
 }
 
+/// All mappers of this process.
+pub(crate) fn watched(inside: &gate::Inside) -> Vec<Arc<Mapper>> {
+    mappers(inside).iter().filter_map(Weak::upgrade).collect()
+}
+
 /// Inside the gate, so that no child finds it locked.
 fn mappers(_: &gate::Inside) -> MutexGuard<'static, Vec<Weak<Mapper>>> {
     MAPPERS.lock().unwrap_or_else(PoisonError::into_inner)
@@ -88,7 +93,7 @@ extern "C" fn in_parent() {
 
 extern "C" fn in_child() {
     let Some(masked) = gate::open() else { return };
-    let inherited: Vec<_> = mappers(&gate::enter()).iter().filter_map(Weak::upgrade).collect();
+    let inherited = watched(&gate::enter());
     for mapper in &inherited {
         mapper.find_oneself_in_child();
     }

@@ -17,6 +17,8 @@
 //! | `limits` | what becomes of the oldest parts when there are too many? |
 //! | `fork` | what happens in a child? |
 //! | `gate` | when is no change under way? |
+//! | `over` | what becomes of regions over which something is mapped? |
+//! | `own` | which descriptors are the library's own? |
 //! | `memory` | how are addresses mapped? |
 //! | `uffd` | what is asked of the kernel's userfaultfd? |
 //!
@@ -48,6 +50,8 @@ mod gate;
 mod limits;
 pub mod mapper;
 mod memory;
+mod over;
+mod own;
 pub mod region;
 pub mod request;
 mod runs;
@@ -58,5 +62,7 @@ pub use fork::{leave_to_parent, set_fork_hook};
 pub use gate::{Alone, Inside, alone, enter};
 pub use limits::Limits;
 pub use mapper::{Mapper, Pager};
+pub use over::replace;
+pub use own::{Own, is_own_descriptor, own_descriptors};
 pub use region::{Region, SIGNAL_TIME};
 pub use request::{Extent, Fault, Medium, Part, Request, Shown, What};

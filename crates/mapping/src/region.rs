@@ -19,6 +19,7 @@ use crate::gate::{Inside, enter};
 use crate::limits::ZEROES_STEP;
 use crate::mapper::Mapper;
 use crate::memory;
+use crate::over;
 use crate::request::{Extent, Part, Request, Shown, What, check_address, clip, invalid};
 use crate::runs::{Runs, State};
 use crate::service::Service;
@@ -88,8 +89,8 @@ impl Region {
         Self::at_reservation(mapper, request, &addresses, &service, &inside)
     }
 
-    /// The same in place of whatever is mapped there, without a moment at which nothing is. What regions have there must have been
-    /// unmapped ([`unmap`](Self::unmap)).
+    /// The same in place of whatever is mapped there, without a moment at which nothing is. What other regions have there is theirs no
+    /// more; after an error that comes late, nobody's: nothing is mapped then.
     ///
     /// # Safety
     /// Nobody relies on what is mapped there.
@@ -99,14 +100,14 @@ impl Region {
         let inside = enter();
         let service = mapper.service(&inside)?;
         let addresses = address..address + size;
-        let others = mapper.regions_at(&addresses, &inside);
-        if others.iter().any(|other| other.has_some_of(&addresses, &inside)) {
-            return Err(io::ErrorKind::AlreadyExists.into());
-        }
         let region = Self::described(mapper, request, &addresses, &service)?;
-        // SAFETY: it is no region's, and by the caller's promise nobody else's.
-        unsafe { memory::arm_over(&service.uffd, &addresses, region.writable)? };
-        mapper.register(&region, &inside)?;
+        let arm = || {
+            // SAFETY: it is no region's any more, and by the caller's promise nobody else's. If it fails, `region` unmaps it.
+            unsafe { memory::arm_over(&service.uffd, &addresses, region.writable)? };
+            mapper.register(&region, &inside)
+        };
+        // SAFETY: that is done to all of it.
+        unsafe { over::replaced(&addresses, &inside, arm)? };
         Ok(region)
     }
 

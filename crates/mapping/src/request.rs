@@ -2,9 +2,10 @@
 
 use std::io;
 use std::ops::Range;
-use std::os::fd::OwnedFd;
 
 use rustix::param::page_size;
+
+use crate::own::Own;
 
 /// Offsets in files, and in media, end here.
 const END_OF_OFFSETS: u64 = 1 << 63;
@@ -13,7 +14,7 @@ const END_OF_OFFSETS: u64 = 1 << 63;
 #[derive(Debug)]
 pub struct Medium {
     /// An open file.
-    pub file: OwnedFd,
+    pub file: Own,
     /// Whether it may be stored to.
     pub is_writable: bool,
     /// Whether the host is to keep its own metadata durable before a store can be made (`MAP_SYNC`).

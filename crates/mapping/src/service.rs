@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::Builder;
 use std::time::{Duration, Instant};
@@ -17,6 +17,7 @@ use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::io::Errno;
 
 use crate::gate::Masked;
+use crate::own::Own;
 use crate::request::Medium;
 use crate::uffd::{BATCH, Touch, Uffd};
 
@@ -26,9 +27,9 @@ pub(crate) struct Service {
     pub(crate) uffd: Uffd,
     pub(crate) medium: Medium,
     /// A file without pages.
-    pub(crate) empty: OwnedFd,
+    pub(crate) empty: Own,
     /// Readable when all is over.
-    stop: OwnedFd,
+    stop: Own,
     queue: Mutex<Queue>,
     changed: Condvar,
 }
@@ -55,10 +56,10 @@ pub(crate) struct Work {
 
 impl Service {
     pub(crate) fn new(medium: Medium) -> io::Result<Arc<Self>> {
-        let stop = eventfd(0, EventfdFlags::CLOEXEC)?;
+        let stop = eventfd(0, EventfdFlags::CLOEXEC)?.into();
         let uffd = Uffd::new()?;
         let (queue, changed) = (Mutex::default(), Condvar::new());
-        Ok(Arc::new(Self { uffd, medium, empty: file_without_pages()?, stop, queue, changed }))
+        Ok(Arc::new(Self { uffd, medium, empty: file_without_pages()?.into(), stop, queue, changed }))
     }
 
     /// Starts the threads. They end when this is stopped, and the second also when `serve` says that there is nobody to serve.
@@ -103,11 +104,8 @@ impl Service {
     /// Closes the descriptors of a service whose threads are those of the parent process. It does so here because what these
     /// threads owned is never dropped.
     pub(crate) fn abandon(service: Arc<Self>) {
-        for file in
-            [service.uffd.as_fd(), service.medium.file.as_fd(), service.empty.as_fd(), service.stop.as_fd()]
-        {
-            // SAFETY: nobody uses it any more, and the owner, of which one reference is given up below, is never dropped.
-            unsafe { rustix::io::close(file.as_raw_fd()) };
+        for file in [service.uffd.own(), &service.medium.file, &service.empty, &service.stop] {
+            file.close_in_child();
         }
         std::mem::forget(service);
     }

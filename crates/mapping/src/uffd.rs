@@ -19,6 +19,8 @@ use rustix::ioctl::{Ioctl, IoctlOutput, Opcode, Updater, ioctl, opcode};
 use rustix::mm::{UserfaultfdFlags, userfaultfd};
 use rustix::param::page_size;
 
+use crate::own::Own;
+
 const GROUP: u8 = 0xaa;
 const API: Opcode = opcode::read_write::<Api>(GROUP, 0x3f);
 const REGISTER: Opcode = opcode::read_write::<Register>(GROUP, 0x00);
@@ -104,7 +106,7 @@ pub(crate) struct Touch {
 /// Where the kernel reports touches of what is registered.
 #[derive(Debug)]
 pub(crate) struct Uffd {
-    file: OwnedFd,
+    file: Own,
     /// Whether those that system calls make are reported, too.
     pub(crate) serves_system_calls: bool,
 }
@@ -120,13 +122,17 @@ impl Uffd {
         let (file, serves_system_calls) = open()?;
         let wanted = FEATURES.iter().fold(0, |all, (bit, _)| all | bit);
         match handshake(file.as_fd(), wanted) {
-            Ok(_) => Ok(Self { file, serves_system_calls }),
+            Ok(_) => Ok(Self { file: file.into(), serves_system_calls }),
             Err(_) => Err(missing()?),
         }
     }
 
     pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
+    }
+
+    pub(crate) fn own(&self) -> &Own {
+        &self.file
     }
 
     /// From now on touches of pages that are not there, and stores to pages that are write-protected, are reported.

@@ -70,6 +70,7 @@ mod tests {
     fn noted(addresses: Range<usize>) -> Noted {
         let subject = Subject { file: FileId::Host { device: 0, inode: 0 }, named: None };
         let known = Known {
+            number: 0,
             size: addresses.len(),
             offset: 0,
             region: None,
@@ -97,6 +98,8 @@ mod tests {
         }
         drop(first);
         assert!(!is_copied(0..30) && is_copied(0..100));
+        second.take_away(&(at + 33..at + 36));
+        assert!(is_copied(30..33) && !is_copied(33..36) && is_copied(36..37));
         drop(second);
         assert!(!is_copied(0..100));
     }

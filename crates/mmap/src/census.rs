@@ -51,7 +51,13 @@ fn ranges(start: usize, known: &Known, file: u32, pagemap: Option<&Pagemap>, int
         return;
     };
     let parts = region.as_ref().map(|region| region.parts()).unwrap_or_default();
+    let last = known.offset + known.size as u64;
     for part in parts {
+        let first = part.offset.max(known.offset);
+        let end = (part.offset + part.size).min(last);
+        if first >= end {
+            continue;
+        }
         let (kind, durable_by) = match part.shown {
             Shown::Medium(_) => (Kind::Direct, known.durable_by),
             Shown::Zeroes => (Kind::Hole, known.durable_by),
@@ -60,6 +66,6 @@ fn ranges(start: usize, known: &Known, file: u32, pagemap: Option<&Pagemap>, int
             Shown::Failing => (Kind::Failing, known.durable_by),
             Shown::Unmapped => continue,
         };
-        into.push(range(part.offset, part.size, kind, durable_by));
+        into.push(range(first, end - first, kind, durable_by));
     }
 }

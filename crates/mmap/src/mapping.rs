@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
-use lodefs_mapping::{Region, Shown};
+use lodefs_mapping::{Region, Shown, replace};
 use lodefs_pmem::{Domain, Persist};
 use lodefs_proto::maps::DurableBy;
 use rustix::io::Errno;
@@ -57,7 +57,7 @@ pub struct Mapping {
 
 enum How {
     /// Dropped in this order.
-    Region { persist: Persist, _noted: Noted, source: Box<dyn Source>, region: Arc<Region> },
+    Region { persist: Persist, noted: Noted, source: Box<dyn Source>, region: Arc<Region> },
     /// As the kernel maps any file.
     Host { noted: Option<Noted> },
 }
@@ -84,6 +84,7 @@ impl Mapping {
         let (base, size) = (region.base(), region.size());
         let MapOptions { offset, writable, sync, .. } = *options;
         let known = Known {
+            number: 0,
             size,
             offset,
             region: Some(Arc::downgrade(&region)),
@@ -98,7 +99,7 @@ impl Mapping {
             },
         };
         let noted = Noted::new(base.addr().get(), known);
-        Ok(Self { base, size, writable, how: How::Region { persist, _noted: noted, source, region } })
+        Ok(Self { base, size, writable, how: How::Region { persist, noted, source, region } })
     }
 
     /// What the kernel shows of an open file.
@@ -112,7 +113,8 @@ impl Mapping {
         let size = options.size.next_multiple_of(page_size());
         let MapOptions { offset, writable, .. } = *options;
         let durable_by = DurableBy::Msync;
-        let known = Known { size, offset, region: None, subject, writable, sync: false, durable_by };
+        let known =
+            Known { number: 0, size, offset, region: None, subject, writable, sync: false, durable_by };
         let noted = Noted::new(base.addr().get(), known);
         Ok(Self { base, size, writable, how: How::Host { noted: Some(noted) } })
     }
@@ -195,21 +197,48 @@ impl Mapping {
 
     /// Makes all that was stored durable, and lets it show in the times of the file.
     pub fn sync(&self) -> io::Result<()> {
+        self.sync_range(0..self.size)
+    }
+
+    /// The same with what was stored to these bytes, as msync(2) does.
+    pub fn sync_range(&self, range: Range<usize>) -> io::Result<()> {
+        self.check(range.start, range.end.checked_sub(range.start).ok_or(Errno::INVAL)?)?;
         let How::Region { persist, source, region, .. } = &self.how else {
-            return self.write_back(0..self.size);
+            return self.write_back(range);
         };
         for part in region.parts() {
-            if let Shown::Medium(_) = part.shown {
-                let from = (part.offset - region.offset()) as usize;
+            let from = (part.offset - region.offset()) as usize;
+            let bytes = from.max(range.start)..(from + part.size as usize).min(range.end);
+            if let (Shown::Medium(_), false) = (part.shown, bytes.is_empty()) {
                 // SAFETY: as for `flush`.
-                unsafe { persist.flush(self.base.add(from).as_ptr(), part.size as usize) };
+                unsafe { persist.flush(self.base.add(bytes.start).as_ptr(), bytes.len()) };
             }
         }
         persist.drain();
         if region.shows_file() {
-            self.write_back(0..self.size)?;
+            self.write_back(range)?;
         }
         if self.writable { source.note_change() } else { Ok(()) }
+    }
+
+    /// Gives up these bytes, whose addresses `how` unmaps, or maps something else over. Returns what it returns; EINVAL, without calling it, if
+    /// they do not lie within.
+    ///
+    /// # Safety
+    /// Nobody uses these bytes any more, also as a range that is said here. `how` leaves nothing of what was there, even if it fails, and
+    /// waits for nobody.
+    pub unsafe fn take_away<T>(
+        &self,
+        range: Range<usize>,
+        how: impl FnOnce(Range<usize>) -> T,
+    ) -> io::Result<T> {
+        let start = self.check(range.start, range.end.checked_sub(range.start).ok_or(Errno::INVAL)?)?;
+        let addresses = start.addr().get()..start.addr().get() + range.len();
+        if let How::Region { noted, .. } | How::Host { noted: Some(noted) } = &self.how {
+            noted.take_away(&addresses);
+        }
+        // SAFETY: by the caller's promise.
+        Ok(unsafe { replace(&addresses, || how(addresses.clone())) })
     }
 
     /// Lets the kernel write back its cache.

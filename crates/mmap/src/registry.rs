@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::process;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 
 use lodefs_mapping::{Inside, Region, enter};
@@ -12,7 +12,8 @@ use lodefs_proto::maps::{DurableBy, FileId};
 
 use crate::teller::Teller;
 
-/// All mappings, by where they begin. Used inside the gate only, so that no child finds it locked.
+/// All mappings, by where they begin. None overlaps another: who maps over one takes that away first. Used inside the gate only, so that no
+/// child finds it locked.
 static MAPPED: RwLock<BTreeMap<usize, Known>> = RwLock::new(BTreeMap::new());
 /// Their number. Whoever has a mapping knows that it has been counted.
 static COUNT: AtomicUsize = AtomicUsize::new(0);
@@ -37,6 +38,8 @@ pub struct Subject {
 /// A mapping.
 #[derive(Clone)]
 pub(crate) struct Known {
+    /// That of its mapping; of several parts, if some were taken away.
+    pub(crate) number: u64,
     pub(crate) size: usize,
     pub(crate) offset: u64,
     /// `None`: it is the kernel's own.
@@ -48,32 +51,57 @@ pub(crate) struct Known {
     pub(crate) durable_by: DurableBy,
 }
 
-/// These addresses are a mapping's, until this is dropped.
-pub(crate) struct Noted(Range<usize>);
+/// These addresses are a mapping's, until they are taken away, or this is dropped.
+pub(crate) struct Noted {
+    addresses: Range<usize>,
+    number: u64,
+}
+
+/// Each mapping has another number.
+static NUMBERS: AtomicU64 = AtomicU64::new(1);
 
 impl Noted {
-    pub(crate) fn new(start: usize, known: Known) -> Self {
+    pub(crate) fn new(start: usize, mut known: Known) -> Self {
         let inside = enter();
         let addresses = start..start + known.size;
+        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+        known.number = number;
         let mut mapped = write(&inside);
         mapped.insert(start, known);
         COUNT.store(mapped.len(), Ordering::Release);
         drop(mapped);
         tell(&inside);
-        Self(addresses)
+        Self { addresses, number }
     }
-}
 
-impl Drop for Noted {
-    fn drop(&mut self) {
+    /// These addresses are not the mapping's any more.
+    pub(crate) fn take_away(&self, addresses: &Range<usize>) {
         let inside = enter();
         let mut mapped = write(&inside);
-        mapped.remove(&self.0.start);
+        let whole = mapped.range(self.addresses.clone());
+        let own: Vec<usize> =
+            whole.filter(|(_, known)| known.number == self.number).map(|(start, _)| *start).collect();
+        for start in own {
+            let Some(known) = mapped.remove(&start) else { continue };
+            for left in [start..addresses.start, addresses.end..start + known.size] {
+                let left = left.start.max(start)..left.end.min(start + known.size);
+                if !left.is_empty() {
+                    let offset = known.offset + (left.start - start) as u64;
+                    mapped.insert(left.start, Known { offset, size: left.len(), ..known.clone() });
+                }
+            }
+        }
         COUNT.store(mapped.len(), Ordering::Release);
         if mapped.is_empty() {
             // Before anybody can map something, and want to be told of.
             drop(teller(&inside).take());
         }
+    }
+}
+
+impl Drop for Noted {
+    fn drop(&mut self) {
+        self.take_away(&self.addresses);
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use lodefs_mapping::leave_to_parent;
+use lodefs_mapping::{Own, leave_to_parent};
 use lodefs_proto::maps::socket_name;
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_peercred};
@@ -30,13 +30,13 @@ const ATTEMPTS: u32 = 64;
 
 /// The thread, until this is dropped.
 pub(crate) struct Teller {
-    socket: Arc<OwnedFd>,
+    socket: Arc<Own>,
     pid: u32,
 }
 
 impl Teller {
     pub(crate) fn start() -> io::Result<Self> {
-        let socket = Arc::new(listening()?);
+        let socket = Arc::new(Own::from(listening()?));
         let own = Arc::clone(&socket);
         thread::Builder::new().name("lodefs-maps".into()).spawn(move || tell_all(&own))?;
         Ok(Self { socket, pid: process::id() })
@@ -75,7 +75,7 @@ fn listening() -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-fn tell_all(socket: &OwnedFd) {
+fn tell_all(socket: &Own) {
     loop {
         match accept_with(socket, SocketFlags::CLOEXEC) {
             // Whoever does not listen is not told.

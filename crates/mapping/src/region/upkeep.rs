@@ -31,9 +31,21 @@ impl Region {
         self.lock(inside).runs.count()
     }
 
-    pub(super) fn has_some_of(&self, addresses: &Range<usize>, inside: &Inside) -> bool {
-        let pieces = self.lock(inside).runs.within(&self.positions(addresses));
-        pieces.iter().any(|(_, state)| *state != State::Gone)
+    /// These addresses are its no more, whatever is mapped there. Who waits there goes on waiting.
+    pub(crate) fn leave(&self, addresses: &Range<usize>, inside: &Inside) {
+        let mut content = self.lock(inside);
+        let before = content.runs.count();
+        content.runs.set(self.positions(addresses), State::Gone);
+        let after = content.runs.count();
+        self.mapper.used.change(before, after);
+        self.shows_file.store(after.file > 0, Relaxed);
+    }
+
+    /// Who waits there for a page touches it again.
+    pub(crate) fn wake(&self, addresses: &Range<usize>, inside: &Inside) {
+        if let Ok(service) = self.mapper.service(inside) {
+            service.uffd.wake(&self.addresses_of(&self.positions(addresses)));
+        }
     }
 
     /// What to ask the pager for whoever has touched a page, and how many recalls had been seen; nothing if he need not wait.

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -55,7 +56,11 @@ impl FakeFile {
     }
 
     pub(crate) fn medium(&self, is_writable: bool) -> Medium {
-        Medium { file: self.medium.try_clone().unwrap().into(), is_writable, is_synchronous: false }
+        Medium {
+            file: OwnedFd::from(self.medium.try_clone().unwrap()).into(),
+            is_writable,
+            is_synchronous: false,
+        }
     }
 
     pub(crate) fn mapper(self: &Arc<Self>) -> Arc<Mapper> {
