@@ -33,7 +33,7 @@ mod tickets;
 
 use std::fmt;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use lodefs_core::{Fs, Ino, Kind, Node};
@@ -63,6 +63,23 @@ struct Serving {
     fs: Arc<Fs>,
     tickets: Arc<Tickets>,
     changing: Arc<Changing>,
+    /// Has the kernel drop what it keeps of a file's content.
+    forget: Arc<OnceLock<Forget>>,
+}
+
+/// Told of a file of which nobody may keep any content.
+type Forget = Box<dyn Fn(Ino) + Send + Sync>;
+
+impl Serving {
+    /// Has dropped what somebody keeps of a file's content. It is not to be called with anything locked.
+    fn drop_cached(&self, node: &Node) -> Result<(), Errno> {
+        let forget = || {
+            if let Some(forget) = self.forget.get() {
+                forget(node.ino());
+            }
+        };
+        self.fs.drop_cached(node, forget).map_err(|error| error.errno())
+    }
 }
 
 /// Lets programs attach to the files of one mount.
@@ -79,7 +96,7 @@ impl Broker {
             return Ok(None);
         }
         let (tickets, changing) = (Arc::default(), Arc::default());
-        let serving = Serving { fs: Arc::clone(fs), tickets, changing };
+        let serving = Serving { fs: Arc::clone(fs), tickets, changing, forget: Arc::default() };
         let listener = Listener::start(serving.clone(), policy)?;
         Ok(Some(Arc::new(Self { policy, listener, serving })))
     }
@@ -88,6 +105,11 @@ impl Broker {
     /// has ended that. Once; whether it was set by this call.
     pub fn watch_attributes(&self, expire: impl Fn(Ino) + Send + Sync + 'static) -> bool {
         self.serving.changing.watch(Box::new(expire))
+    }
+
+    /// Sets who has the kernel drop what it keeps of a file's content, for which it may wait. Once; whether it was set by this call.
+    pub fn watch_content(&self, forget: impl Fn(Ino) + Send + Sync + 'static) -> bool {
+        self.serving.forget.set(Box::new(forget)).is_ok()
     }
 
     /// Whether programs may change a file by themselves now, so that its attributes are to be looked at each time.

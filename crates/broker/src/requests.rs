@@ -194,22 +194,43 @@ impl Requests {
     }
 
     /// Lets a program read or write by itself, by what `ask` asks the engine, and tells it.
-    fn lend(&self, number: u64, lease: u64, ask: impl FnOnce(&DataLease, Deliver<'_>) -> Result<(), Error>) {
-        let mut refusal = Ok(());
-        let deliver = |answer| match answer {
-            DataAnswer::Granted(grant) => self.program.tell(&data_message(number, lease, &grant), None),
-            DataAnswer::Buffered => refusal = Err(Errno::OPNOTSUPP),
-            DataAnswer::Switching => refusal = Err(Errno::BUSY),
-        };
-        let asked = match self.data.get(&lease) {
+    fn lend(&self, number: u64, lease: u64, ask: impl Fn(&DataLease, Deliver<'_>) -> Result<(), Error>) {
+        let lent = match self.data.get(&lease) {
             None => Err(Errno::BADF),
             // What it has not given back comes first.
             Some(_) if self.program.is_lagging() => Err(Errno::BUSY),
-            Some(data) => ask(&data.lease, Box::new(deliver)).map_err(|error| error.errno()),
+            Some(data) => self.lend_once(number, lease, data, &ask).and_then(|is_cached| {
+                if is_cached {
+                    self.serving.drop_cached(data.lease.node())?;
+                    // Who has it cached again at once wants it more.
+                    let is_cached = self.lend_once(number, lease, data, &ask)?;
+                    return if is_cached { Err(Errno::BUSY) } else { Ok(()) };
+                }
+                Ok(())
+            }),
         };
-        if let Err(errno) = asked.and(refusal) {
+        if let Err(errno) = lent {
             self.program.tell(&FromServer::Outcome(number, refused(errno)), None);
         }
+    }
+
+    /// The same; whether what is kept of the content has to be dropped first.
+    fn lend_once(
+        &self,
+        number: u64,
+        lease: u64,
+        data: &Data,
+        ask: impl Fn(&DataLease, Deliver<'_>) -> Result<(), Error>,
+    ) -> Result<bool, Errno> {
+        let mut lent = Ok(false);
+        let deliver = |answer| match answer {
+            DataAnswer::Granted(grant) => self.program.tell(&data_message(number, lease, &grant), None),
+            DataAnswer::Buffered => lent = Err(Errno::OPNOTSUPP),
+            DataAnswer::Switching => lent = Err(Errno::BUSY),
+            DataAnswer::Cached => lent = Ok(true),
+        };
+        ask(&data.lease, Box::new(deliver)).map_err(|error| error.errno())?;
+        lent
     }
 
     fn map(&mut self, file: u64, from: u64, size: u64, writable: bool, sync: bool) -> Result<Outcome, Errno> {
@@ -241,7 +262,7 @@ impl Requests {
         }
         let touch = Touch { offset, write, from: mapped.from, to: mapped.to, window };
         let program = &self.program;
-        let mut is_switching = false;
+        let (mut is_switching, mut is_cached) = (false, false);
         let outcome = mapped.lease.touch(&touch, |touched| {
             let message = match touched {
                 Touched::Granted(grant) => {
@@ -253,6 +274,10 @@ impl Requests {
                     is_switching = true;
                     return;
                 }
+                Touched::Cached => {
+                    is_cached = true;
+                    return;
+                }
                 Touched::BeyondEnd { epoch } => FromServer::Nothing { lease, epoch, offset, errno: 0 },
             };
             program.tell(&message, None);
@@ -262,8 +287,15 @@ impl Requests {
             thread::sleep(PAUSE);
             program.tell(&FromServer::Again { lease, offset }, None);
         }
-        if let Err(error) = outcome {
-            let errno = error.errno().raw_os_error().unsigned_abs();
+        let outcome = outcome.map_err(|error| error.errno()).and_then(|()| {
+            if is_cached {
+                self.serving.drop_cached(mapped.lease.node())?;
+                program.tell(&FromServer::Again { lease, offset }, None);
+            }
+            Ok(())
+        });
+        if let Err(errno) = outcome {
+            let errno = errno.raw_os_error().unsigned_abs();
             // Of which moment that is said does not matter: it says nothing about what is mapped.
             program.tell(&FromServer::Nothing { lease, epoch: u64::MAX, offset, errno }, None);
         }

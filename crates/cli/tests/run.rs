@@ -9,47 +9,19 @@ use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use common::{Mounted, Workbench, can_mount, lodefs, on_memory, succeed};
-
-/// The variables by which the program below is told what to do, and where.
-const PART: &str = "LODEFS_TEST_PART";
-const PLACE: &str = "LODEFS_TEST_PLACE";
-
-/// A mount on which all files are direct.
-fn stage() -> Option<(Workbench, Mounted)> {
-    if !can_mount() {
-        return None;
-    }
-    let bench = Workbench::new();
-    succeed(on_memory(&mut bench.mount_command(&["-o", "dax=always"])));
-    let mounted = Mounted { directory: bench.directory() };
-    Some((bench, mounted))
-}
-
-fn run(command: &[&str]) -> Command {
-    let mut run = lodefs(["run", "--"]);
-    run.args(command);
-    run
-}
-
-/// Does a part of the program below, in a process of its own.
-fn play(part: &str, place: &Path) {
-    let program = std::env::current_exe().unwrap();
-    let mut command = run(&[program.to_str().unwrap(), "--ignored", "--exact", "a_program", "--nocapture"]);
-    let said = succeed(command.env(PART, part).env(PLACE, place));
-    assert!(said.contains("1 passed"), "{said}");
-}
+use common::programs::{open, play, run, stage, told};
+use common::{Workbench, succeed};
 
 /// What other tests run.
 #[test]
 #[ignore = "it is no test"]
 fn a_program() {
-    let place = PathBuf::from(std::env::var_os(PLACE).expect("a place"));
-    match std::env::var(PART).expect("a part").as_str() {
+    let (part, place) = told();
+    match part.as_str() {
         "calls" => without_system_calls(&place),
         "closed" => closed_unseen(&place),
         "offsets" => offsets(&place),
@@ -67,10 +39,6 @@ fn a_program() {
 
 /// `O_LARGEFILE` of the kernel, which the C library does not tell.
 const LARGE_FILE: c_int = 0o100_000;
-
-fn open(path: &Path) -> File {
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).unwrap()
-}
 
 /// How often this process has asked the kernel to read, and to write.
 fn system_calls() -> (u64, u64) {

@@ -34,6 +34,17 @@ pub(crate) struct Wanted {
     pub(crate) sync: bool,
 }
 
+/// At which address a file is mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Where there is room, and pages can be as large as can be.
+    Anywhere,
+    /// At this one, if nothing is mapped there. EEXIST if something is.
+    At(usize),
+    /// At this one, instead of whatever is mapped there, which nobody may rely on.
+    Over(usize),
+}
+
 /// What is mapped.
 pub(crate) struct Mapped {
     _attachment: Arc<Attachment>,
@@ -60,7 +71,10 @@ pub(crate) struct Attachment {
 
 impl Mapped {
     /// Maps a part of a file.
-    pub(crate) fn new(file: &impl AsFd, wanted: Wanted) -> Result<Arc<Self>, Errno> {
+    ///
+    /// # Safety
+    /// As for the place.
+    pub(crate) unsafe fn new(file: &impl AsFd, wanted: Wanted, place: Place) -> Result<Arc<Self>, Errno> {
         watch_forks();
         let answer = ticket::ask(file)?;
         let origin = Arc::new(Origin::of(file, wanted.writable)?);
@@ -76,7 +90,13 @@ impl Mapped {
                 size: wanted.size,
                 writable: wanted.writable,
             };
-            let region = Region::new(&mapper, &request).map_err(|error| errno_of(&error))?;
+            let region = match place {
+                Place::Anywhere => Region::new(&mapper, &request),
+                Place::At(address) => Region::new_at(&mapper, &request, address),
+                // SAFETY: by the caller's promise.
+                Place::Over(address) => unsafe { Region::new_over(&mapper, &request, address) },
+            };
+            let region = region.map_err(|error| errno_of(&error))?;
             link.add(lease, &region, &origin);
             if !is_direct {
                 show_file(&region, &origin)?;

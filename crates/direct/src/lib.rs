@@ -3,7 +3,7 @@
 //! | module | question |
 //! |---|---|
 //! | [`dax`] | is this file direct, why, and who keeps it so? |
-//! | [`map`] | how is a file mapped? ([`Mapping`] says what can be done with it then.) |
+//! | [`map`], [`map_at`] | how is a file mapped? ([`Mapping`] says what can be done with it then.) |
 //! | [`census`] | what has this process mapped? |
 //! | [`File`] | how is a file read and written without a system call? |
 //! | [`Access`] | what of that needs no kernel? |
@@ -12,7 +12,7 @@
 //! | `view` | how does it reach the bytes of the medium for that? |
 //! | `attachment` | which servers is this process attached to? |
 //! | `link` | how does it talk to one? |
-//! | `origin` | which file does a mapping belong to, when no descriptor of it is open? |
+//! | [`Origin`] | which file does a mapping belong to, when no descriptor of it is open? |
 //! | `ticket` | how does it prove its right to a file? |
 
 #![deny(missing_docs)]
@@ -36,11 +36,13 @@ use lodefs_mmap::window;
 use lodefs_pmem::Domain;
 use lodefs_proto::server;
 
+pub use attachment::Place;
 pub use file::{Access, File};
-pub use lodefs_mapping::{is_own_descriptor, own_descriptors};
+pub use lodefs_mapping::{Inside, enter, is_own_descriptor, own_descriptors, replace};
 pub use lodefs_mmap::{MapOptions, Mapping, MappingKind, census, maps, pages};
 pub use lodefs_proto::ticket::TELLS_WHEN_CLOSED;
-pub use mapping::map;
+pub use mapping::{map, map_at};
+pub use origin::Origin;
 
 /// What the server says of the medium.
 fn domain_of(domain: server::Domain) -> Domain {

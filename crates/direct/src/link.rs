@@ -332,8 +332,13 @@ impl Pager for Link {
             write: fault.write,
         });
         drop(table);
-        let is_asked = touch.is_some_and(|touch| self.say(&touch).is_ok());
-        if !is_asked {
+        let Some(touch) = touch else {
+            // It has replaced something that others use, and is about to be added.
+            thread::yield_now();
+            ask_again(region, fault.offset);
+            return;
+        };
+        if self.say(&touch).is_err() {
             region.fail(region.epoch(), fault.offset, 1);
         }
     }

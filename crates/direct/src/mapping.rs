@@ -8,7 +8,7 @@ use lodefs_mmap::{MapOptions, Mapping, Source, Subject};
 use rustix::io::Errno;
 use rustix::param::page_size;
 
-use crate::attachment::{Mapped, Wanted};
+use crate::attachment::{Mapped, Place, Wanted};
 use crate::{domain_of, origin};
 
 /// What the server of a mount grants.
@@ -26,25 +26,37 @@ impl Source for Attached {
 /// OPNOTSUPP if it should be `sync` and cannot; ACCESS if the file was not opened for what is to be done; INVAL for an offset or
 /// a size that cannot be mapped; NODEV if the file is direct and this process may not attach: the kernel maps no such file.
 pub fn map(file: &impl AsFd, options: &MapOptions) -> Result<Mapping, Errno> {
-    let MapOptions { offset, size, writable, sync } = *options;
-    // Pages are mapped, as by mmap(2).
-    let whole = size.checked_next_multiple_of(page_size()).ok_or(Errno::INVAL)?;
-    match Mapped::new(file, Wanted { offset, size: whole, writable, sync }) {
-        Ok(mapped) => {
-            let (region, domain) = (Arc::clone(&mapped.region), domain_of(mapped.domain));
-            let subject =
-                Subject { file: mapped.origin.file(), named: Some(Arc::clone(&mapped.origin) as _) };
-            Mapping::of_region(region, options, domain, subject, Box::new(Attached(mapped)))
-                .map_err(|error| refusal(&error))
-        }
+    let sync = options.sync;
+    // SAFETY: nothing that is there is replaced.
+    match unsafe { map_at(file, options, Place::Anywhere) } {
         // It is not direct, not on a lodefs volume, or this process may not attach.
         Err(Errno::INVAL | Errno::NOTTY | Errno::OPNOTSUPP | Errno::PERM) if !sync => {
             let subject = Subject { file: origin::file_of(file)?, named: None };
             Mapping::of_host(file, options, subject).map_err(|error| errno_of(&error))
         }
         Err(Errno::INVAL | Errno::NOTTY | Errno::PERM) if sync => Err(Errno::OPNOTSUPP),
-        Err(errno) => Err(errno),
+        other => other,
     }
+}
+
+/// Maps a part of an open file, which is direct, and which the kernel therefore does not map, at an address.
+///
+/// # Errors
+/// As for [`map`], and: INVAL, NOTTY, OPNOTSUPP or PERM if it is not direct, not on a lodefs volume, or this process may not attach; EXIST if
+/// something is mapped there that is to stay.
+///
+/// # Safety
+/// As for the place.
+pub unsafe fn map_at(file: &impl AsFd, options: &MapOptions, place: Place) -> Result<Mapping, Errno> {
+    let MapOptions { offset, size, writable, sync } = *options;
+    // Pages are mapped, as by mmap(2).
+    let whole = size.checked_next_multiple_of(page_size()).ok_or(Errno::INVAL)?;
+    // SAFETY: by the caller's promise.
+    let mapped = unsafe { Mapped::new(file, Wanted { offset, size: whole, writable, sync }, place)? };
+    let (region, domain) = (Arc::clone(&mapped.region), domain_of(mapped.domain));
+    let subject = Subject { file: mapped.origin.file(), named: Some(Arc::clone(&mapped.origin) as _) };
+    Mapping::of_region(region, options, domain, subject, Box::new(Attached(mapped)))
+        .map_err(|error| refusal(&error))
 }
 
 /// Of a medium to which stores cannot be made durable as the environment asks: an errno cannot say why.

@@ -4,54 +4,109 @@
 //! that is not open for anything (`O_PATH`): it keeps the mount, and the file, and can be opened again.
 
 use std::ffi::OsString;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::fmt;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use lodefs_mapping::{Inside, Own, enter};
 use lodefs_mmap::Named;
 use lodefs_mmap::maps::FileId;
 use rustix::fs::{Mode, OFlags, fstat, fstatfs, open, readlink};
 use rustix::io::Errno;
 
 /// A file that can be opened.
-pub(crate) struct Origin {
-    path: OwnedFd,
+#[derive(Clone)]
+pub struct Origin {
+    held: Arc<Held>,
     writable: bool,
+}
+
+/// What keeps a file. As long as it does, no other one has the same numbers.
+struct Held {
+    path: Own,
     file: FileId,
 }
 
+/// One for each file. Used inside the gate only, so that no child finds it locked.
+static HELD: Mutex<Vec<Weak<Held>>> = Mutex::new(Vec::new());
+
+impl Held {
+    fn of(file: BorrowedFd<'_>) -> Result<Arc<Self>, Errno> {
+        let id = file_of(file)?;
+        let inside = enter();
+        let mut all = held(&inside);
+        all.retain(|held| held.strong_count() > 0);
+        if let Some(same) = all.iter().filter_map(Weak::upgrade).find(|held| held.file == id) {
+            return Ok(same);
+        }
+        let path = open(name_of(file), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        let new = Arc::new(Self { path: path.into(), file: id });
+        all.push(Arc::downgrade(&new));
+        Ok(new)
+    }
+}
+
+fn held(_: &Inside) -> MutexGuard<'static, Vec<Weak<Held>>> {
+    HELD.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Origin {
-    /// That of an open file.
-    pub(crate) fn of(file: impl AsFd, writable: bool) -> Result<Self, Errno> {
-        let path = open(name_of(file.as_fd()), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-        Ok(Self { path, writable, file: file_of(file)? })
+    /// That of an open file, to be opened for writing too.
+    ///
+    /// # Errors
+    /// Those of open(2).
+    pub fn of(file: impl AsFd, writable: bool) -> Result<Self, Errno> {
+        Ok(Self { held: Held::of(file.as_fd())?, writable })
+    }
+
+    /// The same file, to be opened for writing too, or not.
+    #[must_use]
+    pub fn with(&self, writable: bool) -> Self {
+        Self { held: Arc::clone(&self.held), writable }
+    }
+
+    /// Whether it is the same file.
+    pub fn is_of_same_file(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.held, &other.held)
     }
 
     /// Which file it is.
     pub(crate) fn file(&self) -> FileId {
-        self.file
+        self.held.file
     }
 
     /// Whether there is room to fill all holes of the file, as far as the kernel knows now.
     pub(crate) fn has_room_for_holes(&self) -> bool {
-        let (Ok(stat), Ok(space)) = (fstat(&self.path), fstatfs(&self.path)) else { return false };
+        let path = self.held.path.as_fd();
+        let (Ok(stat), Ok(space)) = (fstat(path), fstatfs(path)) else { return false };
         let stored = stat.st_blocks.cast_unsigned().saturating_mul(512);
         let free = space.f_bavail.saturating_mul(space.f_bsize.cast_unsigned());
         stat.st_size.cast_unsigned().saturating_sub(stored) <= free
     }
 
     /// Opens it: the kernel checks once more whether this process may.
-    pub(crate) fn open(&self) -> Result<OwnedFd, Errno> {
+    ///
+    /// # Errors
+    /// Those of open(2).
+    pub fn open(&self) -> Result<OwnedFd, Errno> {
         let access = if self.writable { OFlags::RDWR } else { OFlags::RDONLY };
-        open(name_of(self.path.as_fd()), access | OFlags::CLOEXEC | OFlags::NOCTTY, Mode::empty())
+        open(name_of(self.held.path.as_fd()), access | OFlags::CLOEXEC | OFlags::NOCTTY, Mode::empty())
     }
 }
 
 /// The name in the tree of names: with ` (deleted)` behind it if it has none any more.
 impl Named for Origin {
     fn name(&self) -> Option<PathBuf> {
-        let name = readlink(name_of(self.path.as_fd()), Vec::new()).ok()?;
+        let name = readlink(name_of(self.held.path.as_fd()), Vec::new()).ok()?;
         Some(OsString::from_vec(name.into_bytes()).into())
+    }
+}
+
+impl fmt::Debug for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Origin").field("file", &self.held.file).finish_non_exhaustive()
     }
 }
 

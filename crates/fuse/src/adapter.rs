@@ -309,7 +309,7 @@ impl Filesystem for Adapter {
         offset: u64,
         size: u32,
         _: OpenFlags,
-        _: Option<LockOwner>,
+        owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
         READ_BUFFER.with_borrow_mut(|buffer| {
@@ -317,7 +317,15 @@ impl Filesystem for Adapter {
                 buffer.resize(size as usize, 0);
             }
             let room = &mut buffer[..size as usize];
-            match self.run("read", |served| served.fs.read(&served.opened_node(ino, handle)?, offset, room)) {
+            let read = self.run("read", |served| {
+                let node = served.opened_node(ino, handle)?;
+                // The kernel names an owner where it reads for somebody, and none where it fills its cache.
+                if owner.is_none() && served.is_direct(handle) {
+                    return served.fs.read_to_cache(&node, offset, room);
+                }
+                served.fs.read(&node, offset, room)
+            });
+            match read {
                 Ok(read) => reply.data(&buffer[..read]),
                 Err(errno) => reply.error(errno),
             }

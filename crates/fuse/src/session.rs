@@ -58,7 +58,9 @@ pub fn mount(fs: Arc<Fs>, target: &Path, options: &MountOptions) -> Result<Sessi
             let _ = notifier.set(inner.notifier());
             if let Some(broker) = &options.broker {
                 // A broker is of one mount.
+                let of_content = Arc::clone(&notifier);
                 broker.watch_attributes(move |ino| expire_attributes(&notifier, ino));
+                broker.watch_content(move |ino| forget_content(&of_content, ino));
             }
             Ok(Session { inner, unmounter })
         }
@@ -82,6 +84,14 @@ pub(crate) fn expire_attributes(notifier: &OnceLock<Notifier>, ino: Ino) {
     if let Some(Err(error)) = notifier.get().map(|notifier| notifier.inval_inode(INodeNo(ino.0), -1, 0)) {
         // Most likely it has no such inode any more.
         tracing::debug!(ino = ino.0, %error, "could not tell the kernel of changed attributes");
+    }
+}
+
+/// Has the kernel drop all pages that it keeps of a file; waits for those that are just being read.
+fn forget_content(notifier: &OnceLock<Notifier>, ino: Ino) {
+    if let Some(Err(error)) = notifier.get().map(|notifier| notifier.inval_inode(INodeNo(ino.0), 0, 0)) {
+        // As above.
+        tracing::debug!(ino = ino.0, %error, "could not have the kernel drop what it has cached");
     }
 }
 

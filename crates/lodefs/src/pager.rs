@@ -138,7 +138,7 @@ impl Leased {
                 true
             }
             // Every file is direct here.
-            Some(Touched::Buffered { .. } | Touched::Switching) | None => false,
+            Some(Touched::Buffered { .. } | Touched::Switching | Touched::Cached) | None => false,
         }
     }
 }

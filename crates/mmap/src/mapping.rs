@@ -7,7 +7,9 @@ use std::os::fd::AsFd;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
-use lodefs_mapping::{Region, Shown, replace};
+#[cfg(doc)]
+use lodefs_mapping::replace;
+use lodefs_mapping::{Region, Shown};
 use lodefs_pmem::{Domain, Persist};
 use lodefs_proto::maps::DurableBy;
 use rustix::io::Errno;
@@ -221,24 +223,44 @@ impl Mapping {
         if self.writable { source.note_change() } else { Ok(()) }
     }
 
-    /// Gives up these bytes, whose addresses `how` unmaps, or maps something else over. Returns what it returns; EINVAL, without calling it, if
-    /// they do not lie within.
+    /// Unmaps these bytes. EINVAL if they do not lie within, or it is the kernel's mapping; ENOMEM, and some may still be there, if the host has no room for more mappings.
     ///
     /// # Safety
-    /// Nobody uses these bytes any more, also as a range that is said here. `how` leaves nothing of what was there, even if it fails, and
-    /// waits for nobody.
-    pub unsafe fn take_away<T>(
-        &self,
-        range: Range<usize>,
-        how: impl FnOnce(Range<usize>) -> T,
-    ) -> io::Result<T> {
-        let start = self.check(range.start, range.end.checked_sub(range.start).ok_or(Errno::INVAL)?)?;
-        let addresses = start.addr().get()..start.addr().get() + range.len();
-        if let How::Region { noted, .. } | How::Host { noted: Some(noted) } = &self.how {
-            noted.take_away(&addresses);
-        }
-        // SAFETY: by the caller's promise.
-        Ok(unsafe { replace(&addresses, || how(addresses.clone())) })
+    /// Nobody uses these bytes any more, nor as a part of a range that is said here.
+    pub unsafe fn unmap(&self, range: Range<usize>) -> io::Result<()> {
+        let addresses = self.addresses(&range)?;
+        let How::Region { noted, region, .. } = &self.how else { return Err(Errno::INVAL.into()) };
+        region.unmap(region.offset() + range.start as u64, range.len() as u64)?;
+        noted.take_away(&addresses);
+        Ok(())
+    }
+
+    /// These bytes are another's from now on, who maps something over them, or unmaps them ([`replace`]). EINVAL as for
+    /// [`unmap`](Self::unmap).
+    ///
+    /// # Safety
+    /// As for [`unmap`](Self::unmap).
+    pub unsafe fn leave(&self, range: Range<usize>) -> io::Result<()> {
+        let addresses = self.addresses(&range)?;
+        let How::Region { noted, .. } = &self.how else { return Err(Errno::INVAL.into()) };
+        noted.take_away(&addresses);
+        Ok(())
+    }
+
+    /// Whether any of these bytes is still mapped by this.
+    pub fn has_some_of(&self, range: &Range<usize>) -> bool {
+        let How::Region { region, .. } = &self.how else { return true };
+        let lies_there = |offset: u64, size: u64| {
+            let from = (offset - region.offset()) as usize;
+            from < range.end && range.start < from + size as usize
+        };
+        region.parts().iter().any(|part| part.shown != Shown::Unmapped && lies_there(part.offset, part.size))
+    }
+
+    fn addresses(&self, range: &Range<usize>) -> Result<Range<usize>, Errno> {
+        let size = range.end.checked_sub(range.start).ok_or(Errno::INVAL)?;
+        let start = self.check(range.start, size)?.addr().get();
+        Ok(start..start + size)
     }
 
     /// Lets the kernel write back its cache.

@@ -12,7 +12,7 @@ use lodefs_proto::maps::{DurableBy, FileId};
 
 use crate::teller::Teller;
 
-/// All mappings, by where they begin. None overlaps another: who maps over one takes that away first. Used inside the gate only, so that no
+/// All mappings, by where they begin. None overlaps another: who maps over one takes that from it. Used inside the gate only, so that no
 /// child finds it locked.
 static MAPPED: RwLock<BTreeMap<usize, Known>> = RwLock::new(BTreeMap::new());
 /// Their number. Whoever has a mapping knows that it has been counted.
@@ -67,6 +67,7 @@ impl Noted {
         let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
         known.number = number;
         let mut mapped = write(&inside);
+        take(&mut mapped, &addresses, |_| true);
         mapped.insert(start, known);
         COUNT.store(mapped.len(), Ordering::Release);
         drop(mapped);
@@ -78,23 +79,28 @@ impl Noted {
     pub(crate) fn take_away(&self, addresses: &Range<usize>) {
         let inside = enter();
         let mut mapped = write(&inside);
-        let whole = mapped.range(self.addresses.clone());
-        let own: Vec<usize> =
-            whole.filter(|(_, known)| known.number == self.number).map(|(start, _)| *start).collect();
-        for start in own {
-            let Some(known) = mapped.remove(&start) else { continue };
-            for left in [start..addresses.start, addresses.end..start + known.size] {
-                let left = left.start.max(start)..left.end.min(start + known.size);
-                if !left.is_empty() {
-                    let offset = known.offset + (left.start - start) as u64;
-                    mapped.insert(left.start, Known { offset, size: left.len(), ..known.clone() });
-                }
-            }
-        }
+        take(&mut mapped, addresses, |known| known.number == self.number);
         COUNT.store(mapped.len(), Ordering::Release);
         if mapped.is_empty() {
             // Before anybody can map something, and want to be told of.
             drop(teller(&inside).take());
+        }
+    }
+}
+
+/// Takes these addresses from the entries that are meant.
+fn take(mapped: &mut BTreeMap<usize, Known>, addresses: &Range<usize>, is_meant: impl Fn(&Known) -> bool) {
+    let before_end = mapped.range(..addresses.end).rev();
+    let there = before_end.take_while(|(start, known)| *start + known.size > addresses.start);
+    let meant: Vec<usize> = there.filter(|(_, known)| is_meant(known)).map(|(start, _)| *start).collect();
+    for start in meant {
+        let Some(known) = mapped.remove(&start) else { continue };
+        let end = start + known.size;
+        for left in [start..addresses.start, addresses.end..end] {
+            if !left.is_empty() {
+                let offset = known.offset + (left.start - start) as u64;
+                mapped.insert(left.start, Known { offset, size: left.len(), ..known.clone() });
+            }
         }
     }
 }

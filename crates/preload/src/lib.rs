@@ -14,6 +14,10 @@
 //! | `opening` | what becomes of a descriptor that is opened, copied, or closed? |
 //! | `transfer` | which calls read and write? |
 //! | `sharing` | when do other processes share an open file? |
+//! | `mapping` | which calls map, move and unmap files? |
+//! | `tending` | which calls look after what is mapped? |
+//! | `showing` | how does a part of a file come to some addresses, and go? |
+//! | `addresses` | which addresses show files that the kernel does not map? |
 //!
 //! # What must not be
 //! *A descriptor that is taken for another file's.* Programs close descriptors in ways that nobody sees. So a file is opened with a flag
@@ -25,12 +29,16 @@
 //! *A thread that waits for itself.* A signal handler may come here in the midst of a call: that one goes on to the kernel. Memory comes
 //! from an allocator of its own, so that a handler can come here in the midst of the program's.
 
+mod addresses;
+mod mapping;
 mod mounts;
 mod next;
 mod opened;
 mod opening;
 mod sharing;
+mod showing;
 mod table;
+mod tending;
 mod transfer;
 mod within;
 
@@ -48,5 +56,6 @@ extern "C" fn begin() {
     // Before anything else that has to do with forks, so that it is closed last: whoever is waited for may want memory.
     // SAFETY: there is one thread, and nothing of this allocator is held.
     unsafe { dlmalloc::enable_alloc_after_fork() };
+    next::find_all();
     mounts::begin();
 }

@@ -2,7 +2,7 @@
 //!
 //! To whoever has a function of that name behind this library: the C library, or another one that was preloaded.
 
-use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use std::ffi::{CStr, c_char, c_int, c_uchar, c_uint, c_void};
 use std::mem::transmute_copy;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -60,17 +60,28 @@ impl<T> Failed for *mut T {
 
 macro_rules! next {
     ($(fn $name:ident($($argument:ident: $type:ty),*) -> $result:ty;)*) => {
+        /// What is behind each name.
+        #[allow(non_upper_case_globals)]
+        mod found {
+            use super::{CStr, Next};
+
+            $(
+                pub(super) static $name: Next = Next::new(match CStr::from_bytes_with_nul(concat!(stringify!($name), "\0").as_bytes()) {
+                    Ok(name) => name,
+                    Err(_) => panic!("a name without zero bytes"),
+                });
+            )*
+
+            pub(super) static ALL: &[&Next] = &[$(&$name),*];
+        }
+
         $(
             /// Calls the next function of this name.
             ///
             /// # Safety
             /// As for that function.
             pub(crate) unsafe fn $name($($argument: $type),*) -> $result {
-                static NEXT: Next = Next::new(match CStr::from_bytes_with_nul(concat!(stringify!($name), "\0").as_bytes()) {
-                    Ok(name) => name,
-                    Err(_) => panic!("a name without zero bytes"),
-                });
-                let address = NEXT.address();
+                let address = found::$name.address();
                 if address.is_null() {
                     set_errno(libc::ENOSYS);
                     return <$result as Failed>::failed();
@@ -82,6 +93,14 @@ macro_rules! next {
             }
         )*
     };
+}
+
+/// Looks for all of them, while there is one thread, and no signal handler: nobody can be in the midst of what the dynamic linker locks.
+/// (Somebody may have come here before, for some.)
+pub(crate) fn find_all() {
+    for next in found::ALL {
+        next.address();
+    }
 }
 
 next! {
@@ -110,6 +129,37 @@ next! {
     fn writev(file: c_int, parts: *const iovec, count: c_int) -> ssize_t;
     fn preadv64v2(file: c_int, parts: *const iovec, count: c_int, offset: off64_t, flags: c_int) -> ssize_t;
     fn pwritev64v2(file: c_int, parts: *const iovec, count: c_int, offset: off64_t, flags: c_int) -> ssize_t;
+    fn copy_file_range(
+        from: c_int,
+        from_offset: *mut off64_t,
+        to: c_int,
+        to_offset: *mut off64_t,
+        size: size_t,
+        flags: c_uint
+    ) -> ssize_t;
+    fn sendfile64(to: c_int, from: c_int, offset: *mut off64_t, size: size_t) -> ssize_t;
+    fn splice(
+        from: c_int,
+        from_offset: *mut off64_t,
+        to: c_int,
+        to_offset: *mut off64_t,
+        size: size_t,
+        flags: c_uint
+    ) -> ssize_t;
+    fn mmap64(
+        address: *mut c_void,
+        size: size_t,
+        protection: c_int,
+        flags: c_int,
+        file: c_int,
+        offset: off64_t
+    ) -> *mut c_void;
+    fn munmap(address: *mut c_void, size: size_t) -> c_int;
+    fn mremap(old: *mut c_void, old_size: size_t, size: size_t, flags: c_int, new: *mut c_void) -> *mut c_void;
+    fn mprotect(address: *mut c_void, size: size_t, protection: c_int) -> c_int;
+    fn msync(address: *mut c_void, size: size_t, flags: c_int) -> c_int;
+    fn madvise(address: *mut c_void, size: size_t, advice: c_int) -> c_int;
+    fn mincore(address: *mut c_void, size: size_t, into: *mut c_uchar) -> c_int;
     fn fork() -> pid_t;
     fn sendmsg(socket: c_int, message: *const libc::msghdr, flags: c_int) -> ssize_t;
     fn system(command: *const c_char) -> c_int;

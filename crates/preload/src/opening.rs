@@ -7,6 +7,8 @@ use std::sync::Arc;
 use libc::mode_t;
 use lodefs_direct::{TELLS_WHEN_CLOSED, is_own_descriptor, own_descriptors};
 
+use rustix::fs::{AtFlags, StatxFlags, statx};
+
 use crate::opened::Opened;
 use crate::within::{Within, set_errno};
 use crate::{mounts, next, sharing, table};
@@ -45,6 +47,20 @@ fn note(file: c_int, tells: bool, times: u64) {
         && let Some(opened) = table::get(file)
     {
         opened.share(true);
+    }
+}
+
+/// Has the kernel ask for the size of a file, which this program may have made longer: the kernel goes by what it has seen last where it maps a
+/// file, copies it, or sends it elsewhere.
+pub(crate) fn refresh(file: c_int) {
+    if !table::is_known(file) {
+        return;
+    }
+    if let Some(_within) = Within::enter() {
+        // SAFETY: the caller's descriptor is open as long as he uses it.
+        let file = unsafe { BorrowedFd::borrow_raw(file) };
+        // What it cannot say, it will say to the caller.
+        let _size = statx(file, c"", AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC, StatxFlags::SIZE);
     }
 }
 

@@ -1,12 +1,13 @@
-//! Which calls read and write?
+//! Which calls read, write and copy?
 
-use std::ffi::{c_int, c_void};
+use std::ffi::{c_int, c_uint, c_void};
 use std::os::fd::BorrowedFd;
 use std::slice;
 
-use libc::{iovec, off_t, size_t, ssize_t};
+use libc::{iovec, off_t, off64_t, size_t, ssize_t};
 
 use crate::opened::{Alone, Opened};
+use crate::opening::refresh;
 use crate::within::Within;
 use crate::{next, table};
 
@@ -292,7 +293,49 @@ also! {
     preadv64 = preadv(file: c_int, parts: *const iovec, count: c_int, offset: off_t);
     pwritev64 = pwritev(file: c_int, parts: *const iovec, count: c_int, offset: off_t);
     preadv64v2 = preadv2(file: c_int, parts: *const iovec, count: c_int, offset: off_t, flags: c_int);
+    sendfile = sendfile64(to: c_int, from: c_int, offset: *mut off64_t, size: size_t);
     pwritev64v2 = pwritev2(file: c_int, parts: *const iovec, count: c_int, offset: off_t, flags: c_int);
+}
+
+/// # Safety
+/// As for `copy_file_range(2)`.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn copy_file_range(
+    from: c_int,
+    from_offset: *mut off64_t,
+    to: c_int,
+    to_offset: *mut off64_t,
+    size: size_t,
+    flags: c_uint,
+) -> ssize_t {
+    refresh(from);
+    // SAFETY: by the caller's promise.
+    unsafe { next::copy_file_range(from, from_offset, to, to_offset, size, flags) }
+}
+
+/// # Safety
+/// As for sendfile(2).
+#[unsafe(no_mangle)]
+unsafe extern "C" fn sendfile64(to: c_int, from: c_int, offset: *mut off64_t, size: size_t) -> ssize_t {
+    refresh(from);
+    // SAFETY: by the caller's promise.
+    unsafe { next::sendfile64(to, from, offset, size) }
+}
+
+/// # Safety
+/// As for splice(2).
+#[unsafe(no_mangle)]
+unsafe extern "C" fn splice(
+    from: c_int,
+    from_offset: *mut off64_t,
+    to: c_int,
+    to_offset: *mut off64_t,
+    size: size_t,
+    flags: c_uint,
+) -> ssize_t {
+    refresh(from);
+    // SAFETY: by the caller's promise.
+    unsafe { next::splice(from, from_offset, to, to_offset, size, flags) }
 }
 
 /// What programs call that were compiled with checks of their buffers.

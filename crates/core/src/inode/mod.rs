@@ -18,7 +18,7 @@ use crate::dir::NodeCache;
 use crate::error::{Result, ensure};
 use crate::extents::{ExtentMap, store};
 use crate::fs::Fs;
-use crate::lease::Leased;
+use crate::lease::{Cached, Leased};
 use crate::ops::tail::Tail;
 use crate::types::{Attr, Flags, Ino, Kind, S_PERM, Time};
 use crate::volume::Volume;
@@ -99,6 +99,8 @@ pub(crate) struct InodeState {
     pub(crate) leases: Vec<Leased>,
     /// A program appends to it by itself: the size is elsewhere.
     pub(crate) tail: Option<Tail>,
+    /// What the kernel keeps of its content, though it is direct.
+    pub(crate) cached: Cached,
     /// Mappings are just being taken back so that it can become direct, or buffered.
     pub(crate) is_switching: bool,
     /// It never had a name, and may get one ([`crate::Fs::tmpfile`]).
@@ -115,6 +117,7 @@ impl InodeState {
             nodes: NodeCache::default(),
             leases: Vec::new(),
             tail: None,
+            cached: Cached::default(),
             is_switching: false,
             awaits_name: false,
             dead: false,

@@ -48,6 +48,8 @@ pub enum DataAnswer {
     Buffered,
     /// The file is just being switched.
     Switching,
+    /// What is kept of the content has to be dropped first ([`Fs::drop_cached`]).
+    Cached,
 }
 
 /// Content that a program may use, until it is recalled.
@@ -97,6 +99,11 @@ impl Fs {
 }
 
 impl DataLease {
+    /// The file.
+    pub fn node(&self) -> &Node {
+        self.0.node()
+    }
+
     /// Its number, by which recalls name it: unique as long as the volume is open.
     pub fn id(&self) -> u64 {
         self.0.id()
@@ -135,6 +142,10 @@ impl DataLease {
         }
         if lease.renounce_unless_direct(&mut locked)?.is_some() {
             deliver(DataAnswer::Buffered);
+            return Ok(());
+        }
+        if write && locked.state.cached.is_there() {
+            deliver(DataAnswer::Cached);
             return Ok(());
         }
         let is_bound =

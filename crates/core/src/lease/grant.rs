@@ -29,6 +29,8 @@ pub enum Touched {
     },
     /// The file is just being switched: the touch is to be made again.
     Switching,
+    /// What is kept of the content has to be dropped first ([`crate::Fs::drop_cached`]): then the touch is to be made again.
+    Cached,
     /// There is nothing: it lies beyond the end of the file.
     BeyondEnd {
         /// Recalls that the lease had seen.

@@ -15,6 +15,7 @@
 //!
 //! A crash tears nothing here: what was granted for writing was committed before.
 
+mod cached;
 mod data;
 mod flush;
 mod grant;
@@ -36,12 +37,14 @@ use crate::ops::locked::LockedInode;
 use crate::types::{Flags, Ino, Kind};
 use lodefs_sync::{Arc, Ordering, Weak};
 
+pub(crate) use cached::Cached;
 pub use data::{DataAnswer, DataGrant, DataLease, DataRight, TailGrant};
 pub use grant::{Grant, Part, Touch, Touched, What};
 use recall::Asked;
 pub use recall::{Answer, Recall};
 pub(crate) use recall::{
-    Lagging, Quarantine, Recalled, has_writer, is_asked, recall_blocks, recall_data, recall_zeroes,
+    Lagging, Quarantine, Recalled, has_writer, is_asked, recall_blocks, recall_data, recall_end,
+    recall_zeroes,
 };
 pub(crate) use words::Words;
 
@@ -90,6 +93,8 @@ pub(crate) struct Leased {
     stored: Bounds,
     /// Where it may have mapped zeroes in place of holes.
     zeroes: Bounds,
+    /// It was told of a page that it lies beyond the end.
+    met_end: bool,
     /// What it may do with the content by itself.
     data: DataRight,
     /// Where it may have mapped either until it answers.
@@ -203,6 +208,7 @@ impl Fs {
             blocks: Bounds::default(),
             stored: Bounds::default(),
             zeroes: Bounds::default(),
+            met_end: false,
             data: DataRight::None,
             asked: Vec::new(),
         });
@@ -277,9 +283,10 @@ impl Lease {
         Ok(leased.holder.is_none().then_some(leased.epoch))
     }
 
-    /// Notes what is granted. Gives the number of recalls so far.
+    /// Notes what is granted; nothing, if the touched page lies beyond the end. Gives the number of recalls so far.
     pub(crate) fn note(&self, state: &mut InodeState, parts: &[Part]) -> Result<u64> {
         let leased = find(state, self.id)?;
+        leased.met_end |= parts.is_empty();
         for part in parts {
             let bounds = Bounds::of(part);
             match part.what {

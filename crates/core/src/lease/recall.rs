@@ -136,6 +136,26 @@ pub(crate) fn recall_data(state: &mut InodeState, right: DataRight, asker: Optio
     }
 }
 
+/// A file has become longer, which had `end` blocks: programs that met its end there ask again. Returns when all know, or were given up on.
+pub(crate) fn recall_end(state: &mut InodeState, end: u64) {
+    if state.leases.iter().any(|leased| leased.met_end) {
+        let asked = ask_back(state, Bounds { from: end, to: u64::MAX }, |leased| leased.met_end);
+        state.leases.iter_mut().for_each(|leased| leased.met_end = false);
+        let _lagging = asked.wait();
+    }
+}
+
+/// Takes these blocks back from everybody who may store to them by a mapping, and waits for the answers. (Who was given up on may go on
+/// for a while.)
+pub(super) fn recall_stores(state: &mut InodeState, bounds: Bounds) {
+    let may_store = |leased: &Leased| {
+        leased.purpose == Use::Mapping && !leased.stored.is_empty() && leased.blocks.meets(bounds)
+    };
+    if state.leases.iter().any(may_store) {
+        let _lagging = ask_back(state, bounds, may_store).wait();
+    }
+}
+
 /// Whether a program may change the content by itself, or what one has appended is still to be settled.
 pub(crate) fn has_writer(state: &InodeState) -> bool {
     state.tail.is_some() || state.leases.iter().any(|leased| leased.data == DataRight::Write)

@@ -48,6 +48,10 @@ impl Lease {
             deliver(Touched::Buffered { epoch });
             return Ok(());
         }
+        if self.options().writable && locked.state.cached.is_there() {
+            deliver(Touched::Cached);
+            return Ok(());
+        }
         let window = touch.window();
         let filled = fs.answer(&mut locked, touch, window);
         if filled.is_err() {

@@ -4,6 +4,7 @@
 //! wait for each other. It changes copies of their slots; committing records what differs and only then makes the
 //! copies the truth.
 
+use lodefs_layout::BLOCK_SIZE;
 use lodefs_layout::inode::InodeSlot;
 use rustix::io::Errno;
 use smallvec::SmallVec;
@@ -15,7 +16,7 @@ use crate::error::{Result, ensure};
 use crate::fs::Fs;
 use crate::inode::glimpse::StateWriteGuard;
 use crate::inode::{Inode, SetTimes};
-use crate::lease::{DataRight, recall_data};
+use crate::lease::{DataRight, recall_data, recall_end};
 use crate::tx::Tx;
 use crate::types::{Flags, Ino, Kind, Time};
 use lodefs_sync::Ordering;
@@ -60,13 +61,17 @@ impl<'i> LockedInode<'i> {
         self.state.extents = None;
     }
 
-    /// The transaction was committed.
+    /// The transaction was committed. Waits for programs that have met the end of a file which is longer now.
     pub(super) fn accept(&mut self) {
         let time = |slot: &InodeSlot| (slot.ctime_s, slot.times_ns[2]);
         if time(&self.slot) != time(&self.state.slot) {
             self.inode.times_seen.store(false, Ordering::Relaxed);
         }
+        let before = self.state.slot.size.get();
         self.state.slot = self.slot;
+        if self.slot.size.get() > before {
+            recall_end(&mut self.state, before / BLOCK_SIZE);
+        }
     }
 
     /// Commits a transaction that changes only this inode.

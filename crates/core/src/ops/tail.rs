@@ -29,7 +29,7 @@ use crate::extents::ExtentMap;
 use crate::extents::map::Edits;
 use crate::fs::Fs;
 use crate::inode::{InodeState, Node, kind_of};
-use crate::lease::is_asked;
+use crate::lease::{is_asked, recall_end};
 use crate::tx::Tx;
 use crate::types::{Ino, Kind};
 use crate::volume::Volume;
@@ -134,7 +134,12 @@ impl Fs {
             word
         };
         match self.reserve_blocks(tx, locked, blocks, wanted) {
-            Ok(end) => locked.state.tail = Some(Tail { lease, word, end }),
+            Ok(end) => {
+                locked.state.tail = Some(Tail { lease, word, end });
+                // It may become longer at any time.
+                let size_end = locked.state.slot.size.get() / BLOCK_SIZE;
+                recall_end(&mut locked.state, size_end);
+            }
             Err(error) => {
                 if present.is_none() {
                     // If the medium has failed, the record may be there all the same.

@@ -16,7 +16,7 @@ pub(crate) fn data_lease(file: &Node, program: &Arc<Program>) -> DataLease {
     file.fs().lease_data(file, Arc::clone(program) as Arc<dyn Lessee>, true, 7).unwrap()
 }
 
-fn answer(lease: &DataLease, offset: u64, write: bool) -> Result<DataAnswer, Errno> {
+pub(crate) fn answer(lease: &DataLease, offset: u64, write: bool) -> Result<DataAnswer, Errno> {
     let mut answers = Vec::new();
     lease.take(offset, write, |answer| answers.push(answer)).map_err(|error| error.errno())?;
     assert_eq!(answers.len(), 1, "it is answered once");

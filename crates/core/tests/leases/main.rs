@@ -1,6 +1,7 @@
 //! Leases: what is granted to a program that maps a file, and how it is taken back. Here is what the tests are made of.
 
 mod appends;
+mod cached;
 mod data;
 mod grants;
 mod recalls;

@@ -4,7 +4,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::thread;
 
-use lodefs_core::{Fallocate, Fs, What};
+use lodefs_core::{Fallocate, Fs, Lessee, What};
 use lodefs_pmem::Medium;
 
 use super::{BLOCK, Program, SIZE, Volume, at, lease, touch};
@@ -45,6 +45,7 @@ fn blocks_are_taken_back_before_they_are_freed() {
     assert_eq!(program.recalls()[0].1, 2);
     assert_eq!(touch(&lease, 2, false), (2, vec![]), "beyond the end");
     volume.resize(&file, 8 * BLOCK);
+    assert_eq!(program.recalls(), [(3, 2, u64::MAX / BLOCK)], "there is something now");
     assert_eq!(touch(&lease, 2, false).1[0].what, What::Zeroes, "not what was there before");
     volume.fs.unlink(&volume.fs.root().unwrap(), b"f").unwrap();
     assert!(program.recalls().is_empty(), "what is mapped stays");
@@ -61,6 +62,31 @@ fn zeroes_behind_the_end_are_taken_back() {
     volume.resize(&file, 2 * BLOCK);
     assert_eq!(program.recalls().len(), 1);
     assert_eq!(touch(&lease, 6, false), (1, vec![]), "beyond the end");
+}
+
+#[test]
+fn who_has_met_the_end_is_told_that_it_has_moved() {
+    let volume = Volume::new();
+    let file = volume.hole("f", 2);
+    let (program, other) = (Arc::new(Program::default()), Arc::new(Program::default()));
+    let (lease, untold) = (lease(&file, &program), lease(&file, &other));
+    assert_eq!(touch(&lease, 2, false), (0, vec![]), "beyond the end");
+    touch(&untold, 1, false);
+    volume.fs.write(&file, BLOCK, &[1; BLOCK as usize], false).unwrap();
+    assert!(program.recalls().is_empty());
+    volume.fs.write(&file, 4 * BLOCK, &[1], false).unwrap();
+    assert_eq!(program.recalls(), [(1, 2, u64::MAX / BLOCK)]);
+    volume.resize(&file, 10 * BLOCK);
+    assert!(program.recalls().is_empty(), "it is told once");
+    assert_eq!(touch(&lease, 12, false), (1, vec![]));
+    volume
+        .fs
+        .lease_data(&file, Arc::clone(&other) as Arc<dyn Lessee>, true, 1)
+        .unwrap()
+        .reserve(0, 11 * BLOCK, |_| {})
+        .unwrap();
+    assert_eq!(program.recalls().len(), 1, "of a program that may append");
+    assert!(other.recalls().iter().all(|(_, from, _)| *from < 10), "of whom the zeroes were taken back only");
 }
 
 #[test]

@@ -164,7 +164,7 @@ impl DataProgram {
             let mut is_refused = false;
             let taken = lease.take(block * BLOCK_SIZE, write, |answer| match answer {
                 DataAnswer::Granted(grant) => self.state().grant = Some(grant),
-                DataAnswer::Buffered | DataAnswer::Switching => is_refused = true,
+                DataAnswer::Buffered | DataAnswer::Switching | DataAnswer::Cached => is_refused = true,
             });
             assert!(taken.is_ok(), "{taken:?}");
             if is_refused {

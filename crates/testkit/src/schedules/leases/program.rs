@@ -256,7 +256,7 @@ impl Program {
             match touched {
                 Touched::Granted(grant) => self.map(&grant),
                 Touched::Buffered { epoch } => self.map_as_host(lease, epoch),
-                Touched::Switching => {}
+                Touched::Switching | Touched::Cached => {}
                 Touched::BeyondEnd { .. } => {
                     return Access::Done(Act::Read { block, value: None }, true);
                 }

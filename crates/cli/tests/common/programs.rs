@@ -1,0 +1,54 @@
+//! Programs as they are, which are parts of the tests' own program: each is run by `lodefs run`, in a process of its own.
+
+#![allow(dead_code, reason = "each test program uses its part")]
+
+use std::fs::{File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::{Mounted, Workbench, can_mount, lodefs, on_memory, succeed};
+
+/// The variables by which the program is told what to do, and where.
+const PART: &str = "LODEFS_TEST_PART";
+const PLACE: &str = "LODEFS_TEST_PLACE";
+
+/// A mount on which all files are direct.
+pub(crate) fn stage() -> Option<(Workbench, Mounted)> {
+    stage_with("dax=always")
+}
+
+/// A mount with these options.
+pub(crate) fn stage_with(options: &str) -> Option<(Workbench, Mounted)> {
+    if !can_mount() {
+        return None;
+    }
+    let bench = Workbench::new();
+    succeed(on_memory(&mut bench.mount_command(&["-o", options])));
+    let mounted = Mounted { directory: bench.directory() };
+    Some((bench, mounted))
+}
+
+/// Runs a command as it is.
+pub(crate) fn run(command: &[&str]) -> Command {
+    let mut run = lodefs(["run", "--"]);
+    run.args(command);
+    run
+}
+
+/// Does a part of `a_program`, which is a test that is ignored, in a process of its own.
+pub(crate) fn play(part: &str, place: &Path) -> String {
+    let program = std::env::current_exe().unwrap();
+    let mut command = run(&[program.to_str().unwrap(), "--ignored", "--exact", "a_program", "--nocapture"]);
+    let said = succeed(command.env(PART, part).env(PLACE, place));
+    assert!(said.contains("1 passed"), "{said}");
+    said
+}
+
+/// What the program is to do, and where.
+pub(crate) fn told() -> (String, PathBuf) {
+    (std::env::var(PART).expect("a part"), std::env::var_os(PLACE).expect("a place").into())
+}
+
+pub(crate) fn open(path: &Path) -> File {
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).unwrap()
+}

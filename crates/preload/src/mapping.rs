@@ -1,0 +1,405 @@
+//! Which calls map, move and unmap files?
+//!
+//! The kernel is asked first, and does what it can: everything but shared mappings of direct files, which are the library's.
+
+use std::ffi::{c_int, c_void};
+use std::ops::Range;
+use std::os::fd::BorrowedFd;
+
+use libc::{MAP_FAILED, off_t, size_t};
+use lodefs_direct::Place;
+use rustix::io::Errno;
+use rustix::mm::{Advice, madvise};
+
+use crate::addresses::{self, Piece};
+use crate::opening::refresh;
+use crate::showing::{
+    PAGE_SIZE, checked, forbid, last_errno, pages, pointer, replaced, show, show_again, unmap,
+};
+use crate::within::{Within, set_errno};
+use crate::{mounts, next};
+
+/// Where it is mapped is for the caller to say.
+const PLACED: c_int = libc::MAP_FIXED | libc::MAP_FIXED_NOREPLACE;
+/// What is done when it is mapped.
+const AFTERWARDS: c_int = libc::MAP_POPULATE | libc::MAP_LOCKED;
+
+/// A call of mmap(2).
+#[derive(Clone, Copy)]
+struct Call {
+    address: usize,
+    size: size_t,
+    protection: c_int,
+    flags: c_int,
+    file: c_int,
+    offset: off_t,
+}
+
+/// Does something about addresses that may show a file, and says what came of it. `by_kernel` if they do not. A signal handler that has interrupted
+/// this library is refused: it might wait for itself.
+pub(crate) fn done<T>(
+    range: &Range<usize>,
+    failed: T,
+    by_kernel: impl FnOnce() -> T,
+    how: impl FnOnce() -> Result<T, Errno>,
+) -> T {
+    if !addresses::may_have(range) || addresses::found(range).is_empty() {
+        return by_kernel();
+    }
+    let Some(mut within) = Within::enter() else {
+        set_errno(libc::ENOMEM);
+        return failed;
+    };
+    returned(&mut within, how(), failed)
+}
+
+/// What a call returns, when the library is left.
+fn returned<T>(within: &mut Within, result: Result<T, Errno>, failed: T) -> T {
+    result.unwrap_or_else(|errno| {
+        set_errno(errno.raw_os_error());
+        within.keep_errno();
+        failed
+    })
+}
+
+impl Call {
+    /// Whether the kernel may not be able to do it.
+    fn is_shared(&self) -> bool {
+        let kind = self.flags & libc::MAP_TYPE;
+        let is_shared = kind == libc::MAP_SHARED || kind == libc::MAP_SHARED_VALIDATE;
+        is_shared && self.flags & libc::MAP_ANONYMOUS == 0 && self.file >= 0 && mounts::are_there()
+    }
+
+    /// Whether the kernel shows what it knows of a file.
+    fn is_private(&self) -> bool {
+        self.flags & libc::MAP_TYPE == libc::MAP_PRIVATE && self.flags & libc::MAP_ANONYMOUS == 0
+    }
+
+    fn is_fixed(&self) -> bool {
+        self.flags & PLACED == libc::MAP_FIXED
+    }
+
+    /// What it replaces.
+    fn over(&self) -> Option<Range<usize>> {
+        pages(self.address, self.size).ok().filter(|_| self.is_fixed())
+    }
+
+    /// # Safety
+    /// As for mmap(2).
+    unsafe fn kernel(&self) -> Result<usize, Errno> {
+        let Self { address, size, protection, flags, file, offset } = *self;
+        // SAFETY: by the caller's promise.
+        match unsafe { next::mmap64(pointer(address), size, protection, flags, file, offset) } {
+            MAP_FAILED => Err(last_errno()),
+            start => Ok(start.expose_provenance()),
+        }
+    }
+
+    /// The same over what the library has mapped.
+    ///
+    /// # Safety
+    /// As for mmap(2).
+    unsafe fn kernel_over(&self, over: &Range<usize>) -> Result<usize, Errno> {
+        let call = Self { flags: self.flags & !AFTERWARDS, ..*self };
+        // SAFETY: by the caller's promise.
+        let start = unsafe { replaced(over, &addresses::take(over), || call.kernel())? };
+        self.afterwards(over);
+        Ok(start)
+    }
+
+    /// What the kernel would have done at once.
+    fn afterwards(&self, range: &Range<usize>) {
+        let advice = match self.protection & libc::PROT_WRITE {
+            0 => Advice::LinuxPopulateRead,
+            _ => Advice::LinuxPopulateWrite,
+        };
+        if self.flags & AFTERWARDS != 0 {
+            // What cannot be there is not, and nobody is told.
+            // SAFETY: it changes no contents.
+            let _ = unsafe { madvise(pointer(range.start), range.len(), advice) };
+        }
+        if self.flags & libc::MAP_LOCKED != 0 {
+            // SAFETY: as above.
+            unsafe { libc::mlock(pointer(range.start), range.len()) };
+        }
+    }
+
+    /// Maps a file of a volume.
+    ///
+    /// # Safety
+    /// As for mmap(2).
+    unsafe fn carry_out(mut self) -> Result<usize, Errno> {
+        if self.flags & libc::MAP_SYNC != 0 {
+            // So that the kernel does not ignore it.
+            self.flags |= libc::MAP_SHARED_VALIDATE;
+        }
+        let asked = match self.over() {
+            // SAFETY: by the caller's promise.
+            None => unsafe { self.kernel() },
+            Some(over) => {
+                // A kernel that refuses it may leave nothing of what is there: so it is asked elsewhere first.
+                let elsewhere = Self { address: 0, flags: self.flags & !PLACED & !AFTERWARDS, ..self };
+                // SAFETY: nothing that is there is replaced; and what is new is unmapped.
+                let asked = unsafe { elsewhere.kernel() };
+                asked.and_then(|start| {
+                    // SAFETY: as above, and by the caller's promise.
+                    unsafe {
+                        checked(next::munmap(pointer(start), self.size))?;
+                        self.kernel_over(&over)
+                    }
+                })
+            }
+        };
+        match asked {
+            Err(Errno::NODEV) => {}
+            Err(Errno::OPNOTSUPP) if self.flags & libc::MAP_SYNC != 0 => {}
+            known => return known,
+        }
+        // SAFETY: by the caller's promise.
+        let range = unsafe { self.by_library(asked)? };
+        self.afterwards(&range);
+        Ok(range.start)
+    }
+
+    /// The same if the kernel has refused it.
+    ///
+    /// # Safety
+    /// As for mmap(2).
+    unsafe fn by_library(&self, refused: Result<usize, Errno>) -> Result<Range<usize>, Errno> {
+        // SAFETY: the caller's descriptor is open as long as he uses it.
+        let file = unsafe { BorrowedFd::borrow_raw(self.file) };
+        let offset = u64::try_from(self.offset).map_err(|_| Errno::INVAL)?;
+        let piece = Piece::of(file, offset, self.flags & libc::MAP_SYNC != 0)?;
+        let writable = self.protection & libc::PROT_WRITE != 0;
+        if writable && !piece.may_write {
+            return Err(Errno::ACCESS);
+        }
+        if self.protection & libc::PROT_EXEC != 0 {
+            refused?;
+        }
+        // SAFETY: by the caller's promise.
+        let result = unsafe {
+            if self.protection == libc::PROT_NONE {
+                self.nothing().map(|range| {
+                    addresses::put(&range, piece);
+                    range
+                })
+            } else {
+                self.placed(|place| show(&file, piece.clone(), self.size, writable, place))
+            }
+        };
+        match result {
+            // It is not what the kernel has refused it for.
+            Err(Errno::NOTTY | Errno::PERM | Errno::OPNOTSUPP) => refused.map(|start| start..start),
+            result => result,
+        }
+    }
+
+    /// Addresses that nobody may access.
+    ///
+    /// # Safety
+    /// As for mmap(2).
+    unsafe fn nothing(&self) -> Result<Range<usize>, Errno> {
+        // SAFETY: by the caller's promise.
+        unsafe {
+            if let Some(over) = self.over() {
+                forbid(&over, &addresses::take(&over))?;
+                return Ok(over);
+            }
+            let flags = self.flags & (PLACED | libc::MAP_32BIT);
+            let flags = flags | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+            let nothing = Self { protection: libc::PROT_NONE, flags, file: -1, offset: 0, ..*self };
+            pages(nothing.kernel()?, self.size)
+        }
+    }
+
+    /// Shows a file where the caller wants it.
+    ///
+    /// # Safety
+    /// As for mmap(2).
+    unsafe fn placed(
+        &self,
+        show: impl Fn(Place) -> Result<Range<usize>, Errno>,
+    ) -> Result<Range<usize>, Errno> {
+        if self.flags & libc::MAP_FIXED_NOREPLACE != 0 {
+            return show(Place::At(self.address));
+        }
+        if self.is_fixed() {
+            return show(Place::Over(self.address));
+        }
+        if self.flags & libc::MAP_32BIT != 0 {
+            // SAFETY: the kernel chooses the address.
+            let reserved = unsafe { self.nothing()? };
+            return show(Place::Over(reserved.start)).inspect_err(|_| {
+                // SAFETY: nobody knows of it.
+                unsafe { next::munmap(pointer(reserved.start), reserved.len()) };
+            });
+        }
+        match self.address.next_multiple_of(PAGE_SIZE) {
+            0 => show(Place::Anywhere),
+            // It is a hint.
+            wanted => show(Place::At(wanted)).or_else(|_| show(Place::Anywhere)),
+        }
+    }
+}
+
+/// # Safety
+/// As for mmap(2).
+#[unsafe(no_mangle)]
+unsafe extern "C" fn mmap(
+    address: *mut c_void,
+    size: size_t,
+    protection: c_int,
+    flags: c_int,
+    file: c_int,
+    offset: off_t,
+) -> *mut c_void {
+    // SAFETY: by the caller's promise.
+    let by_kernel = || unsafe { next::mmap64(address, size, protection, flags, file, offset) };
+    let call = Call { address: address.expose_provenance(), size, protection, flags, file, offset };
+    if call.is_shared()
+        && let Some(mut within) = Within::enter()
+    {
+        // SAFETY: the caller's descriptor is open as long as he uses it.
+        if mounts::has(unsafe { BorrowedFd::borrow_raw(file) }) {
+            // SAFETY: by the caller's promise.
+            let result = unsafe { call.carry_out() };
+            return returned(&mut within, result.map(pointer), MAP_FAILED);
+        }
+    }
+    if call.is_private() {
+        refresh(file);
+    }
+    match call.over() {
+        // SAFETY: as above.
+        Some(over) => done(&over, MAP_FAILED, by_kernel, || unsafe { call.kernel_over(&over).map(pointer) }),
+        None => by_kernel(),
+    }
+}
+
+/// # Safety
+/// As for mmap(2).
+#[unsafe(no_mangle)]
+unsafe extern "C" fn mmap64(
+    address: *mut c_void,
+    size: size_t,
+    protection: c_int,
+    flags: c_int,
+    file: c_int,
+    offset: off_t,
+) -> *mut c_void {
+    // SAFETY: by the caller's promise.
+    unsafe { mmap(address, size, protection, flags, file, offset) }
+}
+
+/// # Safety
+/// As for munmap(2).
+#[unsafe(no_mangle)]
+unsafe extern "C" fn munmap(address: *mut c_void, size: size_t) -> c_int {
+    // SAFETY: by the caller's promise.
+    let by_kernel = || unsafe { next::munmap(address, size) };
+    let Ok(range) = pages(address.expose_provenance(), size) else { return by_kernel() };
+    // SAFETY: as above.
+    done(&range, -1, by_kernel, || unsafe { unmap_all(&range) }.map(|()| 0))
+}
+
+/// # Safety
+/// Nobody uses these addresses any more.
+unsafe fn unmap_all(range: &Range<usize>) -> Result<(), Errno> {
+    let taken = addresses::take(range);
+    for gap in addresses::gaps(range, &taken) {
+        // SAFETY: by the caller's promise.
+        checked(unsafe { next::munmap(pointer(gap.start), gap.len()) })?;
+    }
+    // SAFETY: as above.
+    unsafe { unmap(taken) }
+}
+
+/// # Safety
+/// As for mremap(2).
+#[unsafe(no_mangle)]
+unsafe extern "C" fn mremap(
+    old: *mut c_void,
+    old_size: size_t,
+    size: size_t,
+    flags: c_int,
+    new: *mut c_void,
+) -> *mut c_void {
+    // SAFETY: by the caller's promise.
+    let by_kernel = || unsafe { next::mremap(old, old_size, size, flags, new) };
+    // Of a range without bytes, that which begins there is meant.
+    let Ok(from) = pages(old.expose_provenance(), old_size.max(1)) else { return by_kernel() };
+    let over = pages(new.expose_provenance(), size).ok().filter(|_| flags & libc::MREMAP_FIXED != 0);
+    let is_ours = addresses::may_have(&from) && !addresses::found(&from).is_empty();
+    match over {
+        // What moves is the kernel's.
+        Some(over) if !is_ours => done(&over, MAP_FAILED, by_kernel, || {
+            let map = || match by_kernel() {
+                MAP_FAILED => Err(last_errno()),
+                start => Ok(start.expose_provenance()),
+            };
+            // SAFETY: as above.
+            unsafe { replaced(&over, &addresses::take(&over), map) }.map(pointer)
+        }),
+        // SAFETY: as above.
+        over => done(&from, MAP_FAILED, by_kernel, || unsafe {
+            let from = if old_size == 0 { from.start..from.start } else { from.clone() };
+            moved(&from, size, flags, over.as_ref()).map(pointer)
+        }),
+    }
+}
+
+/// Moves, lengthens or shortens what shows a file.
+///
+/// # Safety
+/// As for mremap(2).
+unsafe fn moved(
+    from: &Range<usize>,
+    size: usize,
+    flags: c_int,
+    over: Option<&Range<usize>>,
+) -> Result<usize, Errno> {
+    let may_move = flags & libc::MREMAP_MAYMOVE != 0;
+    let is_known = flags & !(libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED) == 0;
+    let overlaps = |over: &Range<usize>| over.start < from.end && from.start < over.end;
+    if !is_known || size == 0 || over.is_some_and(|over| !may_move || overlaps(over)) {
+        return Err(Errno::INVAL);
+    }
+    let size = pages(0, size)?.end;
+    if let (None, true) = (over, (1..=from.len()).contains(&size)) {
+        // SAFETY: by the caller's promise.
+        unsafe { unmap_all(&(from.start + size..from.end))? };
+        return Ok(from.start);
+    }
+    let whole = whole(from)?;
+    let writable = whole.is_writable().ok_or(Errno::FAULT)?;
+    // SAFETY: by the caller's promise.
+    unsafe {
+        if let (None, false) = (over, from.is_empty()) {
+            let behind = Piece { offset: whole.offset + from.len() as u64, ..whole.clone() };
+            let more = size - from.len();
+            if show_again(&behind, more, writable, Place::At(from.end)).is_ok() {
+                return Ok(from.start);
+            }
+        }
+        if !may_move {
+            return Err(Errno::NOMEM);
+        }
+        let place = over.map_or(Place::Anywhere, |over| Place::Over(over.start));
+        let to = show_again(&whole, size, writable, place)?;
+        unmap_all(from)?;
+        Ok(to.start)
+    }
+}
+
+/// What these addresses show, if that is one part of one file.
+fn whole(range: &Range<usize>) -> Result<Piece, Errno> {
+    let found = addresses::found(&(range.start..range.end.max(range.start + 1)));
+    let continues = |pair: &[(Range<usize>, Piece)]| {
+        let ((before, piece), (after, next)) = (&pair[0], &pair[1]);
+        before.end == after.start && piece.is_continued_by(before.len(), next)
+    };
+    let (first, last) = (found.first().ok_or(Errno::FAULT)?, found.last().ok_or(Errno::FAULT)?);
+    let is_whole = first.0.start == range.start && last.0.end >= range.end && found.windows(2).all(continues);
+    if is_whole { Ok(first.1.clone()) } else { Err(Errno::FAULT) }
+}

@@ -1,0 +1,180 @@
+//! How does a part of a file that the kernel does not map come to some addresses, and go?
+
+use std::ffi::c_int;
+use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::ptr;
+use std::sync::Arc;
+
+use libc::MAP_FAILED;
+use lodefs_direct::{MapOptions, Place, map_at, replace};
+use rustix::io::Errno;
+
+use crate::addresses::{self, Piece, Shown};
+use crate::next;
+
+pub(crate) const PAGE_SIZE: usize = 4096;
+
+/// Whole pages from an address on.
+pub(crate) fn pages(address: usize, size: usize) -> Result<Range<usize>, Errno> {
+    let size = size.checked_next_multiple_of(PAGE_SIZE).ok_or(Errno::NOMEM)?;
+    let end = address.checked_add(size).ok_or(Errno::NOMEM)?;
+    if address.is_multiple_of(PAGE_SIZE) { Ok(address..end) } else { Err(Errno::INVAL) }
+}
+
+/// The errno of a call of the C library that has just failed.
+pub(crate) fn last_errno() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::INVAL)
+}
+
+/// What a call has returned that says 0, or that it has failed.
+pub(crate) fn checked(result: c_int) -> Result<(), Errno> {
+    if result == 0 { Ok(()) } else { Err(last_errno()) }
+}
+
+/// Shows `size` bytes of a file as `piece` says, which shows nothing yet. Returns where they are.
+///
+/// # Safety
+/// Nobody relies on what is there already, if the place is over that.
+pub(crate) unsafe fn show(
+    file: &impl AsFd,
+    piece: Piece,
+    size: usize,
+    writable: bool,
+    place: Place,
+) -> Result<Range<usize>, Errno> {
+    let lost = match place {
+        Place::Over(address) => addresses::take(&pages(address, size)?),
+        Place::Anywhere | Place::At(_) => Vec::new(),
+    };
+    let options = MapOptions { offset: piece.offset, size, writable, sync: piece.sync };
+    // SAFETY: by the caller's promise.
+    match unsafe { map_at(file, &options, place) } {
+        Ok(mapping) => {
+            let range = pages(mapping.as_ptr().addr(), mapping.size())?;
+            let shown = Shown::File { mapping: Arc::new(mapping), writable };
+            addresses::put(&range, Piece { shown, ..piece });
+            Ok(range)
+        }
+        Err(errno) => {
+            // But for those that it has come to replace.
+            lost.into_iter()
+                .filter(|(range, piece)| piece.is_there(range))
+                .for_each(|(range, piece)| addresses::put(&range, piece));
+            Err(errno)
+        }
+    }
+}
+
+/// Shows what a piece shows once more, elsewhere, or in another way: more or less of it, writable or not.
+///
+/// # Safety
+/// As for `show`.
+pub(crate) unsafe fn show_again(
+    piece: &Piece,
+    size: usize,
+    writable: bool,
+    place: Place,
+) -> Result<Range<usize>, Errno> {
+    if writable && !piece.may_write {
+        return Err(Errno::ACCESS);
+    }
+    let file = piece.file.with(writable).open()?;
+    // SAFETY: by the caller's promise.
+    unsafe { show(&file, Piece { shown: Shown::Nothing, ..piece.clone() }, size, writable, place) }
+}
+
+/// Unmaps pieces that have been taken.
+///
+/// # Safety
+/// Nobody uses these addresses any more.
+pub(crate) unsafe fn unmap(taken: Vec<(Range<usize>, Piece)>) -> Result<(), Errno> {
+    let mut result = Ok(());
+    for (range, piece) in taken {
+        let unmapped = match &piece.shown {
+            // SAFETY: by the caller's promise.
+            Shown::File { mapping, .. } => unsafe { mapping.unmap(position(mapping, &range)) }
+                .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::NOMEM)),
+            // SAFETY: as above.
+            Shown::Nothing => checked(unsafe { next::munmap(pointer(range.start), range.len()) }),
+        };
+        if let Err(errno) = unmapped {
+            addresses::put(&range, piece);
+            result = Err(errno);
+        }
+    }
+    result
+}
+
+/// Has the kernel map something over pieces that have been taken, all of which lie in `range`.
+///
+/// # Safety
+/// Nobody relies on what is there, and `how` replaces all of it, if it does not fail.
+pub(crate) unsafe fn replaced(
+    range: &Range<usize>,
+    taken: &[(Range<usize>, Piece)],
+    how: impl FnOnce() -> Result<usize, Errno>,
+) -> Result<usize, Errno> {
+    for (range, piece) in taken {
+        if let Shown::File { mapping, .. } = &piece.shown {
+            // SAFETY: by the caller's promise; the addresses are the piece's, so they lie within.
+            let _lies_within = unsafe { mapping.leave(position(mapping, range)) };
+        }
+    }
+    let how = || {
+        how().inspect_err(|errno| {
+            // SAFETY: by the caller's promise.
+            if unsafe { next::munmap(pointer(range.start), range.len()) } != 0 {
+                // Nobody could take back what is still mapped there.
+                eprintln!("lodefs: a part of a direct mapping can be neither replaced nor unmapped: {errno}");
+                std::process::abort();
+            }
+        })
+    };
+    // SAFETY: as above; if it fails, nothing is left.
+    unsafe { replace(range, how) }
+}
+
+/// Addresses that nobody may access, instead of pieces that have been taken.
+///
+/// # Safety
+/// Nobody relies on what is there.
+pub(crate) unsafe fn forbid(range: &Range<usize>, taken: &[(Range<usize>, Piece)]) -> Result<usize, Errno> {
+    let flags = libc::MAP_FIXED | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    let start = pointer(range.start);
+    // SAFETY: by the caller's promise.
+    let map = || match unsafe { next::mmap64(start, range.len(), libc::PROT_NONE, flags, -1, 0) } {
+        MAP_FAILED => Err(last_errno()),
+        start => Ok(start.addr()),
+    };
+    // SAFETY: as above.
+    unsafe { replaced(range, taken, map) }
+}
+
+/// Where addresses lie in their mapping.
+pub(crate) fn position(mapping: &lodefs_direct::Mapping, range: &Range<usize>) -> Range<usize> {
+    let base = mapping.as_ptr().addr();
+    range.start - base..range.end - base
+}
+
+pub(crate) fn pointer(address: usize) -> *mut std::ffi::c_void {
+    ptr::with_exposed_provenance_mut(address)
+}
+
+impl Piece {
+    /// Whether anything of it is still there, after something was to be put over it, and failed.
+    fn is_there(&self, range: &Range<usize>) -> bool {
+        match &self.shown {
+            Shown::File { mapping, .. } => mapping.has_some_of(&position(mapping, range)),
+            Shown::Nothing => true,
+        }
+    }
+
+    /// That which a descriptor is, from here on.
+    pub(crate) fn of(file: BorrowedFd<'_>, offset: u64, sync: bool) -> Result<Self, Errno> {
+        use lodefs_direct::Origin;
+        use rustix::fs::{OFlags, fcntl_getfl};
+        let may_write = fcntl_getfl(file)? & OFlags::RWMODE == OFlags::RDWR;
+        Ok(Self { file: Origin::of(file, false)?, offset, sync, may_write, shown: Shown::Nothing })
+    }
+}
