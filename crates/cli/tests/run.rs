@@ -340,7 +340,7 @@ fn copies(place: &Path) {
         };
         let mut page = [0; 4096];
         file.write_all_at(&[1; 4096], 0).unwrap();
-        other().read_exact_at(&mut page, 0).unwrap();
+        (0..40).for_each(|_| other().read_exact_at(&mut page, 0).unwrap());
         // SAFETY: nobody uses the descriptor any more.
         unsafe { libc::syscall(libc::SYS_close, number) };
         // Until what was taken back at the close is there again.

@@ -38,10 +38,7 @@ fn a_program() {
     }
 }
 
-fn outcome<T>(result: T, failed: T) -> Result<T, i32>
-where
-    T: PartialEq,
-{
+fn outcome<T: Copy + PartialEq>(result: T, failed: T) -> Result<T, i32> {
     if result == failed { Err(io::Error::last_os_error().raw_os_error().unwrap()) } else { Ok(result) }
 }
 
@@ -58,7 +55,7 @@ unsafe fn map_at(
     // SAFETY: by the caller's promise.
     let start =
         unsafe { libc::mmap(address.cast(), pages * PAGE, protection, flags, file.as_raw_fd(), offset) };
-    outcome(start, libc::MAP_FAILED).map(|start| start.cast())
+    outcome(start, libc::MAP_FAILED).map(<*mut c_void>::cast)
 }
 
 fn map(file: &File, pages: usize, protection: c_int) -> *mut u8 {
@@ -168,7 +165,7 @@ struct Arena {
 }
 
 /// What a call has come to.
-type Done = (Result<i64, i32>, Vec<u8>);
+type Done = (Result<isize, i32>, Vec<u8>);
 
 impl Arena {
     fn new(file: File) -> Self {
@@ -202,7 +199,7 @@ impl Arena {
         let (offset, length) = (second % (PAGES * PAGE), 1 + size % 10_000);
         let protection = [PROT_NONE, PROT_READ, BOTH, BOTH][byte % 4];
         let (start, bytes, nothing) = (self.at(page), pages * PAGE, Vec::new());
-        let said = |result: c_int| outcome(result, -1).map(i64::from);
+        let said = |result: c_int| outcome(result, -1).map(|_| 0);
         // SAFETY: the addresses are the arena's, in which there are no values; the kernel looks whether they can be accessed.
         unsafe {
             match kind % 13 {
@@ -210,7 +207,7 @@ impl Arena {
                     let from = second % PAGES;
                     let flags = MAP_SHARED | MAP_FIXED | [0, libc::MAP_POPULATE][size % 2];
                     let mapped = map_at(start.cast(), &self.file, (from, pages), protection, flags);
-                    (mapped.map(|start| start.addr() as i64 - self.base.addr() as i64), nothing)
+                    (mapped.map(|start| start.addr().wrapping_sub(self.base.addr()).cast_signed()), nothing)
                 }
                 3 => {
                     let result = said(libc::munmap(start, bytes));
@@ -221,11 +218,14 @@ impl Arena {
                 5 => {
                     // Stores what comes out of a pipe.
                     let bytes = vec![byte as u8; length];
-                    assert_eq!(libc::write(self.pipe[1], bytes.as_ptr().cast(), length), length as isize);
+                    assert_eq!(
+                        libc::write(self.pipe[1], bytes.as_ptr().cast(), length),
+                        length.cast_signed()
+                    );
                     let start = self.base.wrapping_add(offset);
                     let length = length.min(PAGES * PAGE - offset);
                     let read = libc::read(self.pipe[0], start.cast(), length);
-                    let read = outcome(read, -1).map(|read| read as i64);
+                    let read = outcome(read, -1);
                     self.drain();
                     (read, nothing)
                 }
@@ -233,19 +233,19 @@ impl Arena {
                     let start = self.base.wrapping_add(offset);
                     let length = length.min(PAGES * PAGE - offset);
                     let written = libc::write(self.pipe[1], start.cast(), length);
-                    let written = outcome(written, -1).map(|written| written as i64);
+                    let written = outcome(written, -1);
                     (written, self.drain())
                 }
                 8 => {
                     let size = self.file.metadata().unwrap().len() as usize;
                     let length = length.min(size.saturating_sub(offset));
                     self.file.write_all_at(&vec![byte as u8; length], offset as u64).unwrap();
-                    (Ok(length as i64), nothing)
+                    (Ok(length.cast_signed()), nothing)
                 }
                 9 => {
                     let mut into = vec![0; length];
                     let read = self.file.read_at(&mut into, offset as u64).unwrap();
-                    (Ok(read as i64), into)
+                    (Ok(read.cast_signed()), into)
                 }
                 10 => {
                     let size = if byte % 2 == 0 { PAGES } else { second % PAGES };
@@ -320,7 +320,7 @@ fn moves(place: &Path) {
         // SAFETY: what is moved is mapped, and used at its new address only.
         let moved = |old: *mut u8, from: usize, to: usize, flags: c_int, new: *mut u8| unsafe {
             let moved = libc::mremap(old.cast(), from * PAGE, to * PAGE, flags, new);
-            outcome(moved, libc::MAP_FAILED).map(|start| start.cast::<u8>())
+            outcome(moved, libc::MAP_FAILED).map(<*mut c_void>::cast::<u8>)
         };
         let (stays, may_move) = (0, libc::MREMAP_MAYMOVE);
         let arena = map(&file, 16, BOTH);
@@ -456,7 +456,7 @@ fn map_sync_is_never_ignored() {
 /// Pages are replaced, protected and moved back while another thread reads them.
 fn meanwhile(place: &Path) {
     let file = open(&place.join("f"));
-    file.write_all_at(&[3; 8 * PAGE], 0).unwrap();
+    file.write_all_at(&vec![3; 8 * PAGE], 0).unwrap();
     let shown = map(&file, 8, BOTH).expose_provenance();
     let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -517,7 +517,7 @@ fn spliced(place: &Path) {
             libc::lseek(out.as_raw_fd(), 0, libc::SEEK_SET);
             libc::sendfile(out.as_raw_fd(), file.as_raw_fd(), &raw mut offset, 2 * PAGE)
         };
-        assert_eq!(sent, 2 * PAGE as isize);
+        assert_eq!(sent, (2 * PAGE).cast_signed());
         assert_eq!((self::byte(&out, PAGE), load(private, PAGE)), (byte, byte), "round {round}");
     }
 }
@@ -549,7 +549,9 @@ fn tidy(place: &Path) {
         let content = fs::read(place.join(number.to_string())).unwrap();
         assert!((0..5_usize).all(|page| usize::from(content[page * PAGE]) == page + 1), "file {number}");
     }
-    all.into_iter().for_each(|mapped| unmap(mapped, 8 * PAGE));
+    for mapped in all {
+        unmap(mapped, 8 * PAGE);
+    }
     assert!(Command::new("true").status().unwrap().success());
 }
 

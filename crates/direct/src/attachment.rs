@@ -90,6 +90,7 @@ impl Mapped {
                 size: wanted.size,
                 writable: wanted.writable,
             };
+            let adding = link.adding();
             let region = match place {
                 Place::Anywhere => Region::new(&mapper, &request),
                 Place::At(address) => Region::new_at(&mapper, &request, address),
@@ -98,6 +99,7 @@ impl Mapped {
             };
             let region = region.map_err(|error| errno_of(&error))?;
             link.add(lease, &region, &origin);
+            drop(adding);
             if !is_direct {
                 show_file(&region, &origin)?;
             }

@@ -9,7 +9,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process;
 use std::ptr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, mpsc};
 use std::thread;
 
@@ -61,8 +61,19 @@ pub(crate) struct Link {
     /// Who waits for answers; `None` once there are none any more.
     waiting: Mutex<Option<HashMap<u64, mpsc::Sender<Answered>>>>,
     mapped: Mutex<Table>,
+    /// Regions that are being made, and then added.
+    adding: AtomicUsize,
     /// Whoever opens files; `None` once the server is gone.
     opener: Mutex<Option<mpsc::Sender<Opening>>>,
+}
+
+/// A region is being made.
+pub(crate) struct Adding<'l>(&'l Link);
+
+impl Drop for Adding<'_> {
+    fn drop(&mut self) {
+        self.0.adding.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 /// A file that is to be mapped as the kernel does it. It has to be opened for that, and the server may answer the kernel only when
@@ -103,6 +114,7 @@ impl Link {
             last_number: AtomicU64::new(0),
             waiting: Mutex::new(Some(HashMap::new())),
             mapped: Mutex::default(),
+            adding: AtomicUsize::new(0),
             opener: Mutex::new(Some(opener)),
         });
         // Whoever runs a signal handler may touch a mapping, and wait for these threads: they take none.
@@ -174,6 +186,12 @@ impl Link {
             // Nothing was mapped, but it has to be counted.
             known.recall(known.offset(), 0, epoch);
         }
+    }
+
+    /// A region is made while this lives, and is touched perhaps before it has been added.
+    pub(crate) fn adding(&self) -> Adding<'_> {
+        self.adding.fetch_add(1, Ordering::AcqRel);
+        Adding(self)
     }
 
     /// The server knows nothing of this lease any more.
@@ -322,6 +340,8 @@ impl Table {
 
 impl Pager for Link {
     fn fault(&self, region: &Arc<Region>, fault: Fault) {
+        // Before it is looked for.
+        let is_adding = self.adding.load(Ordering::Acquire) > 0;
         let mut table = lock(&self.mapped);
         let is_meant = |mapped: &Mapped| ptr::eq(mapped.region.as_ptr(), Arc::as_ptr(region));
         let found = table.mapped.iter_mut().find(|(_, mapped)| is_meant(mapped));
@@ -332,13 +352,17 @@ impl Pager for Link {
             write: fault.write,
         });
         drop(table);
-        let Some(touch) = touch else {
-            // It has replaced something that others use, and is about to be added.
-            thread::yield_now();
-            ask_again(region, fault.offset);
-            return;
+        let is_asked = match touch {
+            Some(touch) => self.say(&touch).is_ok(),
+            None if is_adding => {
+                // It may have replaced something that others use, and is about to be known.
+                thread::yield_now();
+                return ask_again(region, fault.offset);
+            }
+            // In a child that may not open the file.
+            None => false,
         };
-        if self.say(&touch).is_err() {
+        if !is_asked {
             region.fail(region.epoch(), fault.offset, 1);
         }
     }

@@ -23,8 +23,12 @@ pub unsafe fn replace<T>(addresses: &Range<usize>, how: impl FnOnce() -> T) -> T
 pub(crate) unsafe fn replaced<T>(addresses: &Range<usize>, inside: &Inside, how: impl FnOnce() -> T) -> T {
     let mappers = watched(inside);
     let losing: Vec<_> = mappers.iter().flat_map(|mapper| mapper.regions_at(addresses, inside)).collect();
-    losing.iter().for_each(|region| region.leave(addresses, inside));
+    for region in &losing {
+        region.leave(addresses, inside);
+    }
     let result = how();
-    losing.iter().for_each(|region| region.wake(addresses, inside));
+    for region in &losing {
+        region.wake(addresses, inside);
+    }
     result
 }

@@ -180,10 +180,7 @@ impl Call {
         // SAFETY: by the caller's promise.
         let result = unsafe {
             if self.protection == libc::PROT_NONE {
-                self.nothing().map(|range| {
-                    addresses::put(&range, piece);
-                    range
-                })
+                self.nothing().inspect(|range| addresses::put(range, piece))
             } else {
                 self.placed(|place| show(&file, piece.clone(), self.size, writable, place))
             }

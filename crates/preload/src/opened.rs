@@ -1,7 +1,7 @@
 //! How is a file read and written without the kernel?
 
 use std::os::fd::BorrowedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lodefs_direct::Access;
@@ -9,10 +9,16 @@ use rustix::fs::{SeekFrom, seek};
 
 use crate::sharing;
 
+/// Reads and writes of a descriptor that are left to the kernel at first: as many as take the time in which a program attaches and has a file lent. So
+/// one that does a few is not held up, and one that does many is by no more than that once more.
+const LEFT_TO_KERNEL: u32 = 16;
+
 /// A descriptor. What is lent to one is not used by others: each may become another file without the rest.
 pub(crate) struct Opened {
     access: Access,
     position: Arc<Position>,
+    /// Calls so far, up to those that were left to the kernel.
+    calls: AtomicU32,
 }
 
 /// The offset of an open file, which several descriptors may be.
@@ -44,11 +50,21 @@ impl Opened {
     pub(crate) fn of(file: BorrowedFd<'_>, position: Option<Arc<Position>>) -> Option<Self> {
         let access = Access::of_watched(file).ok()??;
         // If there is no memory for that, the kernel does it all.
-        sharing::watch().then(|| Self { access, position: position.unwrap_or_default() })
+        sharing::watch().then(|| Self {
+            access,
+            position: position.unwrap_or_default(),
+            calls: AtomicU32::new(0),
+        })
     }
 
     pub(crate) fn position(&self) -> &Arc<Position> {
         &self.position
+    }
+
+    /// Whether enough was left to the kernel.
+    pub(crate) fn is_used_often(&self) -> bool {
+        let is_known = self.calls.load(Ordering::Relaxed) >= LEFT_TO_KERNEL;
+        is_known || self.calls.fetch_add(1, Ordering::Relaxed) >= LEFT_TO_KERNEL
     }
 
     /// Leaves the offset to the kernel for good; with `waits`, when nobody is about to move it any more.

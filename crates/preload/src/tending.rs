@@ -118,7 +118,7 @@ unsafe extern "C" fn madvise(address: *mut c_void, size: size_t, advice: c_int) 
     // SAFETY: by the caller's promise.
     let by_kernel = |address, size| unsafe { next::madvise(address, size, advice) };
     let Ok(range) = pages(address.expose_provenance(), size) else { return by_kernel(address, size) };
-    let advise = |part: &Range<usize>, piece: &Piece| match advice {
+    let to_piece = |part: &Range<usize>, piece: &Piece| match advice {
         libc::MADV_REMOVE => removed(part, piece),
         libc::MADV_POPULATE_READ | libc::MADV_POPULATE_WRITE => {
             checked(by_kernel(pointer(part.start), part.len()))
@@ -132,7 +132,7 @@ unsafe extern "C" fn madvise(address: *mut c_void, size: size_t, advice: c_int) 
         &range,
         -1,
         || by_kernel(address, size),
-        || each(&range, Unmapped::IsSaid, advise, |gap| by_kernel(pointer(gap.start), gap.len())),
+        || each(&range, Unmapped::IsSaid, to_piece, |gap| by_kernel(pointer(gap.start), gap.len())),
     )
 }
 

@@ -22,7 +22,7 @@ fn done(file: c_int, how: impl FnOnce(&Opened, BorrowedFd<'_>) -> Option<usize>)
         return None;
     }
     let _within = Within::enter()?;
-    let opened = table::get(file)?;
+    let opened = table::get(file).filter(|opened| opened.is_used_often())?;
     // SAFETY: the caller's descriptor is open as long as he uses it.
     let count = how(&opened, unsafe { BorrowedFd::borrow_raw(file) })?;
     Some(count.cast_signed())
@@ -47,7 +47,10 @@ fn done_here(
         return by_kernel();
     };
     // SAFETY: the caller's descriptor is open as long as he uses it.
-    if let Some(count) = how(&opened, unsafe { BorrowedFd::borrow_raw(file) }, &alone) {
+    let descriptor = unsafe { BorrowedFd::borrow_raw(file) };
+    if opened.is_used_often()
+        && let Some(count) = how(&opened, descriptor, &alone)
+    {
         return count.cast_signed();
     }
     let count = by_kernel();

@@ -43,16 +43,16 @@ impl Fs {
 
     /// Has `forget` drop all that is kept of a file's content. It is called without any lock, and may wait for reads that are under way.
     pub fn drop_cached(&self, node: &Node, forget: impl FnOnce()) -> Result<()> {
-        let seen = self.cached(node, |cached| cached.reads)?;
+        let seen = with_cached(node, |cached| cached.reads)?;
         forget();
         // Of what was read meanwhile, something may be kept.
-        self.cached(node, |cached| cached.dropped = cached.dropped.max(seen))
+        with_cached(node, |cached| cached.dropped = cached.dropped.max(seen))
     }
+}
 
-    fn cached<T>(&self, node: &Node, with: impl FnOnce(&mut Cached) -> T) -> Result<T> {
-        let mut state = node.inode().write()?;
-        state.keep_glimpse();
-        let InodeState { cached, .. } = &mut *state;
-        Ok(with(cached))
-    }
+fn with_cached<T>(node: &Node, with: impl FnOnce(&mut Cached) -> T) -> Result<T> {
+    let mut state = node.inode().write()?;
+    state.keep_glimpse();
+    let InodeState { cached, .. } = &mut *state;
+    Ok(with(cached))
 }
