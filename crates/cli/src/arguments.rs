@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
+use lodefs_pmem::Domain;
 use uuid::Uuid;
 
 use crate::bench::plan::{Row, Way};
@@ -202,6 +203,12 @@ are mounted later are not seen. Programs that are linked statically, or run with
 
 #[derive(Debug, Args)]
 pub(crate) struct RunArguments {
+    /// Say at the end, on standard error, what was done without the kernel, and what not, and why
+    #[arg(long)]
+    pub(crate) stats: bool,
+    /// Treat media as of this durability domain (cpu-cache, memory-controller, volatile), whatever they are: to try a program that asks for `MAP_SYNC`
+    #[arg(long, value_name = "DOMAIN", value_parser = domain_of_programs)]
+    pub(crate) force_domain: Option<Domain>,
     /// The program, and what it is given
     #[arg(value_name = "PROGRAM", required = true, trailing_var_arg = true, allow_hyphen_values = true, value_hint = ValueHint::CommandWithArguments)]
     pub(crate) command: Vec<OsString>,
@@ -257,6 +264,15 @@ pub(crate) struct BenchArguments {
     /// As a JSON list of objects, times in nanoseconds
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// A domain of media that programs can attach to.
+fn domain_of_programs(name: &str) -> Result<Domain, String> {
+    match name.parse::<Domain>() {
+        Ok(Domain::Page) => Err("nobody reaches a medium of the domain 'page' directly".to_owned()),
+        Ok(domain) => Ok(domain),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 #[cfg(test)]

@@ -8,13 +8,13 @@ use std::io::{IoSlice, IoSliceMut, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use common::programs::{open, play, run, stage, told};
-use common::{Workbench, succeed};
+use common::programs::{open, play, playing, run, stage, stage_with, told};
+use common::{Workbench, lodefs, succeed};
 
 /// What other tests run.
 #[test]
@@ -33,6 +33,8 @@ fn a_program() {
         "copies" => copies(&place),
         "parts" => parts(&place),
         "executes" => executes(&place),
+        "counted" => counted(&place),
+        "attributes" => attributes(&place),
         part => panic!("{part}"),
     }
 }
@@ -495,5 +497,98 @@ fn programs_that_nobody_here_wrote_do_what_they_do_without() {
     let shell = |command: &mut Command, place: &Path| succeed(command.arg(place));
     let expected = shell(Command::new("sh").args(["-c", script, "sh"]), &without);
     assert_eq!(shell(&mut run(&["sh", "-c", script, "sh"]), &with), expected);
+    mounted.unmount();
+}
+
+fn counted(place: &Path) {
+    let mut file = open(&place.join("f"));
+    for _ in 0..100 {
+        file.write_all_at(&[1; 4096], 0).unwrap();
+        file.read_exact_at(&mut [0; 4096], 0).unwrap();
+    }
+    // SAFETY: the child ends at once.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        // SAFETY: as above.
+        unsafe { libc::_exit(0) };
+    }
+    file.write_all(&[2]).unwrap();
+    // SAFETY: raises a signal that ends the process.
+    unsafe { libc::raise(libc::SIGTERM) };
+}
+
+#[test]
+fn at_the_end_it_is_said_what_was_done_and_why_not_more() {
+    let Some((_bench, mounted)) = stage() else { return };
+    let output = playing(&["--stats"], "counted", &mounted.directory).output().unwrap();
+    assert_eq!(output.status.signal(), Some(libc::SIGTERM), "the program's own end: {output:?}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    let number = |what: &str| {
+        let line = said.lines().find(|line| line.ends_with(what)).unwrap_or_else(|| panic!("{what}: {said}"));
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
+    };
+    assert_eq!((number("opened"), number("the first ones of a descriptor")), (1, 16));
+    assert_eq!(number("that other processes may share"), 1);
+    assert!(number("without the kernel: reads") > 50 && number("without the kernel: writes") > 50, "{said}");
+    let output = lodefs(["run", "--stats", "--", "sh", "-c", "exit 9"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(9));
+    let missing = lodefs(["run", "--stats", "--", "/nothing/there"]).output().unwrap();
+    assert_eq!(missing.status.code(), Some(127));
+    mounted.unmount();
+}
+
+#[test]
+fn signals_reach_a_program_of_which_something_is_to_be_said() {
+    let mut waiting = lodefs([
+        "run",
+        "--stats",
+        "--",
+        "sh",
+        "-c",
+        "trap 'exit 5' USR1; echo ready; while :; do sleep 0.01; done",
+    ]);
+    let mut waiting = waiting.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    waiting.stdout.as_mut().unwrap().read_exact(&mut [0; 6]).unwrap();
+    let id = libc::pid_t::try_from(waiting.id()).unwrap();
+    // SAFETY: it is this process's child.
+    assert_eq!(unsafe { libc::kill(id, libc::SIGUSR1) }, 0);
+    assert_eq!(waiting.wait().unwrap().code(), Some(5));
+}
+
+/// What statx(2) says of a file: whether it knows if that is direct, and whether it is.
+fn dax_of(directory: c_int, path: &Path, flags: c_int) -> (bool, bool) {
+    const ATTR_DAX: u64 = 0x20_0000;
+    let path = CString::new(path.as_os_str().as_bytes()).unwrap();
+    let mut told = std::mem::MaybeUninit::<libc::statx>::zeroed();
+    // SAFETY: the path is a string that ends, and there is room.
+    let told = unsafe {
+        assert_eq!(libc::statx(directory, path.as_ptr(), flags, libc::STATX_SIZE, told.as_mut_ptr()), 0);
+        told.assume_init()
+    };
+    (told.stx_attributes_mask & ATTR_DAX != 0, told.stx_attributes & ATTR_DAX != 0)
+}
+
+fn attributes(place: &Path) {
+    let file = open(&place.join("on"));
+    let directory = File::open(place).unwrap();
+    for name in ["on", "off"] {
+        let expected = (true, name == "on");
+        assert_eq!(dax_of(libc::AT_FDCWD, &place.join(name), 0), expected);
+        assert_eq!(dax_of(directory.as_raw_fd(), Path::new(name), libc::AT_SYMLINK_NOFOLLOW), expected);
+    }
+    assert_eq!(dax_of(file.as_raw_fd(), Path::new(""), libc::AT_EMPTY_PATH), (true, true));
+    assert!(!dax_of(libc::AT_FDCWD, place, 0).1 && !dax_of(libc::AT_FDCWD, Path::new("/proc/version"), 0).1);
+    std::env::set_current_dir(place).unwrap();
+    assert_eq!(dax_of(libc::AT_FDCWD, Path::new("off"), 0), (true, false));
+}
+
+#[test]
+fn programs_are_told_which_files_are_direct() {
+    let Some((_bench, mounted)) = stage_with("dax=inode") else { return };
+    for name in ["on", "off"] {
+        fs::write(mounted.path(name), []).unwrap();
+        succeed(lodefs(["dax", name]).arg(mounted.path(name)));
+    }
+    play("attributes", &mounted.directory);
     mounted.unmount();
 }

@@ -13,8 +13,8 @@ use std::process::{Command, ExitStatus};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use common::programs::{open, play, stage, stage_with, told};
-use common::{lodefs, succeed};
+use common::programs::{open, play, playing, stage, stage_with, told};
+use common::{Mounted, Workbench, can_mount, is_on_dax, lodefs, succeed};
 use libc::{MAP_FIXED, MAP_SHARED, MAP_SHARED_VALIDATE, MAP_SYNC, PROT_NONE, PROT_READ, PROT_WRITE};
 
 const PAGE: usize = 4096;
@@ -34,6 +34,7 @@ fn a_program() {
         "meanwhile" => meanwhile(&place),
         "spliced" => spliced(&place),
         "tidy" => tidy(&place),
+        "forced" => forced(&place),
         part => panic!("{part}"),
     }
 }
@@ -559,5 +560,38 @@ fn tidy(place: &Path) {
 fn mappings_need_no_descriptor_of_the_program() {
     let Some((_bench, mounted)) = stage() else { return };
     play("tidy", &mounted.directory);
+    mounted.unmount();
+}
+
+fn forced(place: &Path) {
+    let file = open(&place.join("f"));
+    file.set_len(PAGE as u64).unwrap();
+    // SAFETY: nothing that is there is replaced.
+    let mapped = unsafe { map_at(ptr::null_mut(), &file, (0, 1), BOTH, MAP_SHARED_VALIDATE | MAP_SYNC) };
+    println!("mapped: {}", mapped.is_ok());
+    store(mapped.unwrap(), 0, 1);
+    // SAFETY: it is mapped.
+    assert_eq!(unsafe { libc::msync(mapped.unwrap().cast(), PAGE, libc::MS_SYNC) }, 0);
+}
+
+#[test]
+fn a_program_can_be_tried_on_a_medium_of_another_domain() {
+    if !can_mount() || is_on_dax() {
+        return;
+    }
+    let bench = Workbench::new();
+    // What it is: on tmpfs, which is gone when the power is.
+    let memory = tempfile::tempdir_in("/dev/shm").unwrap();
+    let mut mount = lodefs(["mount", "--create", "64M", "-o", "dax=always"]);
+    mount.arg(memory.path().join("volume")).arg(bench.directory());
+    succeed(mount.env_remove("LODEFS_FORCE_DOMAIN"));
+    let mounted = Mounted { directory: bench.directory() };
+    for (options, maps) in
+        [(&[][..], "mapped: false"), (&["--force-domain", "memory-controller"], "mapped: true")]
+    {
+        let output = playing(options, "forced", &mounted.directory).output().unwrap();
+        assert!(String::from_utf8(output.stdout).unwrap().contains(maps), "{options:?}");
+        assert_eq!(output.status.success(), maps.ends_with("true"));
+    }
     mounted.unmount();
 }

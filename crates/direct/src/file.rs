@@ -66,6 +66,11 @@ impl Access {
         Self { data: Data::new(watched.is_some()), mode, is_plain: AtomicBool::new(false), watched }
     }
 
+    /// Whether only the kernel can read and write it, as far as is known: it is not direct, or this process may not attach.
+    pub fn is_left_to_kernel(&self) -> bool {
+        self.is_plain.load(Ordering::Relaxed)
+    }
+
     /// Whether writes are appended, wherever they are said to be.
     pub fn appends(&self) -> bool {
         self.mode.contains(OFlags::APPEND)

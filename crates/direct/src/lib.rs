@@ -33,13 +33,15 @@ mod ticket;
 mod view;
 
 use lodefs_mmap::window;
-use lodefs_pmem::Domain;
 use lodefs_proto::server;
 
 pub use attachment::Place;
 pub use file::{Access, File};
 pub use lodefs_mapping::{Inside, enter, is_own_descriptor, own_descriptors, replace};
 pub use lodefs_mmap::{MapOptions, Mapping, MappingKind, census, maps, pages};
+pub use lodefs_pmem::Domain;
+pub use lodefs_proto::dax::EFFECT_ATTRIBUTE;
+pub use lodefs_proto::run;
 pub use lodefs_proto::ticket::TELLS_WHEN_CLOSED;
 pub use mapping::{map, map_at};
 pub use origin::Origin;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use lodefs_mmap::{MapOptions, Mapping, Source, Subject};
+use lodefs_pmem::Domain;
 use rustix::io::Errno;
 use rustix::param::page_size;
 
@@ -28,7 +29,7 @@ impl Source for Attached {
 pub fn map(file: &impl AsFd, options: &MapOptions) -> Result<Mapping, Errno> {
     let sync = options.sync;
     // SAFETY: nothing that is there is replaced.
-    match unsafe { map_at(file, options, Place::Anywhere) } {
+    match unsafe { map_at(file, options, Place::Anywhere, None) } {
         // It is not direct, not on a lodefs volume, or this process may not attach.
         Err(Errno::INVAL | Errno::NOTTY | Errno::OPNOTSUPP | Errno::PERM) if !sync => {
             let subject = Subject { file: origin::file_of(file)?, named: None };
@@ -39,7 +40,8 @@ pub fn map(file: &impl AsFd, options: &MapOptions) -> Result<Mapping, Errno> {
     }
 }
 
-/// Maps a part of an open file, which is direct, and which the kernel therefore does not map, at an address.
+/// Maps a part of an open file, which is direct, and which the kernel therefore does not map, at an address. `forced`: the domain that its
+/// medium is to be treated as, whatever the server says.
 ///
 /// # Errors
 /// As for [`map`], and: INVAL, NOTTY, OPNOTSUPP or PERM if it is not direct, not on a lodefs volume, or this process may not attach; EXIST if
@@ -47,13 +49,24 @@ pub fn map(file: &impl AsFd, options: &MapOptions) -> Result<Mapping, Errno> {
 ///
 /// # Safety
 /// As for the place.
-pub unsafe fn map_at(file: &impl AsFd, options: &MapOptions, place: Place) -> Result<Mapping, Errno> {
-    let MapOptions { offset, size, writable, sync } = *options;
+pub unsafe fn map_at(
+    file: &impl AsFd,
+    options: &MapOptions,
+    place: Place,
+    forced: Option<Domain>,
+) -> Result<Mapping, Errno> {
+    let MapOptions { offset, size, writable, .. } = *options;
+    // Of such a medium the server would refuse it.
+    let sync = options.sync && !forced.is_some_and(Domain::is_durable_on_fence);
     // Pages are mapped, as by mmap(2).
     let whole = size.checked_next_multiple_of(page_size()).ok_or(Errno::INVAL)?;
     // SAFETY: by the caller's promise.
     let mapped = unsafe { Mapped::new(file, Wanted { offset, size: whole, writable, sync }, place)? };
-    let (region, domain) = (Arc::clone(&mapped.region), domain_of(mapped.domain));
+    if options.sync && !sync && mapped.region.shows_file() {
+        // It is not direct.
+        return Err(Errno::OPNOTSUPP);
+    }
+    let (region, domain) = (Arc::clone(&mapped.region), forced.unwrap_or_else(|| domain_of(mapped.domain)));
     let subject = Subject { file: mapped.origin.file(), named: Some(Arc::clone(&mapped.origin) as _) };
     Mapping::of_region(region, options, domain, subject, Box::new(Attached(mapped)))
         .map_err(|error| refusal(&error))

@@ -406,6 +406,15 @@ impl Served {
     pub(crate) fn attribute(&self, ino: INodeNo, name: &[u8]) -> Result<Vec<u8>> {
         match &self.report {
             Some(report) if ino == INodeNo::ROOT && name == REPORT_ATTRIBUTE.as_bytes() => Ok((report.0)()),
+            _ if name == dax::EFFECT_ATTRIBUTE.as_bytes() => {
+                let status = self.fs.dax_status(&self.node(ino)?, None);
+                // Of what is no file there is none.
+                let effect = status.ok().and_then(|status| status.effect).ok_or(Errno::NODATA)?;
+                Ok(match effect {
+                    Effect::Direct => b"direct".to_vec(),
+                    Effect::Buffered => b"buffered".to_vec(),
+                })
+            }
             _ => self.fs.get_xattr(&self.node(ino)?, name),
         }
     }

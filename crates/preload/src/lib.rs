@@ -13,6 +13,9 @@
 //! | `opened` | how is one read and written without the kernel? |
 //! | `opening` | what becomes of a descriptor that is opened, copied, or closed? |
 //! | `transfer` | which calls read and write? |
+//! | `domain` | what are media to be treated as? |
+//! | `stats` | what was done without the kernel, and what not? |
+//! | `attributes` | which attribute of a file does the kernel not tell? |
 //! | `sharing` | when do other processes share an open file? |
 //! | `mapping` | which calls map, move and unmap files? |
 //! | `tending` | which calls look after what is mapped? |
@@ -30,6 +33,8 @@
 //! from an allocator of its own, so that a handler can come here in the midst of the program's.
 
 mod addresses;
+mod attributes;
+mod domain;
 mod mapping;
 mod mounts;
 mod next;
@@ -37,6 +42,7 @@ mod opened;
 mod opening;
 mod sharing;
 mod showing;
+mod stats;
 mod table;
 mod tending;
 mod transfer;
@@ -58,4 +64,6 @@ extern "C" fn begin() {
     unsafe { dlmalloc::enable_alloc_after_fork() };
     next::find_all();
     mounts::begin();
+    domain::begin();
+    stats::begin();
 }

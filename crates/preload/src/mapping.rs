@@ -8,6 +8,7 @@ use std::os::fd::BorrowedFd;
 
 use libc::{MAP_FAILED, off_t, size_t};
 use lodefs_direct::Place;
+use lodefs_direct::run::Counter;
 use rustix::io::Errno;
 use rustix::mm::{Advice, madvise};
 
@@ -17,7 +18,7 @@ use crate::showing::{
     PAGE_SIZE, checked, forbid, last_errno, pages, pointer, replaced, show, show_again, unmap,
 };
 use crate::within::{Within, set_errno};
-use crate::{mounts, next};
+use crate::{mounts, next, stats};
 
 /// Where it is mapped is for the caller to say.
 const PLACED: c_int = libc::MAP_FIXED | libc::MAP_FIXED_NOREPLACE;
@@ -124,11 +125,11 @@ impl Call {
         }
     }
 
-    /// Maps a file of a volume.
+    /// Maps a file of a volume. Who has done it is to be counted.
     ///
     /// # Safety
     /// As for mmap(2).
-    unsafe fn carry_out(mut self) -> Result<usize, Errno> {
+    unsafe fn carry_out(mut self) -> (Counter, Result<usize, Errno>) {
         if self.flags & libc::MAP_SYNC != 0 {
             // So that the kernel does not ignore it.
             self.flags |= libc::MAP_SHARED_VALIDATE;
@@ -153,12 +154,17 @@ impl Call {
         match asked {
             Err(Errno::NODEV) => {}
             Err(Errno::OPNOTSUPP) if self.flags & libc::MAP_SYNC != 0 => {}
-            known => return known,
+            Err(errno) => return (Counter::MappedByNobody, Err(errno)),
+            Ok(start) => return (Counter::MappedByKernel, Ok(start)),
         }
         // SAFETY: by the caller's promise.
-        let range = unsafe { self.by_library(asked)? };
-        self.afterwards(&range);
-        Ok(range.start)
+        match unsafe { self.by_library(asked) } {
+            Ok(range) => {
+                self.afterwards(&range);
+                (Counter::Mapped, Ok(range.start))
+            }
+            Err(errno) => (Counter::MappedByNobody, Err(errno)),
+        }
     }
 
     /// The same if the kernel has refused it.
@@ -260,7 +266,8 @@ unsafe extern "C" fn mmap(
         // SAFETY: the caller's descriptor is open as long as he uses it.
         if mounts::has(unsafe { BorrowedFd::borrow_raw(file) }) {
             // SAFETY: by the caller's promise.
-            let result = unsafe { call.carry_out() };
+            let (counter, result) = unsafe { call.carry_out() };
+            stats::count(counter);
             return returned(&mut within, result.map(pointer), MAP_FAILED);
         }
     }

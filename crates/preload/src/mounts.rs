@@ -11,10 +11,8 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use libc::iovec;
+use lodefs_direct::run::MOUNTS_VARIABLE;
 use rustix::fs::{AtFlags, CWD, FileType, Statx, StatxFlags, statx};
-
-/// What `lodefs run` says: the directories on which volumes are mounted, one on each line.
-const VARIABLE: &str = "LODEFS_RUN_MOUNTS";
 
 const PATH_MAX: usize = 4096;
 const PAGE_SIZE: usize = 4096;
@@ -29,7 +27,7 @@ static MOUNTS: OnceLock<Vec<Mount>> = OnceLock::new();
 
 /// Notes what is mounted.
 pub(crate) fn begin() {
-    let said = std::env::var_os(VARIABLE).unwrap_or_default();
+    let said = std::env::var_os(MOUNTS_VARIABLE).unwrap_or_default();
     let directories = said.as_bytes().split(|byte| *byte == b'\n').filter(|name| !name.is_empty());
     let mounts = directories.filter_map(|name| Mount::at(OsStr::from_bytes(name)));
     let _is_first = MOUNTS.set(mounts.collect());
@@ -76,6 +74,11 @@ pub(crate) fn may_have(directory: c_int, name: *const c_char) -> bool {
     statx(directory, c"", flags, StatxFlags::INO).is_ok_and(|stat| is_known(&stat))
 }
 
+/// Whether a volume is mounted as this device.
+pub(crate) fn have(device: (u32, u32)) -> bool {
+    mounts().iter().any(|mount| mount.device == device)
+}
+
 /// Whether this is a regular file on a volume.
 pub(crate) fn has(file: BorrowedFd<'_>) -> bool {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
@@ -109,7 +112,7 @@ fn beginning_of(name: *const c_char, room: &mut [u8]) -> &[u8] {
 }
 
 fn is_known(stat: &Statx) -> bool {
-    mounts().iter().any(|mount| mount.device == device(stat))
+    have(device(stat))
 }
 
 fn device(stat: &Statx) -> (u32, u32) {

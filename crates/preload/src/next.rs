@@ -146,6 +146,7 @@ next! {
         size: size_t,
         flags: c_uint
     ) -> ssize_t;
+    fn statx(directory: c_int, path: *const c_char, flags: c_int, mask: c_uint, into: *mut libc::statx) -> c_int;
     fn mmap64(
         address: *mut c_void,
         size: size_t,

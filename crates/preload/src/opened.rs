@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lodefs_direct::Access;
+use lodefs_direct::run::Counter;
 use rustix::fs::{SeekFrom, seek};
 
 use crate::sharing;
@@ -59,6 +60,11 @@ impl Opened {
 
     pub(crate) fn position(&self) -> &Arc<Position> {
         &self.position
+    }
+
+    /// Why the kernel is asked.
+    pub(crate) fn why_left(&self) -> Counter {
+        if self.access.is_left_to_kernel() { Counter::LeftForGood } else { Counter::LeftForNow }
     }
 
     /// Whether enough was left to the kernel.

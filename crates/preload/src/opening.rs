@@ -5,13 +5,14 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use libc::mode_t;
+use lodefs_direct::run::Counter;
 use lodefs_direct::{TELLS_WHEN_CLOSED, is_own_descriptor, own_descriptors};
 
 use rustix::fs::{AtFlags, StatxFlags, statx};
 
 use crate::opened::Opened;
 use crate::within::{Within, set_errno};
-use crate::{mounts, next, sharing, table};
+use crate::{mounts, next, sharing, stats, table};
 
 /// The flag by which a server tells when a descriptor is closed.
 const TELLS: c_int = TELLS_WHEN_CLOSED.cast_signed();
@@ -42,6 +43,9 @@ fn note(file: c_int, tells: bool, times: u64) {
     // SAFETY: it has just been opened, and is the caller's, who does not have it yet.
     let descriptor = unsafe { BorrowedFd::borrow_raw(file) };
     let opened = if tells && mounts::has(descriptor) { Opened::of(descriptor, None) } else { None };
+    if opened.is_some() {
+        stats::count(Counter::Files);
+    }
     table::put(file, opened.map(Arc::new));
     if sharing::times() != times
         && let Some(opened) = table::get(file)

@@ -11,7 +11,7 @@ use lodefs_direct::{MapOptions, Place, map_at, replace};
 use rustix::io::Errno;
 
 use crate::addresses::{self, Piece, Shown};
-use crate::next;
+use crate::{domain, next};
 
 pub(crate) const PAGE_SIZE: usize = 4096;
 
@@ -49,7 +49,7 @@ pub(crate) unsafe fn show(
     };
     let options = MapOptions { offset: piece.offset, size, writable, sync: piece.sync };
     // SAFETY: by the caller's promise.
-    match unsafe { map_at(file, &options, place) } {
+    match unsafe { map_at(file, &options, place, domain::forced()) } {
         Ok(mapping) => {
             let range = pages(mapping.as_ptr().addr(), mapping.size())?;
             let shown = Shown::File { mapping: Arc::new(mapping), writable };

@@ -5,53 +5,75 @@ use std::os::fd::BorrowedFd;
 use std::slice;
 
 use libc::{iovec, off_t, off64_t, size_t, ssize_t};
+use lodefs_direct::run::Counter;
 
 use crate::opened::{Alone, Opened};
 use crate::opening::refresh;
 use crate::within::Within;
-use crate::{next, table};
+use crate::{next, stats, table};
 
 /// Most bytes that are gathered from, or scattered to, several buffers.
 const GATHERED_MAX: usize = 1 << 20;
 /// The kernel's limit, too.
 const PARTS_MAX: usize = 1024;
 
-/// Does it without the kernel, if that can be.
-fn done(file: c_int, how: impl FnOnce(&Opened, BorrowedFd<'_>) -> Option<usize>) -> Option<ssize_t> {
+/// Does it without the kernel, if that can be; counts it as that, or as what it is otherwise.
+fn done(
+    file: c_int,
+    counter: Counter,
+    how: impl FnOnce(&Opened, BorrowedFd<'_>) -> Option<usize>,
+) -> Option<ssize_t> {
     if !table::is_known(file) {
         return None;
     }
-    let _within = Within::enter()?;
-    let opened = table::get(file).filter(|opened| opened.is_used_often())?;
+    let Some(_within) = Within::enter() else {
+        stats::count(Counter::Interrupting);
+        return None;
+    };
+    done_by(&*table::get(file)?, file, counter, how)
+}
+
+fn done_by(
+    opened: &Opened,
+    file: c_int,
+    counter: Counter,
+    how: impl FnOnce(&Opened, BorrowedFd<'_>) -> Option<usize>,
+) -> Option<ssize_t> {
+    if !opened.is_used_often() {
+        stats::count(Counter::LeftAtFirst);
+        return None;
+    }
     // SAFETY: the caller's descriptor is open as long as he uses it.
-    let count = how(&opened, unsafe { BorrowedFd::borrow_raw(file) })?;
-    Some(count.cast_signed())
+    let count = how(opened, unsafe { BorrowedFd::borrow_raw(file) });
+    stats::count(if count.is_some() { counter } else { opened.why_left() });
+    Some(count?.cast_signed())
 }
 
 /// Reads or writes at the kernel's offset: without the kernel if that can be, else by it, but while no other thread is at it.
 fn done_here(
     file: c_int,
+    counter: Counter,
     how: impl FnOnce(&Opened, BorrowedFd<'_>, &Alone<'_>) -> Option<usize>,
     by_kernel: impl FnOnce() -> ssize_t,
 ) -> ssize_t {
     if !table::is_known(file) {
         return by_kernel();
     }
-    let Some(mut within) = Within::enter() else { return by_kernel() };
+    let Some(mut within) = Within::enter() else {
+        stats::count(Counter::Interrupting);
+        return by_kernel();
+    };
     let Some(opened) = table::get(file) else {
         drop(within);
         return by_kernel();
     };
     let Some(alone) = opened.position().alone() else {
+        stats::count(Counter::LeftShared);
         drop((opened, within));
         return by_kernel();
     };
-    // SAFETY: the caller's descriptor is open as long as he uses it.
-    let descriptor = unsafe { BorrowedFd::borrow_raw(file) };
-    if opened.is_used_often()
-        && let Some(count) = how(&opened, descriptor, &alone)
-    {
-        return count.cast_signed();
+    if let Some(count) = done_by(&opened, file, counter, |opened, file| how(opened, file, &alone)) {
+        return count;
     }
     let count = by_kernel();
     within.keep_errno();
@@ -84,6 +106,7 @@ unsafe fn bytes<'a>(buffer: *const c_void, size: size_t) -> Option<&'a [u8]> {
 unsafe extern "C" fn read(file: c_int, buffer: *mut c_void, size: size_t) -> ssize_t {
     done_here(
         file,
+        Counter::Reads,
         // SAFETY: by the caller's promise.
         |opened, file, alone| opened.read(file, unsafe { room(buffer, size)? }, alone),
         // SAFETY: as above.
@@ -97,6 +120,7 @@ unsafe extern "C" fn read(file: c_int, buffer: *mut c_void, size: size_t) -> ssi
 unsafe extern "C" fn write(file: c_int, buffer: *const c_void, size: size_t) -> ssize_t {
     done_here(
         file,
+        Counter::Writes,
         // SAFETY: by the caller's promise.
         |opened, file, alone| opened.write(file, unsafe { bytes(buffer, size)? }, alone),
         // SAFETY: as above.
@@ -108,7 +132,7 @@ unsafe extern "C" fn write(file: c_int, buffer: *const c_void, size: size_t) -> 
 /// As for pread(2).
 #[unsafe(no_mangle)]
 unsafe extern "C" fn pread(file: c_int, buffer: *mut c_void, size: size_t, offset: off_t) -> ssize_t {
-    let read = done(file, |opened, file| {
+    let read = done(file, Counter::Reads, |opened, file| {
         // SAFETY: by the caller's promise.
         opened.read_at(file, unsafe { room(buffer, size)? }, u64::try_from(offset).ok()?)
     });
@@ -120,7 +144,7 @@ unsafe extern "C" fn pread(file: c_int, buffer: *mut c_void, size: size_t, offse
 /// As for pwrite(2).
 #[unsafe(no_mangle)]
 unsafe extern "C" fn pwrite(file: c_int, buffer: *const c_void, size: size_t, offset: off_t) -> ssize_t {
-    let written = done(file, |opened, file| {
+    let written = done(file, Counter::Writes, |opened, file| {
         // SAFETY: by the caller's promise.
         opened.write_at(file, unsafe { bytes(buffer, size)? }, u64::try_from(offset).ok()?)
     });
@@ -189,6 +213,7 @@ unsafe fn gathered(
 unsafe extern "C" fn readv(file: c_int, parts: *const iovec, count: c_int) -> ssize_t {
     done_here(
         file,
+        Counter::Reads,
         // SAFETY: by the caller's promise.
         |opened, file, alone| unsafe { scattered(parts, count, |into| opened.read(file, into, alone)) },
         // SAFETY: as above.
@@ -202,6 +227,7 @@ unsafe extern "C" fn readv(file: c_int, parts: *const iovec, count: c_int) -> ss
 unsafe extern "C" fn writev(file: c_int, parts: *const iovec, count: c_int) -> ssize_t {
     done_here(
         file,
+        Counter::Writes,
         // SAFETY: by the caller's promise.
         |opened, file, alone| unsafe { gathered(parts, count, |bytes| opened.write(file, bytes, alone)) },
         // SAFETY: as above.
@@ -213,7 +239,7 @@ unsafe extern "C" fn writev(file: c_int, parts: *const iovec, count: c_int) -> s
 /// As for preadv(2).
 #[unsafe(no_mangle)]
 unsafe extern "C" fn preadv(file: c_int, parts: *const iovec, count: c_int, offset: off_t) -> ssize_t {
-    let read = done(file, |opened, file| {
+    let read = done(file, Counter::Reads, |opened, file| {
         let offset = u64::try_from(offset).ok()?;
         // SAFETY: by the caller's promise.
         unsafe { scattered(parts, count, |into| opened.read_at(file, into, offset)) }
@@ -226,7 +252,7 @@ unsafe extern "C" fn preadv(file: c_int, parts: *const iovec, count: c_int, offs
 /// As for pwritev(2).
 #[unsafe(no_mangle)]
 unsafe extern "C" fn pwritev(file: c_int, parts: *const iovec, count: c_int, offset: off_t) -> ssize_t {
-    let written = done(file, |opened, file| {
+    let written = done(file, Counter::Writes, |opened, file| {
         let offset = u64::try_from(offset).ok()?;
         // SAFETY: by the caller's promise.
         unsafe { gathered(parts, count, |bytes| opened.write_at(file, bytes, offset)) }

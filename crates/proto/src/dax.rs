@@ -16,6 +16,10 @@ use crate::Malformed;
 /// once, and the mount's option or the medium decides otherwise; EROFS.
 pub const DAX_IOCTL: u32 = 3 << 30 | (size_of::<Message>() as u32) << 16 | (b'l' as u32) << 8 | 0xd0;
 
+/// The extended attribute of a regular file that says how it is reached now: `direct` or `buffered`. It is not listed, and cannot be set. (The
+/// kernel lets everybody read attributes of the system who can reach the file by name.)
+pub const EFFECT_ATTRIBUTE: &str = "system.lodefs.dax";
+
 /// The version of the messages here.
 pub const VERSION: u32 = 1;
 

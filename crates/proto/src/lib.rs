@@ -12,6 +12,7 @@ extern crate alloc;
 pub mod attach;
 pub mod dax;
 pub mod maps;
+pub mod run;
 pub mod server;
 pub mod ticket;
 

@@ -36,12 +36,18 @@ pub(crate) fn run(command: &[&str]) -> Command {
 }
 
 /// Does a part of `a_program`, which is a test that is ignored, in a process of its own.
-pub(crate) fn play(part: &str, place: &Path) -> String {
-    let program = std::env::current_exe().unwrap();
-    let mut command = run(&[program.to_str().unwrap(), "--ignored", "--exact", "a_program", "--nocapture"]);
-    let said = succeed(command.env(PART, part).env(PLACE, place));
+pub(crate) fn play(part: &str, place: &Path) {
+    let said = succeed(&mut playing(&[], part, place));
     assert!(said.contains("1 passed"), "{said}");
-    said
+}
+
+/// The same as a command, with options of `lodefs run`.
+pub(crate) fn playing(options: &[&str], part: &str, place: &Path) -> Command {
+    let program = std::env::current_exe().unwrap();
+    let mut command = lodefs(["run"]);
+    command.args(options).arg("--").arg(program);
+    command.args(["--ignored", "--exact", "a_program", "--nocapture"]).env(PART, part).env(PLACE, place);
+    command
 }
 
 /// What the program is to do, and where.

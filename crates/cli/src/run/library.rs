@@ -1,76 +1,27 @@
-//! `lodefs run`: runs a program as it is, with direct access to direct files.
+//! Where is the library that programs are given?
 //!
-//! The library that does it is a part of this program. The dynamic linker wants a file, so it is put into one, where programs may
-//! execute files, and which the next run finds there.
+//! It is a part of this program. The dynamic linker wants a file, so it is put into one, where programs may execute files, and which the next
+//! run finds there.
 
 use std::env;
-use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
 use std::ptr;
 
 use anyhow::{Context as _, anyhow, bail};
-use lodefs_fuse::mountinfo;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use rustix::process::geteuid;
 use tempfile::NamedTempFile;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::arguments::RunArguments;
-use crate::complain;
-
 /// The library.
 const LIBRARY: &[u8] = include_bytes!(env!("LODEFS_PRELOAD"));
 
-/// Exit statuses as env(1) has them: this program has failed, the other one cannot be run, or there is none.
-const FAILED: u8 = 125;
-const CANNOT_RUN: u8 = 126;
-const NOT_FOUND: u8 = 127;
-
-/// Becomes the program.
-pub(crate) fn run(arguments: &RunArguments) -> ExitCode {
-    let (program, rest) = (&arguments.command[0], &arguments.command[1..]);
-    let mut command = Command::new(program);
-    command.args(rest);
-    match prepare(&mut command) {
-        Ok(()) => {
-            let error = command.exec();
-            complain(&anyhow!("{}: {error}", program.display()));
-            ExitCode::from(if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { CANNOT_RUN })
-        }
-        Err(error) => {
-            complain(&error);
-            ExitCode::from(FAILED)
-        }
-    }
-}
-
-fn prepare(command: &mut Command) -> anyhow::Result<()> {
-    let library = library().context("the library for programs cannot be put anywhere")?;
-    let mut preloaded = library.into_os_string();
-    if let Some(others) = env::var_os("LD_PRELOAD").filter(|others| !others.is_empty()) {
-        preloaded.push(" ");
-        preloaded.push(others);
-    }
-    command.env("LD_PRELOAD", preloaded).env("LODEFS_RUN_MOUNTS", mounts()?);
-    Ok(())
-}
-
-/// Where volumes are mounted, one on each line. (A name with an end of a line in it cannot be said, and is left out.)
-fn mounts() -> io::Result<OsString> {
-    let mounts = mountinfo::mounts_seen_by("self")?;
-    let targets = mounts.iter().filter(|mount| mount.is_lodefs()).map(|mount| mount.target.as_os_str());
-    let targets: Vec<&OsStr> = targets.filter(|target| !target.as_bytes().contains(&b'\n')).collect();
-    Ok(targets.join(OsStr::new("\n")))
-}
-
 /// A file with the library.
-fn library() -> anyhow::Result<PathBuf> {
+pub(super) fn library() -> anyhow::Result<PathBuf> {
     let places = [Some(env::temp_dir()), env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from)];
     let further = ["/var/tmp", "/dev/shm"].map(PathBuf::from);
     let mut last = anyhow!("no directory for it");
@@ -117,7 +68,7 @@ fn check_parents(place: &Path) -> anyhow::Result<()> {
 }
 
 /// A directory in which nobody else can put anything.
-fn own_directory(path: &Path) -> anyhow::Result<PathBuf> {
+pub(super) fn own_directory(path: &Path) -> anyhow::Result<PathBuf> {
     match DirBuilder::new().mode(0o755).create(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error.into()),
         Ok(()) | Err(_) => {}
