@@ -49,12 +49,13 @@ close_volume() {
     "$lodefs" umount "$scratch/$kind/mnt" && "$lodefs" fsck "$where/volume"
 }
 
-# fsx_runs FILE: fsx slows down with the length of a run, so no run is longer than 20000 operations.
+# fsx_runs FILE [COMMAND...]: by that command. fsx slows down with the length of a run, so no run is longer than 20000 operations.
 fsx_runs() {
-    local left=$fsx_operations seed=0
+    local file=$1 left=$fsx_operations seed=0
+    shift
     while [ "$left" -gt 0 ]; do
         seed=$((seed + 1))
-        fsx -q -f "$here/fsx.toml" -S $seed -N $((left < 20000 ? left : 20000)) "$1" || return
+        "$@" fsx -q -f "$here/fsx.toml" -S $seed -N $((left < 20000 ? left : 20000)) "$file" || return
         left=$((left - 20000))
     done
 }
@@ -112,6 +113,10 @@ for kind in page volatile memory-controller; do
         check "$kind: git" git_repository "$mnt"
         check "$kind: DAX flag" dax_flag "$mnt"
         check "$kind: ACLs" acls "$mnt"
+        mkdir -m 777 "$mnt/direct" && "$lodefs" dax on "$mnt/direct"
+        check "$kind: fsx, lodefs run" fsx_runs "$mnt/direct/fsx" "$lodefs" run --
+        mkdir -m 777 "$mnt/direct/posix"
+        check "$kind: pjdfstest, lodefs run" "$lodefs" run -- pjdfstest -c "$here/pjdfstest.toml" -p "$mnt/direct/posix" -s /dev/shm
     fi
     check "$kind: unmount and fsck" close_volume $kind
 done

@@ -62,6 +62,11 @@ impl Opened {
         &self.position
     }
 
+    /// Whether writes are appended.
+    pub(crate) fn appends(&self) -> bool {
+        self.access.appends()
+    }
+
     /// Why the kernel is asked.
     pub(crate) fn why_left(&self) -> Counter {
         if self.access.is_left_to_kernel() { Counter::LeftForGood } else { Counter::LeftForNow }

@@ -8,7 +8,7 @@ use libc::{iovec, off_t, off64_t, size_t, ssize_t};
 use lodefs_direct::run::Counter;
 
 use crate::opened::{Alone, Opened};
-use crate::opening::refresh;
+use crate::opening::{ask_for_size, refresh};
 use crate::within::Within;
 use crate::{next, stats, table};
 
@@ -67,13 +67,18 @@ fn done_here(
         drop(within);
         return by_kernel();
     };
-    let Some(alone) = opened.position().alone() else {
-        stats::count(Counter::LeftShared);
-        drop((opened, within));
-        return by_kernel();
-    };
-    if let Some(count) = done_by(&opened, file, counter, |opened, file| how(opened, file, &alone)) {
-        return count;
+    let alone = opened.position().alone();
+    match &alone {
+        None => stats::count(Counter::LeftShared),
+        Some(alone) => {
+            if let Some(count) = done_by(&opened, file, counter, |opened, file| how(opened, file, alone)) {
+                return count;
+            }
+        }
+    }
+    if counter == Counter::Writes && opened.appends() {
+        // Where it ends is the offset then.
+        ask_for_size(file);
     }
     let count = by_kernel();
     within.keep_errno();

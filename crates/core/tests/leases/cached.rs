@@ -17,7 +17,7 @@ fn touched(lease: &Lease, write: bool) -> Touched {
 fn what_may_be_stored_to_is_taken_back_and_not_granted_before_the_cache_is_dropped() {
     let volume = Volume::new();
     let file = volume.hole("f", 8);
-    volume.fs.write(&file, 0, &[1; 8 * BLOCK as usize], false).unwrap();
+    volume.fs.write(&file, 0, &vec![1; 8 * BLOCK as usize], false).unwrap();
     let program = Arc::new(Program::default());
     let stores = lease(&file, &program);
     let reads = volume
