@@ -9,6 +9,7 @@ use lodefs_pmem::Domain;
 use uuid::Uuid;
 
 use crate::bench::plan::{Row, Way};
+use crate::bench::programs::plan::Program;
 use crate::size::parse_size;
 
 /// A file system for byte-addressable storage, in user space
@@ -261,9 +262,23 @@ pub(crate) struct BenchArguments {
     /// Fewer rounds and smaller files: for a first look
     #[arg(long)]
     pub(crate) quick: bool,
-    /// As a JSON list of objects, times in nanoseconds
+    /// As a JSON list of objects: times in nanoseconds, or operations a second of programs
     #[arg(long)]
     pub(crate) json: bool,
+    /// Real programs instead of rows, all or those that are named, with commas between: operations a second under `lodefs run`, on tmpfs with huge pages, and on
+    /// ext4 and XFS on loop devices on such a tmpfs (takes root)
+    #[arg(
+        long,
+        value_name = "NAME",
+        num_args = 0..,
+        require_equals = true,
+        value_delimiter = ',',
+        conflicts_with_all = ["against", "way", "row", "dir"],
+    )]
+    pub(crate) programs: Option<Vec<Program>>,
+    /// Draw the programs' speed, relative to tmpfs, into this file as SVG, too
+    #[arg(long, value_name = "FILE", requires = "programs", value_hint = ValueHint::FilePath)]
+    pub(crate) svg: Option<PathBuf>,
 }
 
 /// A domain of media that programs can attach to.
@@ -284,6 +299,24 @@ mod tests {
     #[test]
     fn the_definition_is_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn programs_are_all_or_those_that_are_named() {
+        let parse = |further: &[&str]| {
+            let Command::Bench(bench) =
+                Arguments::try_parse_from([&["lodefs", "bench"], further].concat())?.command
+            else {
+                panic!("not bench")
+            };
+            Ok::<_, clap::Error>(bench.programs)
+        };
+        assert_eq!(parse(&["--quick"]).unwrap(), None);
+        assert_eq!(parse(&["--programs", "--quick"]).unwrap(), Some(vec![]));
+        let named = Some(vec![Program::SqliteWal, Program::FioRead]);
+        assert_eq!(parse(&["--programs=sqlite-wal,fio-read-4k"]).unwrap(), named);
+        assert!(parse(&["--programs", "--row", "open"]).is_err());
+        assert!(parse(&["--svg", "file"]).is_err());
     }
 
     #[test]

@@ -16,6 +16,8 @@ use rustix::thread::UnshareFlags;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::process::Running;
+
 const PREFIX: &str = "lodefs-bench-";
 
 /// A place for volumes and yardsticks. Dropped, it is removed.
@@ -24,6 +26,7 @@ pub(crate) struct Arena {
     description: String,
     /// A directory of our own in each that is to be compared with: its name in reports, and where it is.
     against: Vec<(String, PathBuf)>,
+    running: Running,
 }
 
 impl Arena {
@@ -36,6 +39,7 @@ impl Arena {
                 root: own_directory(directory)?,
                 description: format!("{} (as asked for)", directory.display()),
                 against: Vec::new(),
+                running: Running::default(),
             },
             None if geteuid().is_root() => Self::on_tmpfs()?,
             None => bail!(
@@ -56,7 +60,8 @@ impl Arena {
         let private = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
         rustix::mount::mount_change("/", private).context("the mount namespace cannot be made private")?;
         let root = own_directory(&std::env::temp_dir())?;
-        let mut arena = Self { root, description: String::new(), against: Vec::new() };
+        let (description, against, running) = (String::new(), Vec::new(), Running::default());
+        let mut arena = Self { root, description, against, running };
         let mount =
             |data| rustix::mount::mount("lodefs-bench", &arena.root, "tmpfs", MountFlags::empty(), data);
         let description = match mount(c"huge=always,mode=700") {
@@ -93,12 +98,18 @@ impl Arena {
         &self.against
     }
 
-    /// From now on signals remove it and end the process.
+    /// The programs that use it.
+    pub(crate) fn running(&self) -> &Running {
+        &self.running
+    }
+
+    /// From now on signals end the programs that use it, remove it, and end the process.
     pub(crate) fn remove_on_signals(&self) -> anyhow::Result<()> {
-        let directories = self.directories();
+        let (directories, running) = (self.directories(), self.running.clone());
         let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("signals cannot be received")?;
         let watch = move || {
             if let Some(signal) = signals.forever().next() {
+                let _none_starts = running.kill_all();
                 remove(&directories);
                 std::process::exit(128 + signal);
             }

@@ -32,13 +32,7 @@ pub(crate) struct Attached<'a> {
 
 impl<'a> Attached<'a> {
     pub(crate) fn new(arena: &'a Arena, effort: &Effort, raw: &Arc<Medium>) -> anyhow::Result<Self> {
-        let volume = arena.root().join("attached.vol");
-        let fs = make_volume(&volume, effort.volume_size, DaxPolicy::Always)?;
-        let broker = Broker::start(&fs, Policy::Owner(rustix::process::geteuid()))?;
-        let target = make_target(arena.root(), "attached")?;
-        let options = MountOptions { broker, ..MountOptions::new(volume) };
-        let session = lodefs_fuse::mount(fs, &target, &options)?;
-        let mounted = Mounted::new(target, || session.serve())?;
+        let mounted = mount_for_attaching(arena.root(), "attached", effort.volume_size)?;
         Ok(Self { arena, raw: Arc::clone(raw), mounted })
     }
 
@@ -70,6 +64,17 @@ impl<'a> Attached<'a> {
         figures.push(Figure::new(compared(yardstick), theirs, ours));
         Ok(())
     }
+}
+
+/// Mounts a new volume to which programs may attach, whose files are all direct.
+pub(crate) fn mount_for_attaching(root: &Path, name: &str, size: u64) -> anyhow::Result<Mounted> {
+    let volume = root.join(format!("{name}.vol"));
+    let fs = make_volume(&volume, size, DaxPolicy::Always)?;
+    let broker = Broker::start(&fs, Policy::Owner(rustix::process::geteuid()))?;
+    let target = make_target(root, name)?;
+    let options = MountOptions { broker, ..MountOptions::new(volume) };
+    let session = lodefs_fuse::mount(fs, &target, &options)?;
+    Mounted::new(target, || session.serve())
 }
 
 struct AttachedFile(lodefs_direct::File);

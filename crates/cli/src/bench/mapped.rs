@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::ptr::{self, NonNull};
 
 use anyhow::{Context, bail, ensure};
@@ -14,6 +13,7 @@ use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 use super::arena::Arena;
 use super::compare::Trial;
 use super::figure::{Compared, Figure};
+use super::loop_device::{self, Kind};
 use super::measure::{Timing, Work, compare};
 use super::plan::Row;
 use super::work::{BLOCK_SIZE, Places};
@@ -34,7 +34,7 @@ pub(crate) fn measure(arena: &Arena, target: &Path, trial: &Trial<'_>) -> anyhow
             ("anonymous memory", timed(trial, &mut theirs, &mut ours)?)
         }
         Row::TouchHole => {
-            let ext4 = match ext4(arena, trial.effort.file_size) {
+            let ext4 = match loop_device::mount(arena.root(), Kind::Ext4, 4 * trial.effort.file_size) {
                 Ok(directory) => directory,
                 Err(error) => {
                     complain(&error.context(format!("{} is not measured", trial.row)));
@@ -71,33 +71,6 @@ fn timed(
     subject: &mut impl Work,
 ) -> anyhow::Result<(Timing, Timing)> {
     compare(trial.effort, trial.steps(), yardstick, subject, trial.tick)
-}
-
-/// A directory on ext4, on a loop device on what is measured on.
-fn ext4(arena: &Arena, file_size: u64) -> anyhow::Result<PathBuf> {
-    let (image, target) = (arena.root().join("ext4.img"), arena.root().join("ext4"));
-    if target.exists() {
-        return Ok(target);
-    }
-    File::create(&image)?.set_len(4 * file_size)?;
-    std::fs::create_dir(&target)?;
-    run(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&image))?;
-    run(Command::new("mount").args(["-t", "ext4", "-o", "loop"]).arg(&image).arg(&target))?;
-    Ok(target)
-}
-
-/// Runs a program that the yardstick needs.
-fn run(command: &mut Command) -> anyhow::Result<()> {
-    let name = command.get_program().to_string_lossy().into_owned();
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("{name}: cannot be run; install it (Debian: e2fsprogs, mount)"))?;
-    if !output.status.success() {
-        let message = String::from_utf8_lossy(&output.stderr);
-        bail!("{name}: {}; this row's yardstick is ext4 on a loop device, which takes root", message.trim());
-    }
-    Ok(())
 }
 
 /// Whether a file has blocks at first.

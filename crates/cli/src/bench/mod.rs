@@ -11,6 +11,9 @@
 //! | `compare` | a row, between two targets |
 //! | `embedded`, `reopen`, `threads`, `attached`, `mapped`, `mounted` | what are the targets and yardsticks of the rows? |
 //! | `figure` | how is it reported? |
+//! | `loop_device` | how is a file system of the kernel mounted here? |
+//! | `process` | who runs other programs, and ends them? |
+//! | `programs` | how fast are real programs, instead of rows? |
 //!
 //! Volumes and raw memory are files of one tmpfs, treated as persistent memory behind a memory controller: what makes
 //! stores durable there, non-temporal stores, write-back of cache lines and fences, is really done, and costs on this
@@ -22,10 +25,13 @@ mod attached;
 mod compare;
 mod embedded;
 mod figure;
+mod loop_device;
 mod mapped;
 mod measure;
 mod mounted;
 pub(crate) mod plan;
+mod process;
+pub(crate) mod programs;
 mod reopen;
 mod targets;
 mod threads;
@@ -49,6 +55,9 @@ use crate::arguments::BenchArguments;
 
 /// Measures and prints what was asked for.
 pub(crate) fn run(arguments: &BenchArguments) -> anyhow::Result<()> {
+    if let Some(asked) = &arguments.programs {
+        return programs::run(asked, arguments);
+    }
     let planned = plan_of(&arguments.row, &arguments.way)?;
     let effort = if arguments.quick { Effort::QUICK } else { Effort::FULL };
     let arena = Arena::set_up(arguments.dir.as_deref(), &arguments.against)?;

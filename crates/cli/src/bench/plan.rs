@@ -144,7 +144,7 @@ impl fmt::Display for Bar {
 }
 
 /// The name on the command line and in reports.
-fn name_of(value: &impl ValueEnum) -> String {
+pub(crate) fn name_of(value: &impl ValueEnum) -> String {
     value.to_possible_value().map(|possible| possible.get_name().to_owned()).unwrap_or_default()
 }
 
