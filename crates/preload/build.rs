@@ -11,7 +11,9 @@ fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-env-changed=CC");
     let compiler = env::var_os("CC").unwrap_or_else(|| "cc".into());
-    let Ok(said) = Command::new(compiler).arg(format!("-print-file-name={UNWINDER}")).output() else { return };
+    let Ok(said) = Command::new(compiler).arg(format!("-print-file-name={UNWINDER}")).output() else {
+        return;
+    };
     let found = String::from_utf8_lossy(&said.stdout);
     // A compiler that has none says its name only. Then it is loaded.
     if let Some(directory) = Path::new(found.trim()).parent().filter(|directory| directory.is_absolute()) {

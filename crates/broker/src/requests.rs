@@ -313,7 +313,7 @@ fn data_message(number: u64, lease: u64, grant: &DataGrant) -> FromServer {
         (None, _) => (Right::Read, grant.size),
     };
     let parts = grant.parts.iter().map(part).collect();
-    FromServer::Data { number, lease, epoch: grant.epoch, size, right, parts }
+    FromServer::Data { number, lease, epoch: grant.epoch, size, right, is_settled: grant.is_settled, parts }
 }
 
 fn part(part: &lodefs_core::Part) -> Part {

@@ -60,9 +60,19 @@ struct Content {
     size_max: u64,
     /// It may be used: see [`Data::confirm`].
     is_confirmed: bool,
+    /// Nobody stores to it by a mapping.
+    is_settled: bool,
     /// Ascending by where they begin.
     parts: Vec<Part>,
     view: Option<Arc<View>>,
+}
+
+/// What the server says of a file, beside where its parts are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Granted {
+    pub(crate) right: Right,
+    pub(crate) size: u64,
+    pub(crate) is_settled: bool,
 }
 
 /// How the server knows it.
@@ -150,7 +160,8 @@ impl Data {
     }
 
     /// The server has granted this. It is void if it knew of less recalls.
-    pub(crate) fn install(&self, epoch: u64, right: Right, size: u64, parts: &[Part]) {
+    pub(crate) fn install(&self, epoch: u64, granted: Granted, parts: &[Part]) {
+        let Granted { right, size, is_settled } = granted;
         let mut content = self.content_mut();
         if epoch < content.epoch {
             return;
@@ -161,6 +172,7 @@ impl Data {
         }
         let end = content.end(right, size);
         (content.right, content.epoch, content.size, content.size_max) = (Some(right), epoch, end, size);
+        content.is_settled = is_settled;
         for part in parts {
             match content.parts.binary_search_by_key(&part.offset, |known| known.offset) {
                 // It may have become longer.
@@ -168,6 +180,12 @@ impl Data {
                 Err(index) => content.parts.insert(index, *part),
             }
         }
+    }
+
+    /// Whether all that is in the file is durable, as far as the medium can: this process would know of anything else.
+    pub(crate) fn is_durable(&self) -> bool {
+        let content = self.content();
+        content.right.is_some() && content.is_confirmed && content.is_settled
     }
 
     /// Recalls that were seen.

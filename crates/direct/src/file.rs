@@ -76,6 +76,12 @@ impl Access {
         self.mode.contains(OFlags::APPEND)
     }
 
+    /// Whether all that was written to the file, by whomever, is durable, as far as the medium can: so that fsync(2) has nothing to do. If not, the
+    /// kernel is to be asked.
+    pub fn is_durable(&self) -> bool {
+        self.data.is_durable()
+    }
+
     /// Reads into `into` from byte `offset` on; fewer bytes only at the end of the file. `None`: the kernel is to be asked.
     pub fn read_at(&self, file: impl AsFd, into: &mut [u8], offset: u64) -> Option<usize> {
         let read = |into: &mut [u8]| self.read(file.as_fd(), into, offset).ok_or(Errno::NOSYS.into());

@@ -23,7 +23,7 @@ use rustix::net::{
 };
 use zerocopy::IntoBytes;
 
-use crate::data::Data;
+use crate::data::{Data, Granted};
 use crate::origin::Origin;
 use crate::window::Window;
 
@@ -266,9 +266,9 @@ impl Link {
     fn carry_out(&self, message: FromServer, medium: Option<OwnedFd>) {
         match message {
             FromServer::Outcome(number, outcome) => self.tell_waiting(number, (outcome, medium)),
-            FromServer::Data { number, lease, epoch, size, right, parts } => {
+            FromServer::Data { number, lease, epoch, size, right, is_settled, parts } => {
                 if let Some(data) = self.data(lease) {
-                    data.install(epoch, right, size, &parts);
+                    data.install(epoch, Granted { right, size, is_settled }, &parts);
                 }
                 self.tell_waiting(number, (Outcome::Done, None));
             }

@@ -147,6 +147,8 @@ next! {
         flags: c_uint
     ) -> ssize_t;
     fn statx(directory: c_int, path: *const c_char, flags: c_int, mask: c_uint, into: *mut libc::statx) -> c_int;
+    fn fsync(file: c_int) -> c_int;
+    fn fdatasync(file: c_int) -> c_int;
     fn mmap64(
         address: *mut c_void,
         size: size_t,

@@ -62,6 +62,11 @@ impl Opened {
         &self.position
     }
 
+    /// Whether fsync(2) has nothing to do.
+    pub(crate) fn is_durable(&self) -> bool {
+        self.access.is_durable()
+    }
+
     /// Whether writes are appended.
     pub(crate) fn appends(&self) -> bool {
         self.access.appends()

@@ -1,4 +1,4 @@
-//! Which calls read, write and copy?
+//! Which calls read, write, copy, and make durable?
 
 use std::ffi::{c_int, c_uint, c_void};
 use std::os::fd::BorrowedFd;
@@ -329,6 +329,28 @@ also! {
     preadv64v2 = preadv2(file: c_int, parts: *const iovec, count: c_int, offset: off_t, flags: c_int);
     sendfile = sendfile64(to: c_int, from: c_int, offset: *mut off64_t, size: size_t);
     pwritev64v2 = pwritev2(file: c_int, parts: *const iovec, count: c_int, offset: off_t, flags: c_int);
+}
+
+/// Whether all that is in a file is durable already.
+fn is_durable(file: c_int) -> bool {
+    let is_durable = table::is_known(file)
+        && Within::enter().is_some_and(|_within| table::get(file).is_some_and(|opened| opened.is_durable()));
+    if is_durable {
+        stats::count(Counter::Syncs);
+    }
+    is_durable
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn fsync(file: c_int) -> c_int {
+    // SAFETY: as for the caller's.
+    if is_durable(file) { 0 } else { unsafe { next::fsync(file) } }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn fdatasync(file: c_int) -> c_int {
+    // SAFETY: as for the caller's.
+    if is_durable(file) { 0 } else { unsafe { next::fdatasync(file) } }
 }
 
 /// # Safety

@@ -21,6 +21,8 @@ pub enum Counter {
     Reads,
     /// Writes without the kernel.
     Writes,
+    /// Calls of fsync(2) and fdatasync(2) that had nothing to do.
+    Syncs,
     /// Reads and writes by the kernel: the first ones of a descriptor, for which it is not worth while to attach.
     LeftAtFirst,
     /// The same, because other processes may share the offset.

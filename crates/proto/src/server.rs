@@ -128,6 +128,8 @@ pub enum FromServer {
         size: u64,
         /// What it may do.
         right: Right,
+        /// Nobody may store to it by a mapping, until this is recalled: what is in the file is durable, as far as the medium can.
+        is_settled: bool,
         /// At most [`PARTS_MAX`], ascending and without gaps, from the one with the byte on that was asked for. None: there is nothing.
         parts: Vec<Part>,
     },
@@ -195,6 +197,8 @@ const DATA: u32 = 11;
 const READ: u32 = 1;
 const WRITE: u32 = 2;
 const APPEND: u32 = 3;
+/// Beside one of these.
+const SETTLED: u32 = 1 << 16;
 
 const HOLE: u64 = u64::MAX;
 
@@ -219,7 +223,7 @@ impl FromServer {
                     Outcome::Refused(errno) => Head { kind: REFUSED, value: errno, ..head },
                 }
             }
-            Self::Data { number, lease, epoch, size, right, parts } => {
+            Self::Data { number, lease, epoch, size, right, is_settled, parts } => {
                 sent = &parts[..parts.len().min(PARTS_MAX)];
                 let (value, offset) = match *right {
                     Right::Read => (READ, 0),
@@ -233,7 +237,7 @@ impl FromServer {
                     object: *lease,
                     epoch: *epoch,
                     end: *size,
-                    value,
+                    value: value | if *is_settled { SETTLED } else { 0 },
                     parts: sent.len() as u32,
                     ..head
                 }
@@ -274,13 +278,21 @@ impl FromServer {
             LEASED => Self::Outcome(number, Outcome::Leased { lease: object }),
             DONE => Self::Outcome(number, Outcome::Done),
             DATA => {
-                let right = match value {
+                let right = match value & !SETTLED {
                     READ => Right::Read,
                     WRITE => Right::Write,
                     APPEND => Right::Append { word: offset },
                     _ => return Err(Malformed),
                 };
-                Self::Data { number, lease: object, epoch, size: end, right, parts: parse_parts(rest)? }
+                Self::Data {
+                    number,
+                    lease: object,
+                    epoch,
+                    size: end,
+                    right,
+                    is_settled: value & SETTLED != 0,
+                    parts: parse_parts(rest)?,
+                }
             }
             REFUSED => Self::Outcome(number, Outcome::Refused(value)),
             GRANTED => Self::Granted { lease: object, epoch, parts: parse_parts(rest)? },
@@ -343,13 +355,22 @@ mod tests {
             outcome(Outcome::Mapped { lease: 2, is_direct: false }),
             outcome(Outcome::Leased { lease: 6 }),
             outcome(Outcome::Done),
-            FromServer::Data { number: 7, lease: 3, epoch: 4, size: 5, right: Right::Read, parts: vec![] },
+            FromServer::Data {
+                number: 7,
+                lease: 3,
+                epoch: 4,
+                size: 5,
+                right: Right::Read,
+                is_settled: true,
+                parts: vec![],
+            },
             FromServer::Data {
                 number: 7,
                 lease: 3,
                 epoch: 4,
                 size: 5,
                 right: Right::Write,
+                is_settled: false,
                 parts: vec![part; 2],
             },
             FromServer::Data {
@@ -358,6 +379,7 @@ mod tests {
                 epoch: 4,
                 size: 5,
                 right: Right::Append { word: 8 },
+                is_settled: true,
                 parts: vec![part],
             },
             outcome(Outcome::Refused(28)),

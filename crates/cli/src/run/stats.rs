@@ -109,6 +109,7 @@ fn described(counts: &Counts) -> String {
     let without = "without the kernel: ";
     line(without, count(Counter::Reads), "reads");
     line(without, count(Counter::Writes), "writes");
+    line(without, count(Counter::Syncs), "calls of fsync and fdatasync, which had nothing to do");
     line(without, count(Counter::Mapped), "shared mappings of direct files");
     let left = [
         (Counter::LeftAtFirst, "reads and writes, the first ones of a descriptor"),

@@ -61,6 +61,8 @@ pub struct DataGrant {
     pub right: DataRight,
     /// Bytes of the file. Parts may reach further.
     pub size: u64,
+    /// Nobody may store to it by a mapping: what is in the file is durable, as far as the medium can.
+    pub is_settled: bool,
     /// Ascending and without gaps, in whole blocks, from the one on that was asked for; not all, if there are many.
     pub parts: SmallVec<[Part; 4]>,
     /// How it may append.
@@ -172,7 +174,8 @@ impl DataLease {
             word: tail.word,
             end: tail.end.saturating_mul(BLOCK_SIZE).min(FILE_SIZE_MAX),
         });
-        deliver(DataAnswer::Granted(DataGrant { epoch, right, size, parts, tail }));
+        let is_settled = !locked.state.leases.iter().any(super::Leased::may_store);
+        deliver(DataAnswer::Granted(DataGrant { epoch, right, size, is_settled, parts, tail }));
         Ok(())
     }
 

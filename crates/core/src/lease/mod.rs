@@ -81,6 +81,8 @@ pub(crate) struct Leased {
     purpose: Use,
     lessee: Arc<dyn Lessee>,
     fs: Weak<Fs>,
+    /// The program may store to it.
+    writable: bool,
     /// Not to be recalled for a switch.
     pub(crate) sync: bool,
     /// Its number among those who hold the file direct; `None`: it does not.
@@ -99,6 +101,13 @@ pub(crate) struct Leased {
     data: DataRight,
     /// Where it may have mapped either until it answers.
     asked: Vec<Asked>,
+}
+
+impl Leased {
+    /// Whether the program may store to the file by a mapping.
+    fn may_store(&self) -> bool {
+        self.purpose == Use::Mapping && self.writable
+    }
 }
 
 /// Block numbers from one to before another; nothing if they are equal.
@@ -175,7 +184,11 @@ impl Fs {
             ensure(!flags.intersects(Flags::IMMUTABLE | Flags::APPEND), Errno::PERM)?;
             self.note_content_changed(node)?;
         }
-        let state = node.inode().write()?;
+        let mut state = node.inode().write()?;
+        if options.writable {
+            // Whoever was told that nobody stores to it asks again.
+            recall_data(&mut state, DataRight::Write, None);
+        }
         self.add_lease(node, state, lessee, options, Use::Mapping)
     }
 
@@ -202,6 +215,7 @@ impl Fs {
             purpose,
             lessee,
             fs: Arc::downgrade(node.fs()),
+            writable: options.writable,
             sync: options.sync,
             holder,
             epoch: 0,

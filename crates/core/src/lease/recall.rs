@@ -148,9 +148,7 @@ pub(crate) fn recall_end(state: &mut InodeState, end: u64) {
 /// Takes these blocks back from everybody who may store to them by a mapping, and waits for the answers. (Who was given up on may go on
 /// for a while.)
 pub(super) fn recall_stores(state: &mut InodeState, bounds: Bounds) {
-    let may_store = |leased: &Leased| {
-        leased.purpose == Use::Mapping && !leased.stored.is_empty() && leased.blocks.meets(bounds)
-    };
+    let may_store = |leased: &Leased| leased.may_store() && leased.blocks.meets(bounds);
     if state.leases.iter().any(may_store) {
         let _lagging = ask_back(state, bounds, may_store).wait();
     }

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::thread;
 
 use lodefs_core::{
-    DataAnswer, DataGrant, DataLease, DataRight, DaxPolicy, Fallocate, Flags, Lessee, Node, SetAttr, Switch,
-    What,
+    DataAnswer, DataGrant, DataLease, DataRight, DaxPolicy, Fallocate, Flags, LeaseOptions, Lessee, Node,
+    SetAttr, Switch, What,
 };
 use rustix::io::Errno;
 
-use super::{BLOCK, Program, Volume, lease, touch};
+use super::{BLOCK, Program, Volume, WRITABLE, lease, touch};
 
 /// A lease by which a program reads and writes a file.
 pub(crate) fn data_lease(file: &Node, program: &Arc<Program>) -> DataLease {
@@ -138,7 +138,10 @@ fn what_leaves_content_alone_does_not_disturb() {
     let after = volume.fs.attr(&file).unwrap();
     assert!(after.mtime > before.mtime && after.size == before.size);
     volume.fs.fsync(&file, false).unwrap();
+    assert!(writer.recalls().is_empty());
     let mapping = lease(&file, &mapper);
+    assert_eq!(writer.recalls().len(), 1, "who could rely on what is durable");
+    take(&to_write, true);
     touch(&mapping, 0, true);
     assert!(writer.recalls().is_empty());
     // But where a hole gets a block, and where a block goes, nobody may go on as before.
@@ -240,4 +243,21 @@ fn who_is_gone_is_not_waited_for() {
     volume.block(&file, 0);
     volume.fs.write(&file, 0, b"12345", false).unwrap();
     assert!(program.waiting().is_empty());
+}
+
+#[test]
+fn who_relies_on_what_is_durable_is_told_of_a_mapping_that_can_be_stored_to() {
+    let volume = Volume::new();
+    let file = file(&volume);
+    let (program, other) = (Arc::new(Program::default()), Arc::new(Program::default()));
+    let data = data_lease(&file, &program);
+    assert!(take(&data, true).is_settled);
+    let reads = LeaseOptions { writable: false, ..WRITABLE };
+    let reads = volume.fs.lease(&file, Arc::clone(&other) as Arc<dyn Lessee>, reads).unwrap();
+    assert!(program.recalls().is_empty() && take(&data, true).is_settled, "nobody can store by it");
+    let stores = lease(&file, &other);
+    assert_eq!(program.recalls().len(), 1);
+    assert!(!take(&data, true).is_settled);
+    drop((reads, stores));
+    assert!(take(&data, false).is_settled, "what was stored has been made durable");
 }

@@ -83,6 +83,7 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
             epoch: 1,
             size: 99,
             right: Right::Write,
+            is_settled: true,
             parts: parts.clone(),
         },
         FromServer::Data {
@@ -91,6 +92,7 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
             epoch: 1,
             size: 8192,
             right: Right::Append { word: 64 },
+            is_settled: false,
             parts: parts.clone(),
         },
         FromServer::Granted { lease: 2, epoch: 1, parts },
