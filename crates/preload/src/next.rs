@@ -46,6 +46,12 @@ impl Failed for c_int {
     }
 }
 
+impl Failed for off64_t {
+    fn failed() -> Self {
+        -1
+    }
+}
+
 impl Failed for ssize_t {
     fn failed() -> Self {
         -1
@@ -149,6 +155,7 @@ next! {
     fn statx(directory: c_int, path: *const c_char, flags: c_int, mask: c_uint, into: *mut libc::statx) -> c_int;
     fn fsync(file: c_int) -> c_int;
     fn fdatasync(file: c_int) -> c_int;
+    fn lseek64(file: c_int, offset: off64_t, whence: c_int) -> off64_t;
     fn mmap64(
         address: *mut c_void,
         size: size_t,

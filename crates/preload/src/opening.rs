@@ -61,16 +61,17 @@ pub(crate) fn refresh(file: c_int) {
         return;
     }
     if let Some(_within) = Within::enter() {
-        ask_for_size(file);
+        // What it cannot say, it will say to the caller.
+        let _size = ask_for_size(file);
     }
 }
 
-/// The same, within the library.
-pub(crate) fn ask_for_size(file: c_int) {
+/// The same, within the library; that size.
+pub(crate) fn ask_for_size(file: c_int) -> Option<u64> {
     // SAFETY: the caller's descriptor is open as long as he uses it.
     let file = unsafe { BorrowedFd::borrow_raw(file) };
-    // What it cannot say, it will say to the caller.
-    let _size = statx(file, c"", AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC, StatxFlags::SIZE);
+    let said = statx(file, c"", AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC, StatxFlags::SIZE);
+    said.ok().map(|stat| stat.stx_size)
 }
 
 /// A descriptor is none of a volume's any more, or may not be.

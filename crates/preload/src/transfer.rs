@@ -78,7 +78,7 @@ fn done_here(
     }
     if counter == Counter::Writes && opened.appends() {
         // Where it ends is the offset then.
-        ask_for_size(file);
+        let _size = ask_for_size(file);
     }
     let count = by_kernel();
     within.keep_errno();
@@ -329,6 +329,37 @@ also! {
     preadv64v2 = preadv2(file: c_int, parts: *const iovec, count: c_int, offset: off_t, flags: c_int);
     sendfile = sendfile64(to: c_int, from: c_int, offset: *mut off64_t, size: size_t);
     pwritev64v2 = pwritev2(file: c_int, parts: *const iovec, count: c_int, offset: off_t, flags: c_int);
+}
+
+/// Where a file ends, the server is asked: a kernel that is told, just then, that others change the file goes by what it has seen before.
+///
+/// # Safety
+/// As for lseek(2).
+#[unsafe(no_mangle)]
+unsafe extern "C" fn lseek(file: c_int, offset: off_t, whence: c_int) -> off_t {
+    // SAFETY: by the caller's promise.
+    let by_kernel = |offset, whence| unsafe { next::lseek64(file, offset, whence) };
+    if whence != libc::SEEK_END || !table::is_known(file) {
+        return by_kernel(offset, whence);
+    }
+    let Some(mut within) = Within::enter() else { return by_kernel(offset, whence) };
+    let opened = table::get(file);
+    let _alone = opened.as_ref().and_then(|opened| opened.position().alone());
+    let end = ask_for_size(file).and_then(|size| off_t::try_from(size).ok()?.checked_add(offset));
+    let moved = match end {
+        Some(end) => by_kernel(end, libc::SEEK_SET),
+        None => by_kernel(offset, whence),
+    };
+    within.keep_errno();
+    moved
+}
+
+/// # Safety
+/// As for lseek(2).
+#[unsafe(no_mangle)]
+unsafe extern "C" fn lseek64(file: c_int, offset: off_t, whence: c_int) -> off_t {
+    // SAFETY: by the caller's promise.
+    unsafe { lseek(file, offset, whence) }
 }
 
 /// Whether all that is in a file is durable already.
