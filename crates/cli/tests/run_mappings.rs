@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::cell::UnsafeCell;
 use std::ffi::{c_int, c_void};
 use std::fs::{self, File};
 use std::io;
@@ -35,6 +36,9 @@ fn a_program() {
         "spliced" => spliced(&place),
         "tidy" => tidy(&place),
         "forced" => forced(&place),
+        "refusals" => refusals(&place),
+        "beside" => beside(&place),
+        "taken" => taken(&place),
         part => panic!("{part}"),
     }
 }
@@ -593,5 +597,184 @@ fn a_program_can_be_tried_on_a_medium_of_another_domain() {
         assert!(String::from_utf8(output.stdout).unwrap().contains(maps), "{options:?}");
         assert_eq!(output.status.success(), maps.ends_with("true"));
     }
+    mounted.unmount();
+}
+
+/// What is refused changes nothing.
+fn refusals(place: &Path) {
+    let file = open(&place.join("f"));
+    file.write_all_at(&vec![7; 8 * PAGE], 0).unwrap();
+    let shown = map(&file, 8, BOTH);
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    // SAFETY: nothing that is there is replaced; what is refused replaces nothing.
+    unsafe {
+        let own = libc::mmap(ptr::null_mut(), 2 * PAGE, BOTH, flags, -1, 0);
+        own.cast::<u8>().write(3);
+        let fixed = libc::MAP_PRIVATE | MAP_FIXED;
+        let mapped = |size, descriptor| {
+            outcome(libc::mmap(shown.cast(), size, BOTH, fixed, descriptor, 0), libc::MAP_FAILED)
+        };
+        assert_eq!(mapped(PAGE, 7777), Err(libc::EBADF));
+        assert_eq!(mapped(0, file.as_raw_fd()), Err(libc::EINVAL));
+        let moved = |old: *mut c_void, from, to: *mut c_void| {
+            let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+            outcome(libc::mremap(old, from, from, flags, to), libc::MAP_FAILED)
+        };
+        assert_eq!(moved(own, 2 * PAGE, shown.add(1).cast()), Err(libc::EINVAL));
+        assert_eq!(moved(shown.cast(), PAGE, own.cast::<u8>().add(1).cast()), Err(libc::EINVAL));
+        assert_eq!(outcome(libc::munmap(shown.cast(), 0), -1), Err(libc::EINVAL));
+        assert_eq!(outcome(libc::madvise(shown.cast(), PAGE, 9999), -1), Err(libc::EINVAL));
+        assert_eq!(outcome(libc::mprotect(shown.cast(), PAGE, 0x1000), -1), Err(libc::EINVAL));
+        assert_eq!(load(own.cast(), 0), 3);
+    }
+    assert!((0..8).all(|page| load(shown, page * PAGE) == 7));
+    // Locks of the process are lost when any descriptor of the file is closed.
+    let lock = libc::flock { l_type: libc::F_WRLCK as i16, l_whence: 0, l_start: 0, l_len: 0, l_pid: 0 };
+    let is_locked = || {
+        signal_of(|| {
+            let other = open(&place.join("f"));
+            // SAFETY: the lock is there.
+            if unsafe { libc::fcntl(other.as_raw_fd(), libc::F_SETLK, &raw const lock) } != 0 {
+                std::process::abort();
+            }
+        }) == libc::SIGABRT
+    };
+    // SAFETY: the lock is there; the pages are mapped, and nobody uses them meanwhile.
+    unsafe {
+        assert_eq!(libc::fcntl(file.as_raw_fd(), libc::F_SETLK, &raw const lock), 0);
+        assert_eq!(libc::mprotect(shown.cast(), PAGE, PROT_READ), 0);
+        assert!(is_locked());
+        let longer = libc::mremap(shown.cast(), 8 * PAGE, 16 * PAGE, libc::MREMAP_MAYMOVE);
+        assert!(is_locked() && longer == libc::MAP_FAILED, "it is two mappings by now");
+        assert_eq!(libc::madvise(shown.add(4 * PAGE).cast(), PAGE, libc::MADV_REMOVE), 0);
+        assert!(is_locked());
+    }
+}
+
+#[test]
+fn what_is_refused_changes_nothing_and_locks_stay() {
+    let Some((_bench, mounted)) = stage() else { return };
+    play("refusals", &mounted.directory);
+    mounted.unmount();
+}
+
+/// A lock that a handler for forks takes, as allocators have one.
+struct Lock(UnsafeCell<libc::pthread_mutex_t>);
+
+// SAFETY: it is used by the functions that are made for that only.
+unsafe impl Sync for Lock {}
+
+static LOCK: Lock = Lock(UnsafeCell::new(libc::PTHREAD_MUTEX_INITIALIZER));
+
+extern "C" fn take_lock() {
+    // SAFETY: it is one.
+    unsafe { libc::pthread_mutex_lock(LOCK.0.get()) };
+}
+
+extern "C" fn leave_lock() {
+    // SAFETY: it is one, and this thread, or that of which it is the copy, has it.
+    unsafe { libc::pthread_mutex_unlock(LOCK.0.get()) };
+}
+
+/// Forks while another thread changes what is mapped; the child uses its addresses for something else.
+fn beside(place: &Path) {
+    // SAFETY: changes no memory.
+    unsafe { libc::alarm(100) };
+    let file = open(&place.join("f"));
+    file.write_all_at(b"hello", 0).unwrap();
+    file.set_len(8 * PAGE as u64).unwrap();
+    let address = map(&file, 8, BOTH).expose_provenance();
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let start = ptr::with_exposed_provenance_mut::<c_void>(address);
+            while !is_over.load(Ordering::Relaxed) {
+                for protection in [PROT_READ, BOTH] {
+                    // SAFETY: the page is mapped, and shows the same.
+                    assert_eq!(unsafe { libc::mprotect(start, PAGE, protection) }, 0);
+                }
+            }
+        });
+        for round in 0..60 {
+            let start: *mut u8 = ptr::with_exposed_provenance_mut(address);
+            // SAFETY: the child uses its own addresses, and ends.
+            let child = unsafe { libc::fork() };
+            if child == 0 {
+                let other = open(&place.join("f"));
+                let is_right = load(start, 0) == b'h';
+                // SAFETY: nobody uses what was there any more.
+                unsafe {
+                    libc::munmap(start.cast(), 8 * PAGE);
+                    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE;
+                    let own = libc::mmap(start.cast(), 8 * PAGE, BOTH, flags, -1, 0);
+                    ptr::write_bytes(own.cast::<u8>(), 0x77, 8 * PAGE);
+                }
+                other.set_len(0).unwrap();
+                other.write_all_at(b"hello", 0).unwrap();
+                other.set_len(8 * PAGE as u64).unwrap();
+                let is_own = (0..8 * PAGE).all(|at| load(start, at) == 0x77);
+                // SAFETY: ends the process at once.
+                unsafe { libc::_exit(i32::from(!(is_right && is_own))) };
+            }
+            assert_eq!(ended(child), Some(0), "round {round}");
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+    // SAFETY: changes no memory.
+    unsafe { libc::alarm(0) };
+}
+
+#[test]
+fn a_fork_waits_for_whoever_changes_what_is_mapped() {
+    let Some((_bench, mounted)) = stage() else { return };
+    play("beside", &mounted.directory);
+    mounted.unmount();
+}
+
+/// A program whose handler for forks takes a lock under which other threads map and unmap memory of their own.
+fn taken(place: &Path) {
+    // SAFETY: changes no memory; the handlers stay.
+    unsafe {
+        libc::alarm(100);
+        assert_eq!(libc::pthread_atfork(Some(take_lock), Some(leave_lock), Some(leave_lock)), 0);
+    }
+    let file = open(&place.join("f"));
+    file.set_len(8 * PAGE as u64).unwrap();
+    // Other memory lies between these.
+    let shown: Vec<*mut u8> = (0..8).map(|_| map(&file, 8, BOTH)).collect();
+    store(shown[0], 0, 1);
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                take_lock();
+                let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+                // SAFETY: nothing that is there is replaced, and what is new is not used.
+                unsafe {
+                    let own = libc::mmap(ptr::null_mut(), PAGE, BOTH, flags, -1, 0);
+                    assert_eq!(libc::munmap(own, PAGE), 0);
+                }
+                leave_lock();
+            }
+        });
+        for _ in 0..300 {
+            // SAFETY: the child ends at once.
+            let child = unsafe { libc::fork() };
+            if child == 0 {
+                // SAFETY: as above.
+                unsafe { libc::_exit(0) };
+            }
+            assert_eq!(ended(child), Some(0));
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+    // SAFETY: changes no memory.
+    unsafe { libc::alarm(0) };
+}
+
+#[test]
+fn whoever_unmaps_memory_of_his_own_waits_for_no_fork() {
+    let Some((_bench, mounted)) = stage() else { return };
+    play("taken", &mounted.directory);
     mounted.unmount();
 }

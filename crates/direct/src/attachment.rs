@@ -100,8 +100,10 @@ impl Mapped {
             let region = region.map_err(|error| errno_of(&error))?;
             link.add(lease, &region, &origin);
             drop(adding);
-            if !is_direct {
-                show_file(&region, &origin)?;
+            if !is_direct && let Err(errno) = show_file(&region, &origin) {
+                // Before the lease is given back: others may still know of the region.
+                let _unmapped = region.unmap(wanted.offset, wanted.size as u64);
+                return Err(errno);
             }
             if !mapper.serves_system_calls() {
                 region.populate(wanted.writable && origin.has_room_for_holes());

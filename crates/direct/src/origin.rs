@@ -5,7 +5,7 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -67,6 +67,11 @@ impl Origin {
         Self { held: Arc::clone(&self.held), writable }
     }
 
+    /// Whether a descriptor is of this file.
+    pub fn is(&self, file: impl AsFd) -> bool {
+        file_of(file).is_ok_and(|file| file == self.held.file)
+    }
+
     /// Whether it is the same file.
     pub fn is_of_same_file(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.held, &other.held)
@@ -90,9 +95,10 @@ impl Origin {
     ///
     /// # Errors
     /// Those of open(2).
-    pub fn open(&self) -> Result<OwnedFd, Errno> {
+    pub fn open(&self) -> Result<Own, Errno> {
         let access = if self.writable { OFlags::RDWR } else { OFlags::RDONLY };
-        open(name_of(self.held.path.as_fd()), access | OFlags::CLOEXEC | OFlags::NOCTTY, Mode::empty())
+        let flags = access | OFlags::CLOEXEC | OFlags::NOCTTY;
+        Ok(open(name_of(self.held.path.as_fd()), flags, Mode::empty())?.into())
     }
 }
 

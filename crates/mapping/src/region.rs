@@ -43,7 +43,7 @@ pub struct Region {
     content: Mutex<Content>,
 }
 
-/// What changes. Locked inside the gate only, one at a time.
+/// What changes. Locked inside the gate only, one at a time but for those that lose addresses (`over`).
 struct Content {
     standing: Standing,
     runs: Runs,

@@ -4,16 +4,20 @@
 //! has made of it. Used inside the gate only, so that no child finds it locked, nor a signal handler.
 
 use std::collections::BTreeMap;
+use std::ffi::c_int;
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lodefs_direct::{Inside, Mapping, Origin, enter};
+
+use crate::outline::{self, Replaced};
 
 /// What the program has mapped in some pages.
 #[derive(Clone)]
 pub(crate) struct Piece {
     pub(crate) file: Origin,
+    /// The descriptor by which the program has mapped it, if it is still that.
+    pub(crate) descriptor: c_int,
     /// Where it begins in the file.
     pub(crate) offset: u64,
     /// Whether the program demands that no fsync is needed.
@@ -34,10 +38,13 @@ pub(crate) enum Shown {
 
 type Pieces = BTreeMap<usize, (usize, Piece)>;
 
-static PIECES: Mutex<Pieces> = Mutex::new(BTreeMap::new());
-/// All pieces that there ever were lie between these.
-static LOW: AtomicUsize = AtomicUsize::new(usize::MAX);
-static HIGH: AtomicUsize = AtomicUsize::new(0);
+/// All pieces, and what was said of where they are.
+struct Table {
+    pieces: Pieces,
+    replaced: Replaced,
+}
+
+static TABLE: Mutex<Table> = Mutex::new(Table { pieces: BTreeMap::new(), replaced: Replaced::new() });
 
 impl Piece {
     /// The same from so many bytes on.
@@ -62,25 +69,20 @@ impl Piece {
     }
 }
 
-/// Whether there may be any at these addresses. Asked without a lock.
-pub(crate) fn may_have(range: &Range<usize>) -> bool {
-    range.start < HIGH.load(Ordering::Acquire) && range.end > LOW.load(Ordering::Acquire)
-}
-
 /// Those at these addresses, in order, as far as they lie there.
 pub(crate) fn found(range: &Range<usize>) -> Vec<(Range<usize>, Piece)> {
-    if !may_have(range) {
+    if !outline::has_some_of(range) {
         return Vec::new();
     }
     let inside = enter();
-    let pieces = pieces(&inside);
+    let pieces = &table(&inside).pieces;
     let clip = |start: usize, end: usize, piece: &Piece| {
         let clipped = start.max(range.start)..end.min(range.end);
         let piece = piece.ahead(clipped.start - start);
         (clipped, piece)
     };
     let mut found: Vec<_> =
-        overlapping(&pieces, range).map(|(start, (end, piece))| clip(*start, *end, piece)).collect();
+        overlapping(pieces, range).map(|(start, (end, piece))| clip(*start, *end, piece)).collect();
     found.reverse();
     found
 }
@@ -90,7 +92,12 @@ pub(crate) fn take(range: &Range<usize>) -> Vec<(Range<usize>, Piece)> {
     let taken = found(range);
     if !taken.is_empty() {
         let inside = enter();
-        cut(&mut pieces(&inside), range);
+        let mut table = table(&inside);
+        let were = cut(&mut table.pieces, range);
+        table.tell();
+        drop(table);
+        drop(inside);
+        drop(were);
     }
     taken
 }
@@ -98,12 +105,11 @@ pub(crate) fn take(range: &Range<usize>) -> Vec<(Range<usize>, Piece)> {
 /// From now on these addresses show this, and nothing else.
 pub(crate) fn put(range: &Range<usize>, piece: Piece) {
     let inside = enter();
-    LOW.fetch_min(range.start, Ordering::AcqRel);
-    HIGH.fetch_max(range.end, Ordering::AcqRel);
-    let mut pieces = pieces(&inside);
-    let replaced = cut(&mut pieces, range);
-    pieces.insert(range.start, (range.end, piece));
-    drop(pieces);
+    let mut table = table(&inside);
+    let replaced = cut(&mut table.pieces, range);
+    table.pieces.insert(range.start, (range.end, piece));
+    table.tell();
+    drop(table);
     drop(inside);
     // The last of a mapping tells the server.
     drop(replaced);
@@ -142,6 +148,14 @@ pub(crate) fn gaps(range: &Range<usize>, found: &[(Range<usize>, Piece)]) -> Vec
     ends.zip(starts).map(|(end, start)| end..start).filter(|gap| !gap.is_empty()).collect()
 }
 
-fn pieces(_: &Inside) -> MutexGuard<'static, Pieces> {
-    PIECES.lock().unwrap_or_else(PoisonError::into_inner)
+impl Table {
+    /// Has everybody know where pieces are.
+    fn tell(&mut self) {
+        let list = self.pieces.iter().map(|(start, (end, _))| (*start, *end)).collect();
+        outline::replace(list, &mut self.replaced);
+    }
+}
+
+fn table(_: &Inside) -> MutexGuard<'static, Table> {
+    TABLE.lock().unwrap_or_else(PoisonError::into_inner)
 }

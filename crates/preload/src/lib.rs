@@ -21,6 +21,8 @@
 //! | `tending` | which calls look after what is mapped? |
 //! | `showing` | how does a part of a file come to some addresses, and go? |
 //! | `addresses` | which addresses show files that the kernel does not map? |
+//! | `outline` | are there any at these addresses? Said without a lock. |
+//! | `changing` | who changes what is mapped, and when does nobody? |
 //!
 //! # What must not be
 //! *A descriptor that is taken for another file's.* Programs close descriptors in ways that nobody sees. So a file is opened with a flag
@@ -34,12 +36,14 @@
 
 mod addresses;
 mod attributes;
+mod changing;
 mod domain;
 mod mapping;
 mod mounts;
 mod next;
 mod opened;
 mod opening;
+mod outline;
 mod sharing;
 mod showing;
 mod stats;

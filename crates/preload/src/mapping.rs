@@ -13,12 +13,14 @@ use rustix::io::Errno;
 use rustix::mm::{Advice, madvise};
 
 use crate::addresses::{self, Piece};
+use crate::changing;
 use crate::opening::refresh;
+use crate::outline;
 use crate::showing::{
     PAGE_SIZE, checked, forbid, last_errno, pages, pointer, replaced, show, show_again, unmap,
 };
 use crate::within::{Within, set_errno};
-use crate::{mounts, next, stats};
+use crate::{mounts, next, sharing, stats};
 
 /// Where it is mapped is for the caller to say.
 const PLACED: c_int = libc::MAP_FIXED | libc::MAP_FIXED_NOREPLACE;
@@ -36,21 +38,23 @@ struct Call {
     offset: off_t,
 }
 
-/// Does something about addresses that may show a file, and says what came of it. `by_kernel` if they do not. A signal handler that has interrupted
-/// this library is refused: it might wait for itself.
-pub(crate) fn done<T>(
+/// Does something about addresses that show a file, with a lock of `changing`, and says what came of it. `by_kernel` if they do not. A signal
+/// handler that has interrupted this library is refused: it might wait for itself.
+pub(crate) fn done<T, L>(
     range: &Range<usize>,
     failed: T,
     by_kernel: impl FnOnce() -> T,
+    lock: impl FnOnce() -> L,
     how: impl FnOnce() -> Result<T, Errno>,
 ) -> T {
-    if !addresses::may_have(range) || addresses::found(range).is_empty() {
+    if !outline::has_some_of(range) {
         return by_kernel();
     }
     let Some(mut within) = Within::enter() else {
         set_errno(libc::ENOMEM);
         return failed;
     };
+    let _locked = lock();
     returned(&mut within, how(), failed)
 }
 
@@ -96,16 +100,18 @@ impl Call {
         }
     }
 
-    /// The same over what the library has mapped.
+    /// The same over what the library has mapped. First elsewhere, so that what is refused changes nothing.
     ///
     /// # Safety
     /// As for mmap(2).
     unsafe fn kernel_over(&self, over: &Range<usize>) -> Result<usize, Errno> {
-        let call = Self { flags: self.flags & !AFTERWARDS, ..*self };
-        // SAFETY: by the caller's promise.
-        let start = unsafe { replaced(over, &addresses::take(over), || call.kernel())? };
+        let elsewhere = Self { address: 0, flags: self.flags & !PLACED & !AFTERWARDS, ..*self };
+        // SAFETY: nothing that is there is replaced.
+        let start = unsafe { elsewhere.kernel()? };
+        // SAFETY: it is new; and by the caller's promise.
+        unsafe { move_over(start, over)? };
         self.afterwards(over);
-        Ok(start)
+        Ok(over.start)
     }
 
     /// What the kernel would have done at once.
@@ -137,19 +143,8 @@ impl Call {
         let asked = match self.over() {
             // SAFETY: by the caller's promise.
             None => unsafe { self.kernel() },
-            Some(over) => {
-                // A kernel that refuses it may leave nothing of what is there: so it is asked elsewhere first.
-                let elsewhere = Self { address: 0, flags: self.flags & !PLACED & !AFTERWARDS, ..self };
-                // SAFETY: nothing that is there is replaced; and what is new is unmapped.
-                let asked = unsafe { elsewhere.kernel() };
-                asked.and_then(|start| {
-                    // SAFETY: as above, and by the caller's promise.
-                    unsafe {
-                        checked(next::munmap(pointer(start), self.size))?;
-                        self.kernel_over(&over)
-                    }
-                })
-            }
+            // SAFETY: as above.
+            Some(over) => unsafe { self.kernel_over(&over) },
         };
         match asked {
             Err(Errno::NODEV) => {}
@@ -176,6 +171,10 @@ impl Call {
         let file = unsafe { BorrowedFd::borrow_raw(self.file) };
         let offset = u64::try_from(self.offset).map_err(|_| Errno::INVAL)?;
         let piece = Piece::of(file, offset, self.flags & libc::MAP_SYNC != 0)?;
+        // A child is to find what is mapped as it is.
+        if !sharing::watch() {
+            return Err(Errno::NOMEM);
+        }
         let writable = self.protection & libc::PROT_WRITE != 0;
         if writable && !piece.may_write {
             return Err(Errno::ACCESS);
@@ -265,8 +264,10 @@ unsafe extern "C" fn mmap(
     {
         // SAFETY: the caller's descriptor is open as long as he uses it.
         if mounts::has(unsafe { BorrowedFd::borrow_raw(file) }) {
+            let alone = changing::alone();
             // SAFETY: by the caller's promise.
             let (counter, result) = unsafe { call.carry_out() };
+            drop(alone);
             stats::count(counter);
             return returned(&mut within, result.map(pointer), MAP_FAILED);
         }
@@ -276,7 +277,9 @@ unsafe extern "C" fn mmap(
     }
     match call.over() {
         // SAFETY: as above.
-        Some(over) => done(&over, MAP_FAILED, by_kernel, || unsafe { call.kernel_over(&over).map(pointer) }),
+        Some(over) => done(&over, MAP_FAILED, by_kernel, changing::alone, || unsafe {
+            call.kernel_over(&over).map(pointer)
+        }),
         None => by_kernel(),
     }
 }
@@ -304,19 +307,41 @@ unsafe extern "C" fn munmap(address: *mut c_void, size: size_t) -> c_int {
     let by_kernel = || unsafe { next::munmap(address, size) };
     let Ok(range) = pages(address.expose_provenance(), size) else { return by_kernel() };
     // SAFETY: as above.
-    done(&range, -1, by_kernel, || unsafe { unmap_all(&range) }.map(|()| 0))
+    done(&range, -1, by_kernel, changing::alone, || unsafe { unmap_all(&range) }.map(|()| 0))
 }
 
 /// # Safety
 /// Nobody uses these addresses any more.
 unsafe fn unmap_all(range: &Range<usize>) -> Result<(), Errno> {
     let taken = addresses::take(range);
-    for gap in addresses::gaps(range, &taken) {
-        // SAFETY: by the caller's promise.
-        checked(unsafe { next::munmap(pointer(gap.start), gap.len()) })?;
-    }
+    let gaps = addresses::gaps(range, &taken);
+    // SAFETY: by the caller's promise.
+    unsafe { unmap(taken)? };
     // SAFETY: as above.
-    unsafe { unmap(taken) }
+    gaps.iter().try_for_each(|gap| checked(unsafe { next::munmap(pointer(gap.start), gap.len()) }))
+}
+
+/// Moves what the kernel has mapped elsewhere over these addresses; if that fails, it is gone.
+///
+/// # Safety
+/// It is the caller's, and nobody relies on what is there.
+unsafe fn move_over(start: usize, over: &Range<usize>) -> Result<(), Errno> {
+    let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+    let taken = addresses::take(over);
+    // SAFETY: by the caller's promise.
+    let map = || match unsafe {
+        next::mremap(pointer(start), over.len(), over.len(), flags, pointer(over.start))
+    } {
+        MAP_FAILED => Err(last_errno()),
+        start => Ok(start.expose_provenance()),
+    };
+    // SAFETY: as above.
+    let moved = unsafe { replaced(over, &taken, map) };
+    if moved.is_err() {
+        // SAFETY: nobody knows of it.
+        unsafe { next::munmap(pointer(start), over.len()) };
+    }
+    moved.map(drop)
 }
 
 /// # Safety
@@ -333,24 +358,47 @@ unsafe extern "C" fn mremap(
     let by_kernel = || unsafe { next::mremap(old, old_size, size, flags, new) };
     // Of a range without bytes, that which begins there is meant.
     let Ok(from) = pages(old.expose_provenance(), old_size.max(1)) else { return by_kernel() };
-    let over = pages(new.expose_provenance(), size).ok().filter(|_| flags & libc::MREMAP_FIXED != 0);
-    let is_ours = addresses::may_have(&from) && !addresses::found(&from).is_empty();
-    match over {
-        // What moves is the kernel's.
-        Some(over) if !is_ours => done(&over, MAP_FAILED, by_kernel, || {
-            let map = || match by_kernel() {
-                MAP_FAILED => Err(last_errno()),
-                start => Ok(start.expose_provenance()),
-            };
-            // SAFETY: as above.
-            unsafe { replaced(&over, &addresses::take(&over), map) }.map(pointer)
-        }),
-        // SAFETY: as above.
-        over => done(&from, MAP_FAILED, by_kernel, || unsafe {
+    let is_fixed = flags & libc::MREMAP_FIXED != 0;
+    let over = is_fixed.then(|| pages(new.expose_provenance(), size));
+    if outline::has_some_of(&from) {
+        return done(&from, MAP_FAILED, by_kernel, changing::alone, || {
             let from = if old_size == 0 { from.start..from.start } else { from.clone() };
-            moved(&from, size, flags, over.as_ref()).map(pointer)
-        }),
+            // SAFETY: by the caller's promise.
+            unsafe { moved(&from, size, flags, over.transpose()?.as_ref()).map(pointer) }
+        });
     }
+    match over {
+        // What moves is the kernel's, which says what it thinks of it before anything is lost.
+        Some(Ok(over)) => done(&over, MAP_FAILED, by_kernel, changing::alone, || {
+            if over.start < from.end && from.start < over.end {
+                return Err(Errno::INVAL);
+            }
+            // SAFETY: by the caller's promise.
+            unsafe {
+                let elsewhere = reserved(size)?;
+                match next::mremap(old, old_size, size, flags, pointer(elsewhere)) {
+                    MAP_FAILED => {
+                        let errno = last_errno();
+                        next::munmap(pointer(elsewhere), size);
+                        Err(errno)
+                    }
+                    start => move_over(start.expose_provenance(), &over).map(|()| pointer(over.start)),
+                }
+            }
+        }),
+        Some(Err(_)) | None => by_kernel(),
+    }
+}
+
+/// New addresses, which nobody may access.
+///
+/// # Safety
+/// As for mmap(2), of which nothing is demanded here.
+unsafe fn reserved(size: usize) -> Result<usize, Errno> {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    let call = Call { address: 0, size, protection: libc::PROT_NONE, flags, file: -1, offset: 0 };
+    // SAFETY: the kernel chooses the address.
+    unsafe { call.kernel() }
 }
 
 /// Moves, lengthens or shortens what shows a file.
@@ -371,6 +419,7 @@ unsafe fn moved(
     }
     let size = pages(0, size)?.end;
     if let (None, true) = (over, (1..=from.len()).contains(&size)) {
+        whole(from)?;
         // SAFETY: by the caller's promise.
         unsafe { unmap_all(&(from.start + size..from.end))? };
         return Ok(from.start);

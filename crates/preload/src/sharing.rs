@@ -1,15 +1,17 @@
 //! When do other processes share an open file?
 //!
 //! They do after a fork, when a program is started that inherits descriptors, and when a descriptor is sent by a socket. From then on
-//! whoever reads or writes moves the offset for all of them, which only the kernel can do at once.
+//! whoever reads or writes moves the offset for all of them, which only the kernel can do at once. A fork also waits for whoever changes what
+//! is mapped.
 
+use std::cell::Cell;
 use std::ffi::{c_char, c_int};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use libc::{msghdr, pid_t, posix_spawn_file_actions_t, posix_spawnattr_t, ssize_t};
 
 use crate::within::Within;
-use crate::{next, table};
+use crate::{changing, next, outline, table};
 
 static IS_WATCHED: AtomicBool = AtomicBool::new(false);
 
@@ -23,17 +25,36 @@ pub(crate) fn watch() -> bool {
         return true;
     }
     // SAFETY: the handlers have the signature that is demanded, and stay.
-    let is_registered = unsafe { libc::pthread_atfork(Some(before_fork), None, Some(in_child)) } == 0;
+    let is_registered =
+        unsafe { libc::pthread_atfork(Some(before_fork), Some(in_parent), Some(in_child)) } == 0;
     IS_WATCHED.fetch_or(is_registered, Ordering::Release);
     is_registered
 }
 
+thread_local! {
+    /// Whether this thread, which forks, keeps others from changing what is mapped.
+    static KEEPS_OTHERS: Cell<bool> = const { Cell::new(false) };
+}
+
 extern "C" fn before_fork() {
     share_all();
+    // Who forks in the midst of a call waits for nobody, and takes what there is. (Registered twice, it is called twice.)
+    if !Within::is_here() && !KEEPS_OTHERS.replace(true) {
+        changing::before_fork();
+    }
+}
+
+extern "C" fn in_parent() {
+    if KEEPS_OTHERS.replace(false) {
+        // SAFETY: this thread has called it for this fork.
+        unsafe { changing::after_fork() };
+    }
 }
 
 extern "C" fn in_child() {
+    in_parent();
     table::forget_users();
+    outline::forget_users();
     // Another thread of the parent may have opened some in between. It may have had their locks, which nobody takes any more.
     table::known().filter_map(table::get).for_each(|file| file.share(false));
 }

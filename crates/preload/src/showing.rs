@@ -2,12 +2,13 @@
 
 use std::ffi::c_int;
 use std::ops::Range;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::ptr;
 use std::sync::Arc;
 
 use libc::MAP_FAILED;
-use lodefs_direct::{MapOptions, Place, map_at, replace};
+use lodefs_direct::{MapOptions, Origin, Place, map_at, replace};
+use rustix::fs::{OFlags, fcntl_getfl};
 use rustix::io::Errno;
 
 use crate::addresses::{self, Piece, Shown};
@@ -15,9 +16,12 @@ use crate::{domain, next};
 
 pub(crate) const PAGE_SIZE: usize = 4096;
 
-/// Whole pages from an address on.
+/// Whole pages from an address on, at least one.
 pub(crate) fn pages(address: usize, size: usize) -> Result<Range<usize>, Errno> {
     let size = size.checked_next_multiple_of(PAGE_SIZE).ok_or(Errno::NOMEM)?;
+    if size == 0 {
+        return Err(Errno::INVAL);
+    }
     let end = address.checked_add(size).ok_or(Errno::NOMEM)?;
     if address.is_multiple_of(PAGE_SIZE) { Ok(address..end) } else { Err(Errno::INVAL) }
 }
@@ -54,6 +58,7 @@ pub(crate) unsafe fn show(
             let range = pages(mapping.as_ptr().addr(), mapping.size())?;
             let shown = Shown::File { mapping: Arc::new(mapping), writable };
             addresses::put(&range, Piece { shown, ..piece });
+            settle(&lost);
             Ok(range)
         }
         Err(errno) => {
@@ -62,6 +67,16 @@ pub(crate) unsafe fn show(
                 .filter(|(range, piece)| piece.is_there(range))
                 .for_each(|(range, piece)| addresses::put(&range, piece));
             Err(errno)
+        }
+    }
+}
+
+/// What was stored by pieces that are no more is made durable: whoever does so for these addresses later does it for what is there then.
+fn settle(lost: &[(Range<usize>, Piece)]) {
+    for (range, piece) in lost {
+        if let Shown::File { mapping, writable: true } = &piece.shown {
+            // If the medium has failed, whoever uses it will be told.
+            let _settled = mapping.sync_range(position(mapping, range));
         }
     }
 }
@@ -79,9 +94,27 @@ pub(crate) unsafe fn show_again(
     if writable && !piece.may_write {
         return Err(Errno::ACCESS);
     }
+    let piece = Piece { shown: Shown::Nothing, ..piece.clone() };
+    // The program's own descriptor, if it is there: to open the file once more is to lose the locks that the program has on it (POSIX), when
+    // that one is closed.
+    // SAFETY: it is looked at before it is used.
+    let own = unsafe { BorrowedFd::borrow_raw(piece.descriptor) };
+    if piece.is_open_as(own, writable) {
+        // SAFETY: by the caller's promise.
+        let shown = unsafe { show(&own, piece.clone(), size, writable, place) };
+        // If another thread has made another file of it meanwhile, it was perhaps shown.
+        if piece.is_open_as(own, writable) {
+            return shown;
+        }
+        if let Ok(range) = shown {
+            // SAFETY: nobody knows of it.
+            unsafe { unmap(addresses::take(&range))? };
+        }
+        return Err(Errno::NOMEM);
+    }
     let file = piece.file.with(writable).open()?;
     // SAFETY: by the caller's promise.
-    unsafe { show(&file, Piece { shown: Shown::Nothing, ..piece.clone() }, size, writable, place) }
+    unsafe { show(&file, piece, size, writable, place) }
 }
 
 /// Unmaps pieces that have been taken.
@@ -123,11 +156,15 @@ pub(crate) unsafe fn replaced(
     }
     let how = || {
         how().inspect_err(|errno| {
-            // SAFETY: by the caller's promise.
-            if unsafe { next::munmap(pointer(range.start), range.len()) } != 0 {
-                // Nobody could take back what is still mapped there.
-                eprintln!("lodefs: a part of a direct mapping can be neither replaced nor unmapped: {errno}");
-                std::process::abort();
+            for (lost, _) in taken {
+                // SAFETY: by the caller's promise.
+                if unsafe { next::munmap(pointer(lost.start), lost.len()) } != 0 {
+                    // Nobody could take back what is still mapped there.
+                    eprintln!(
+                        "lodefs: a part of a direct mapping can be neither replaced nor unmapped: {errno}"
+                    );
+                    std::process::abort();
+                }
             }
         })
     };
@@ -148,7 +185,9 @@ pub(crate) unsafe fn forbid(range: &Range<usize>, taken: &[(Range<usize>, Piece)
         start => Ok(start.addr()),
     };
     // SAFETY: as above.
-    unsafe { replaced(range, taken, map) }
+    let forbidden = unsafe { replaced(range, taken, map) };
+    settle(taken);
+    forbidden
 }
 
 /// Where addresses lie in their mapping.
@@ -172,9 +211,22 @@ impl Piece {
 
     /// That which a descriptor is, from here on.
     pub(crate) fn of(file: BorrowedFd<'_>, offset: u64, sync: bool) -> Result<Self, Errno> {
-        use lodefs_direct::Origin;
-        use rustix::fs::{OFlags, fcntl_getfl};
         let may_write = fcntl_getfl(file)? & OFlags::RWMODE == OFlags::RDWR;
-        Ok(Self { file: Origin::of(file, false)?, offset, sync, may_write, shown: Shown::Nothing })
+        let descriptor = file.as_raw_fd();
+        Ok(Self {
+            file: Origin::of(file, false)?,
+            descriptor,
+            offset,
+            sync,
+            may_write,
+            shown: Shown::Nothing,
+        })
+    }
+
+    /// Whether a descriptor is this file, opened for that.
+    pub(crate) fn is_open_as(&self, descriptor: BorrowedFd<'_>, writable: bool) -> bool {
+        let mode = fcntl_getfl(descriptor).map(|flags| flags & OFlags::RWMODE);
+        let allows = matches!((mode, writable), (Ok(OFlags::RDWR), _) | (Ok(OFlags::RDONLY), false));
+        allows && self.file.is(descriptor)
     }
 }

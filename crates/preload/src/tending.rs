@@ -2,6 +2,7 @@
 
 use std::ffi::{c_int, c_uchar, c_void};
 use std::ops::Range;
+use std::os::fd::BorrowedFd;
 use std::ptr;
 
 use libc::size_t;
@@ -11,8 +12,30 @@ use rustix::io::Errno;
 
 use crate::addresses::{self, Piece, Shown};
 use crate::mapping::done;
-use crate::next;
 use crate::showing::{PAGE_SIZE, checked, forbid, pages, pointer, position, show_again};
+use crate::within::Within;
+use crate::{changing, next, outline};
+
+/// What a program may say of how it uses memory, of which nothing follows here.
+const HINTS: [c_int; 17] = [
+    libc::MADV_NORMAL,
+    libc::MADV_RANDOM,
+    libc::MADV_SEQUENTIAL,
+    libc::MADV_WILLNEED,
+    libc::MADV_DONTNEED,
+    libc::MADV_DONTFORK,
+    libc::MADV_DOFORK,
+    libc::MADV_MERGEABLE,
+    libc::MADV_UNMERGEABLE,
+    libc::MADV_HUGEPAGE,
+    libc::MADV_NOHUGEPAGE,
+    libc::MADV_DONTDUMP,
+    libc::MADV_DODUMP,
+    libc::MADV_COLD,
+    libc::MADV_PAGEOUT,
+    libc::MADV_DONTNEED_LOCKED,
+    libc::MADV_COLLAPSE,
+];
 
 /// What comes of an address that is not mapped.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -65,6 +88,7 @@ unsafe extern "C" fn msync(address: *mut c_void, size: size_t, flags: c_int) -> 
         &range,
         -1,
         || by_kernel(address, size),
+        changing::beside,
         || {
             if !is_sound {
                 return Err(Errno::INVAL);
@@ -83,7 +107,8 @@ unsafe extern "C" fn mprotect(address: *mut c_void, size: size_t, protection: c_
     let Ok(range) = pages(address.expose_provenance(), size) else { return by_kernel(address, size) };
     let protect = |part: &Range<usize>, piece: &Piece| match protection {
         libc::PROT_NONE => forbidden(part, piece),
-        other if other & !(libc::PROT_READ | libc::PROT_WRITE) != 0 => Err(Errno::ACCESS),
+        other if other & !(libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC) != 0 => Err(Errno::INVAL),
+        other if other & libc::PROT_EXEC != 0 => Err(Errno::ACCESS),
         other => {
             let writable = other & libc::PROT_WRITE != 0;
             if piece.is_writable() == Some(writable) {
@@ -97,6 +122,7 @@ unsafe extern "C" fn mprotect(address: *mut c_void, size: size_t, protection: c_
         &range,
         -1,
         || by_kernel(address, size),
+        changing::alone,
         || each(&range, Unmapped::Ends, protect, |gap| by_kernel(pointer(gap.start), gap.len())),
     )
 }
@@ -126,12 +152,14 @@ unsafe extern "C" fn madvise(address: *mut c_void, size: size_t, advice: c_int) 
         // Of memory that is no file's.
         libc::MADV_FREE | libc::MADV_WIPEONFORK | libc::MADV_KEEPONFORK => Err(Errno::INVAL),
         // The contents are where they are, whatever is said of them.
-        _ => Ok(()),
+        known if HINTS.contains(&known) => Ok(()),
+        _ => Err(Errno::INVAL),
     };
     done(
         &range,
         -1,
         || by_kernel(address, size),
+        changing::beside,
         || each(&range, Unmapped::IsSaid, to_piece, |gap| by_kernel(pointer(gap.start), gap.len())),
     )
 }
@@ -142,6 +170,11 @@ fn removed(part: &Range<usize>, piece: &Piece) -> Result<(), Errno> {
         return Err(Errno::ACCESS);
     }
     let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    // SAFETY: it is looked at before it is used.
+    let own = unsafe { BorrowedFd::borrow_raw(piece.descriptor) };
+    if piece.is_open_as(own, true) {
+        return fallocate(own, flags, piece.offset, part.len() as u64);
+    }
     fallocate(piece.file.with(true).open()?, flags, piece.offset, part.len() as u64)
 }
 
@@ -152,7 +185,10 @@ unsafe extern "C" fn mincore(address: *mut c_void, size: size_t, into: *mut c_uc
     // SAFETY: by the caller's promise.
     let said = unsafe { next::mincore(address, size, into) };
     let Ok(range) = pages(address.expose_provenance(), size) else { return said };
-    if said == 0 && addresses::may_have(&range) {
+    if said == 0
+        && outline::has_some_of(&range)
+        && let Some(_within) = Within::enter()
+    {
         for (part, _) in addresses::found(&range) {
             let (first, count) = ((part.start - range.start) / PAGE_SIZE, part.len() / PAGE_SIZE);
             // They are on the medium, which is memory.

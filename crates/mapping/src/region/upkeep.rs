@@ -2,6 +2,7 @@
 
 use std::io;
 use std::ops::Range;
+use std::sync::MutexGuard;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::{Content, Region, Standing};
@@ -12,6 +13,9 @@ use crate::request::Fault;
 use crate::runs::{Count, State};
 use crate::service::Service;
 use crate::uffd::Touch;
+
+/// A region that is losing addresses: it is locked.
+pub(crate) struct Leaving<'r>(#[expect(dead_code, reason = "it is dropped")] MutexGuard<'r, Content>);
 
 impl Region {
     pub(crate) fn number(&self) -> u64 {
@@ -31,14 +35,16 @@ impl Region {
         self.lock(inside).runs.count()
     }
 
-    /// These addresses are its no more, whatever is mapped there. Who waits there goes on waiting.
-    pub(crate) fn leave(&self, addresses: &Range<usize>, inside: &Inside) {
+    /// These addresses are its no more, when what it returns is dropped, before which whatever is mapped there is to go. Who waits there
+    /// goes on waiting.
+    pub(crate) fn leave<'r>(&'r self, addresses: &Range<usize>, inside: &'r Inside) -> Leaving<'r> {
         let mut content = self.lock(inside);
         let before = content.runs.count();
         content.runs.set(self.positions(addresses), State::Gone);
         let after = content.runs.count();
         self.mapper.used.change(before, after);
         self.shows_file.store(after.file > 0, Relaxed);
+        Leaving(content)
     }
 
     /// Who waits there for a page touches it again.
