@@ -4,7 +4,7 @@
 #   tests/programs/overhead.sh LODEFS [ROUNDS]      a volume is mounted meanwhile, so that the library has something to look for
 set -euo pipefail
 lodefs=$(realpath "$1")
-rounds=${2:-15}
+rounds=${2:-9}
 work=$(mktemp -d /dev/shm/lodefs-overhead.XXXXXX)
 clean() {
     "$lodefs" umount "$work/mnt" 2>/dev/null || true
@@ -16,9 +16,9 @@ LODEFS_FORCE_DOMAIN=memory-controller "$lodefs" mount --create 64M -o dax=always
 cd "$work/files"
 seq 1 400000 | sort -R --random-source=<(yes) >lines
 
-reads() { fio --name=r --filename=data --rw=randread --bs=4k --size=64m --io_size=2g --ioengine=psync --invalidate=0 --output=/dev/null; }
-sorts() { sort lines | gzip -1 >/dev/null; }
-calls() { dd if=/dev/zero of=/dev/null bs=1 count=2000000 status=none; }
+reads() { fio --name=r --filename=data --rw=randread --bs=4k --size=64m --io_size=8g --ioengine=psync --invalidate=0 --output=/dev/null; }
+sorts() { for _ in 1 2 3 4 5; do sort lines | gzip -1 >/dev/null; done; }
+calls() { dd if=/dev/zero of=/dev/null bs=1 count=8000000 status=none; }
 starts() { for _ in $(seq 200); do /bin/true; done; }
 export -f reads sorts calls starts
 
