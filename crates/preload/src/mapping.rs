@@ -237,7 +237,8 @@ impl Call {
                 unsafe { next::munmap(pointer(reserved.start), reserved.len()) };
             });
         }
-        match self.address.next_multiple_of(PAGE_SIZE) {
+        // Near the end of the address space it is as good as none.
+        match self.address.checked_next_multiple_of(PAGE_SIZE).unwrap_or(0) {
             0 => show(Place::Anywhere),
             // It is a hint.
             wanted => show(Place::At(wanted)).or_else(|_| show(Place::Anywhere)),

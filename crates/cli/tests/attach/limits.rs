@@ -128,6 +128,9 @@ fn who_has_no_descriptor_left_keeps_nothing() {
 #[test]
 fn one_process_does_not_take_the_place_of_others() {
     let Some(stage) = Stage::set_up("attach=owner") else { return };
+    // There may be other servers, whose places are taken too.
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
     let (path, mounted) = stage.hole(1);
     // The server's socket, as this process's own attachment has found it.
     let file = File::new(mounted.try_clone().unwrap()).unwrap();
