@@ -113,10 +113,10 @@ for kind in page volatile memory-controller; do
         check "$kind: git" git_repository "$mnt"
         check "$kind: DAX flag" dax_flag "$mnt"
         check "$kind: ACLs" acls "$mnt"
-        mkdir -m 777 "$mnt/direct" && "$lodefs" dax on "$mnt/direct"
-        check "$kind: fsx, lodefs run" fsx_runs "$mnt/direct/fsx" "$lodefs" run --
-        mkdir -m 777 "$mnt/direct/posix"
-        check "$kind: pjdfstest, lodefs run" "$lodefs" run -- pjdfstest -c "$here/pjdfstest.toml" -p "$mnt/direct/posix" -s /dev/shm
+        mkdir -m 777 "$mnt/d" && "$lodefs" dax on "$mnt/d"
+        check "$kind: fsx, lodefs run" fsx_runs "$mnt/d/fsx" "$lodefs" run --
+        mkdir -m 777 "$mnt/d/p"
+        check "$kind: pjdfstest, lodefs run" "$lodefs" run -- pjdfstest -c "$here/pjdfstest.toml" -p "$mnt/d/p" -s /dev/shm
     fi
     check "$kind: unmount and fsck" close_volume $kind
 done
