@@ -5,7 +5,7 @@
 set -euo pipefail
 lodefs=$(realpath "$1")
 rounds=${2:-9}
-work=$(mktemp -d /dev/shm/lodefs-overhead.XXXXXX)
+work=$(mktemp -d --tmpdir=/dev/shm)
 clean() {
     "$lodefs" umount "$work/mnt" 2>/dev/null || true
     rm -rf "$work"

@@ -38,7 +38,7 @@ if [ -z "${LODEFS-}" ]; then
 fi
 LODEFS=$(realpath "$LODEFS")
 
-work=$(mktemp -d /dev/shm/lodefs-programs.XXXXXX)
+work=$(mktemp -d --tmpdir=/dev/shm)
 export LODEFS_FORCE_DOMAIN=memory-controller
 clean() {
     "$LODEFS" umount "$work/mnt" 2>/dev/null || true

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use common::programs::{open, play, playing, run, stage, stage_with, told};
+use common::programs::{open, play, play_on_stage, playing, run, stage, stage_with, told};
 use common::{Workbench, lodefs, succeed};
 
 /// What other tests run.
@@ -125,9 +125,7 @@ fn closed_unseen(place: &Path) {
 
 #[test]
 fn a_descriptor_that_was_closed_unseen_is_another_file() {
-    let Some((_bench, mounted)) = stage() else { return };
-    play("closed", &mounted.directory);
-    mounted.unmount();
+    play_on_stage("closed");
 }
 
 fn offsets(place: &Path) {
@@ -161,9 +159,7 @@ fn offsets(place: &Path) {
 
 #[test]
 fn offsets_are_the_kernels() {
-    let Some((_bench, mounted)) = stage() else { return };
-    play("offsets", &mounted.directory);
-    mounted.unmount();
+    play_on_stage("offsets");
 }
 
 fn flags(place: &Path) {
@@ -191,9 +187,7 @@ fn flags(place: &Path) {
 
 #[test]
 fn flags_are_what_programs_have_given() {
-    let Some((_bench, mounted)) = stage() else { return };
-    play("flags", &mounted.directory);
-    mounted.unmount();
+    play_on_stage("flags");
 }
 
 /// Parent and child write lines by one open file, each as fast as it can.
@@ -293,9 +287,7 @@ fn forks_beside(place: &Path) {
 
 #[test]
 fn a_fork_waits_for_nobody_who_waits_for_it() {
-    let Some((_bench, mounted)) = stage() else { return };
-    play("forks-beside", &mounted.directory);
-    mounted.unmount();
+    play_on_stage("forks-beside");
 }
 
 /// Files that are reached by names from elsewhere, or that are elsewhere.
@@ -325,9 +317,7 @@ fn elsewhere(place: &Path) {
 
 #[test]
 fn names_from_elsewhere_lead_to_the_same_files() {
-    let Some((_bench, mounted)) = stage() else { return };
-    play("elsewhere", &mounted.directory);
-    mounted.unmount();
+    play_on_stage("elsewhere");
 }
 
 /// A copy of a descriptor is closed where nobody sees it, and is another file then, while the first one goes on.
@@ -363,9 +353,7 @@ fn copies(place: &Path) {
 
 #[test]
 fn a_copy_that_was_closed_unseen_is_another_file() {
-    let Some((_bench, mounted)) = stage() else { return };
-    play("copies", &mounted.directory);
-    mounted.unmount();
+    play_on_stage("copies");
 }
 
 /// Several buffers, and such as the kernel has to refuse.
@@ -398,9 +386,7 @@ fn parts(place: &Path) {
 
 #[test]
 fn several_buffers_are_one_write() {
-    let Some((_bench, mounted)) = stage() else { return };
-    play("parts", &mounted.directory);
-    mounted.unmount();
+    play_on_stage("parts");
 }
 
 /// Executes another program while it has what it reads and writes by itself.
@@ -445,9 +431,7 @@ fn tidy(place: &Path) {
 
 #[test]
 fn a_program_that_closes_everything_goes_on() {
-    let Some((_bench, mounted)) = stage() else { return };
-    play("tidy", &mounted.directory);
-    mounted.unmount();
+    play_on_stage("tidy");
 }
 
 #[test]

@@ -25,8 +25,8 @@ pub(crate) fn watch() -> bool {
         return true;
     }
     // SAFETY: the handlers have the signature that is demanded, and stay.
-    let is_registered =
-        unsafe { libc::pthread_atfork(Some(before_fork), Some(in_parent), Some(in_child)) } == 0;
+    let errno = unsafe { libc::pthread_atfork(Some(before_fork), Some(in_parent), Some(in_child)) };
+    let is_registered = errno == 0;
     IS_WATCHED.fetch_or(is_registered, Ordering::Release);
     is_registered
 }

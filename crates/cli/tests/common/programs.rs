@@ -41,7 +41,14 @@ pub(crate) fn play(part: &str, place: &Path) {
     assert!(said.contains("1 passed"), "{said}");
 }
 
-/// The same as a command, with options of `lodefs run`.
+/// Does a part on a mount of its own.
+pub(crate) fn play_on_stage(part: &str) {
+    let Some((_bench, mounted)) = stage() else { return };
+    play(part, &mounted.directory);
+    mounted.unmount();
+}
+
+/// A part as a command, with options of `lodefs run`.
 pub(crate) fn playing(options: &[&str], part: &str, place: &Path) -> Command {
     let program = std::env::current_exe().unwrap();
     let mut command = lodefs(["run"]);
