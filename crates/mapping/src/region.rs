@@ -253,14 +253,7 @@ impl Region {
         }
     }
 
-    /// Pages that failed are asked for again without delay: the file has grown, or there is room again.
-    pub fn retry(&self, offset: u64, size: u64) {
-        let inside = enter();
-        let Ok(service) = self.mapper.service(&inside) else { return };
-        self.end_failing(&self.addresses_of(&self.clip(offset, size)), &service, &inside);
-    }
-
-    /// Takes back what is mapped there: when this returns no access of this process reaches it, and the next asks again. This is recall
+    /// Takes back what is mapped there, and lets pages that failed be asked for: when this returns no access of this process reaches it, and the next asks again. This is recall
     /// number `epoch` (for this region); what was decided knowing of fewer is not installed any more.
     pub fn recall(&self, offset: u64, size: u64, epoch: u64) {
         let range = self.clip(offset, size);

@@ -81,7 +81,6 @@ fn what_was_unmapped_is_never_touched_again() {
     let all = Part { offset: 0, size: 8 * PAGE, what: What::Medium(0) };
     assert!(region.install(0, &[all]).unwrap());
     region.fail(0, 0, u64::MAX);
-    region.retry(0, u64::MAX);
     region.recall(0, u64::MAX, 1);
     let not_ours = |line: &String| !line.contains("memfd:");
     assert!(mappings_within(hole).iter().all(not_ours));

@@ -6,7 +6,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
-use common::{FakeFile, PAGE, in_child, number, region};
+use common::{FakeFile, in_child, number, region};
 use lodefs_mapping::{Region, SIGNAL_TIME, Shown};
 
 /// Reads from, or writes to, a descriptor with the region's first bytes as the buffer.
@@ -73,6 +73,16 @@ fn the_signal_names_the_address() {
     assert_eq!(ended, 42);
 }
 
+/// The file becomes longer, and the pager tells whoever has met its end.
+fn grow(file: &FakeFile, region: &Region, end: u64) {
+    let epoch = region.epoch() + 1;
+    {
+        let mut state = file.lock();
+        (state.end, state.epoch) = (end, epoch);
+    }
+    region.recall(0, u64::MAX, epoch);
+}
+
 #[test]
 fn a_system_call_fails_and_works_after_growth() {
     let (file, region) = shrunk_to_nothing();
@@ -80,8 +90,7 @@ fn a_system_call_fails_and_works_after_growth() {
         let error = by_system_call(&region, write).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EFAULT));
     }
-    file.lock().end = 2;
-    region.retry(0, u64::MAX);
+    grow(&file, &region, 2);
     assert_eq!(by_system_call(&region, false).unwrap(), 4);
     assert_eq!(file.number_at(5), u32::from_ne_bytes(*b"abcd"));
     assert_eq!(by_system_call(&region, true).unwrap(), 4);
@@ -124,8 +133,7 @@ fn there_is_room_for_zeroes_but_not_for_a_block() {
     assert_eq!(number(&region, 0).load(SeqCst), 0);
     file.lock().end = 0;
     assert_eq!(by_system_call(&region, false).unwrap_err().raw_os_error(), Some(libc::EFAULT));
-    file.lock().end = 2;
-    region.retry(0, PAGE);
+    grow(&file, &region, 2);
     assert_eq!(number(&region, 0).load(SeqCst), 0);
     assert_eq!(by_system_call(&region, false).unwrap(), 4);
 }
