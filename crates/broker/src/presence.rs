@@ -54,7 +54,7 @@ impl Presence {
     /// just executing another one.)
     pub(crate) fn is_ending(&self) -> bool {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid.as_raw_nonzero()));
-        status.is_ok_and(|status| has_one_thread(&status))
+        status.is_ok_and(|status| has_one_at_most(&status))
     }
 
     /// Whether it has something of the medium mapped, as far as can be seen: one that cannot be looked into does.
@@ -76,9 +76,12 @@ impl Presence {
     }
 }
 
-fn has_one_thread(status: &str) -> bool {
-    let threads = status.lines().find_map(|line| line.strip_prefix("Threads:"));
-    threads.is_some_and(|threads| matches!(threads.trim(), "0" | "1"))
+/// Whether there is one thread at most, as `/proc/PID/status` shows it. A first one that has ended is counted there until all have.
+fn has_one_at_most(status: &str) -> bool {
+    let value = |name| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    let ended = value("State:").is_some_and(|state| state.starts_with('Z'));
+    let threads = value("Threads:").and_then(|threads| threads.parse::<u32>().ok());
+    threads.is_some_and(|threads| threads <= 1 + u32::from(ended))
 }
 
 fn is_gone(error: &io::Error) -> bool {
@@ -111,8 +114,10 @@ mod tests {
 
     #[test]
     fn threads_are_counted() {
-        assert!(has_one_thread("Name:\tx\nThreads:\t1\nSigQ:\t1/2\n"));
-        assert!(!has_one_thread("Name:\tx\nThreads:\t11\n") && !has_one_thread(""));
+        let status = |state, threads| format!("Name:\tx\nState:\t{state}\nThreads:\t{threads}\nSigQ:\t1/2\n");
+        assert!(has_one_at_most(&status("R (running)", 1)) && has_one_at_most(&status("Z (zombie)", 2)));
+        assert!(!has_one_at_most(&status("S (sleeping)", 2)) && !has_one_at_most(&status("Z (zombie)", 3)));
+        assert!(!has_one_at_most(&status("R (running)", 11)) && !has_one_at_most(""));
         // That of this test, and that which waits for it.
         assert!(!Presence::of(rustix::process::getpid(), 1).unwrap().is_ending());
     }

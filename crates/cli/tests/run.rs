@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::programs::{open, play, play_on_stage, playing, run, stage, stage_with, told};
@@ -435,18 +435,6 @@ fn a_program_that_closes_everything_goes_on() {
 }
 
 #[test]
-fn a_run_ends_as_its_program_does() {
-    for (command, status) in
-        [(&["sh", "-c", "exit 7"][..], 7), (&["/nowhere/at/all"], 127), (&["/etc/passwd"], 126)]
-    {
-        assert_eq!(run(command).status().unwrap().code(), Some(status), "{command:?}");
-    }
-    let killed = run(&["sh", "-c", "kill -TERM $$"]).status().unwrap();
-    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&killed), Some(libc::SIGTERM));
-    assert_eq!(succeed(&mut run(&["echo", "--stats", "-x"])), "--stats -x\n");
-}
-
-#[test]
 fn the_library_is_where_nobody_else_can_change_it() {
     let bench = Workbench::new();
     for (name, mode, is_used) in [("mine", 0o755, true), ("all", 0o777, false), ("sticky", 0o1777, true)] {
@@ -521,24 +509,6 @@ fn at_the_end_it_is_said_what_was_done_and_why_not_more() {
     let missing = lodefs(["run", "--stats", "--", "/nothing/there"]).output().unwrap();
     assert_eq!(missing.status.code(), Some(127));
     mounted.unmount();
-}
-
-#[test]
-fn signals_reach_a_program_of_which_something_is_to_be_said() {
-    let mut waiting = lodefs([
-        "run",
-        "--stats",
-        "--",
-        "sh",
-        "-c",
-        "trap 'exit 5' USR1; echo ready; while :; do sleep 0.01; done",
-    ]);
-    let mut waiting = waiting.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    waiting.stdout.as_mut().unwrap().read_exact(&mut [0; 6]).unwrap();
-    let id = libc::pid_t::try_from(waiting.id()).unwrap();
-    // SAFETY: it is this process's child.
-    assert_eq!(unsafe { libc::kill(id, libc::SIGUSR1) }, 0);
-    assert_eq!(waiting.wait().unwrap().code(), Some(5));
 }
 
 /// What statx(2) says of a file: whether it knows if that is direct, and whether it is.

@@ -19,6 +19,7 @@
 //! | `gate` | when is no change under way? |
 //! | `over` | what becomes of regions over which something is mapped? |
 //! | `own` | which descriptors are the library's own? |
+//! | `threads` | which threads are? |
 //! | `memory` | how are addresses mapped? |
 //! | `uffd` | what is asked of the kernel's userfaultfd? |
 //!
@@ -56,6 +57,7 @@ pub mod region;
 pub mod request;
 mod runs;
 mod service;
+mod threads;
 mod uffd;
 
 pub use fork::{leave_to_parent, set_fork_hook};
@@ -66,3 +68,4 @@ pub use over::replace;
 pub use own::{Own, is_own_descriptor, own_descriptors};
 pub use region::{Region, SIGNAL_TIME};
 pub use request::{Extent, Fault, Medium, Part, Request, Shown, What};
+pub use threads::{has_only_own_threads, own_thread};

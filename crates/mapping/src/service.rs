@@ -9,7 +9,6 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::Builder;
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
@@ -19,6 +18,7 @@ use rustix::io::Errno;
 use crate::gate::Masked;
 use crate::own::Own;
 use crate::request::Medium;
+use crate::threads::own_thread;
 use crate::uffd::{BATCH, Touch, Uffd};
 
 /// What the threads of a mapper, and those that change its regions, have in common.
@@ -69,9 +69,9 @@ impl Service {
     ) -> io::Result<()> {
         let _inherited = Masked::new();
         let service = Arc::clone(self);
-        Builder::new().name("lodefs-faults".into()).spawn(move || service.read_all())?;
+        own_thread("faults").spawn(move || service.read_all())?;
         let service = Arc::clone(self);
-        let second = Builder::new().name("lodefs-pager".into()).spawn(move || {
+        let second = own_thread("pager").spawn(move || {
             while let Some(work) = service.next() {
                 if !serve(&service, work) {
                     break;

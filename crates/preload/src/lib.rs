@@ -13,6 +13,7 @@
 //! | `opened` | how is one read and written without the kernel? |
 //! | `opening` | what becomes of a descriptor that is opened, copied, or closed? |
 //! | `transfer` | which calls read and write? |
+//! | `ending` | when does a process end whose first thread has ended? |
 //! | `domain` | what are media to be treated as? |
 //! | `stats` | what was done without the kernel, and what not? |
 //! | `attributes` | which attribute of a file does the kernel not tell? |
@@ -38,6 +39,7 @@ mod addresses;
 mod attributes;
 mod changing;
 mod domain;
+mod ending;
 mod mapping;
 mod mounts;
 mod next;
@@ -67,6 +69,7 @@ extern "C" fn begin() {
     // SAFETY: there is one thread, and nothing of this allocator is held.
     unsafe { dlmalloc::enable_alloc_after_fork() };
     next::find_all();
+    ending::begin();
     mounts::begin();
     domain::begin();
     stats::begin();

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use libc::{msghdr, pid_t, posix_spawn_file_actions_t, posix_spawnattr_t, ssize_t};
 
 use crate::within::Within;
-use crate::{changing, next, outline, table};
+use crate::{changing, ending, next, outline, table};
 
 static IS_WATCHED: AtomicBool = AtomicBool::new(false);
 
@@ -28,6 +28,7 @@ pub(crate) fn watch() -> bool {
     let errno = unsafe { libc::pthread_atfork(Some(before_fork), Some(in_parent), Some(in_child)) };
     let is_registered = errno == 0;
     IS_WATCHED.fetch_or(is_registered, Ordering::Release);
+    ending::threads_begin();
     is_registered
 }
 
@@ -53,6 +54,7 @@ extern "C" fn in_parent() {
 
 extern "C" fn in_child() {
     in_parent();
+    ending::in_child();
     table::forget_users();
     outline::forget_users();
     // Another thread of the parent may have opened some in between. It may have had their locks, which nobody takes any more.
