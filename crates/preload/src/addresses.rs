@@ -24,6 +24,8 @@ pub(crate) struct Piece {
     pub(crate) sync: bool,
     /// Whether it may be made writable.
     pub(crate) may_write: bool,
+    /// Whether a child has it too.
+    pub(crate) is_inherited: bool,
     pub(crate) shown: Shown,
 }
 
@@ -56,8 +58,8 @@ impl Piece {
     pub(crate) fn is_continued_by(&self, size: usize, other: &Self) -> bool {
         self.offset + size as u64 == other.offset
             && self.file.is_of_same_file(&other.file)
-            && (self.sync, self.may_write, self.is_writable())
-                == (other.sync, other.may_write, other.is_writable())
+            && (self.sync, self.may_write, self.is_inherited, self.is_writable())
+                == (other.sync, other.may_write, other.is_inherited, other.is_writable())
     }
 
     /// `None` if it may not be accessed.

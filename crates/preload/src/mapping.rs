@@ -17,7 +17,8 @@ use crate::changing;
 use crate::opening::refresh;
 use crate::outline;
 use crate::showing::{
-    PAGE_SIZE, checked, forbid, last_errno, pages, pointer, replaced, show, show_again, unmap,
+    PAGE_SIZE, checked, forbid, last_errno, pages, pointer, replaced, reserved, show, show_again,
+    show_nothing, unmap,
 };
 use crate::within::{Within, set_errno};
 use crate::{mounts, next, sharing, stats};
@@ -209,9 +210,7 @@ impl Call {
                 return Ok(over);
             }
             let flags = self.flags & (PLACED | libc::MAP_32BIT);
-            let flags = flags | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-            let nothing = Self { protection: libc::PROT_NONE, flags, file: -1, offset: 0, ..*self };
-            pages(nothing.kernel()?, self.size)
+            pages(reserved(self.address, self.size, flags)?, self.size)
         }
     }
 
@@ -376,7 +375,7 @@ unsafe extern "C" fn mremap(
             }
             // SAFETY: by the caller's promise.
             unsafe {
-                let elsewhere = reserved(size)?;
+                let elsewhere = reserved(0, size, 0)?;
                 match next::mremap(old, old_size, size, flags, pointer(elsewhere)) {
                     MAP_FAILED => {
                         let errno = last_errno();
@@ -389,17 +388,6 @@ unsafe extern "C" fn mremap(
         }),
         Some(Err(_)) | None => by_kernel(),
     }
-}
-
-/// New addresses, which nobody may access.
-///
-/// # Safety
-/// As for mmap(2), of which nothing is demanded here.
-unsafe fn reserved(size: usize) -> Result<usize, Errno> {
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-    let call = Call { address: 0, size, protection: libc::PROT_NONE, flags, file: -1, offset: 0 };
-    // SAFETY: the kernel chooses the address.
-    unsafe { call.kernel() }
 }
 
 /// Moves, lengthens or shortens what shows a file.
@@ -426,13 +414,19 @@ unsafe fn moved(
         return Ok(from.start);
     }
     let whole = whole(from)?;
-    let writable = whole.is_writable().ok_or(Errno::FAULT)?;
     // SAFETY: by the caller's promise.
+    let show = |piece: &Piece, size, place| unsafe {
+        match piece.is_writable() {
+            Some(writable) => show_again(piece, size, writable, place),
+            None => show_nothing(piece.clone(), size, place),
+        }
+    };
+    // SAFETY: as above.
     unsafe {
         if let (None, false) = (over, from.is_empty()) {
             let behind = Piece { offset: whole.offset + from.len() as u64, ..whole.clone() };
             let more = size - from.len();
-            if show_again(&behind, more, writable, Place::At(from.end)).is_ok() {
+            if show(&behind, more, Place::At(from.end)).is_ok() {
                 return Ok(from.start);
             }
         }
@@ -440,7 +434,7 @@ unsafe fn moved(
             return Err(Errno::NOMEM);
         }
         let place = over.map_or(Place::Anywhere, |over| Place::Over(over.start));
-        let to = show_again(&whole, size, writable, place)?;
+        let to = show(&whole, size, place)?;
         unmap_all(from)?;
         Ok(to.start)
     }

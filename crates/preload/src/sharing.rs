@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use libc::{msghdr, pid_t, posix_spawn_file_actions_t, posix_spawnattr_t, ssize_t};
 
 use crate::within::Within;
-use crate::{changing, ending, next, outline, table};
+use crate::{changing, ending, next, outline, showing, table};
 
 static IS_WATCHED: AtomicBool = AtomicBool::new(false);
 
@@ -57,6 +57,7 @@ extern "C" fn in_child() {
     ending::in_child();
     table::forget_users();
     outline::forget_users();
+    showing::in_child();
     // Another thread of the parent may have opened some in between. It may have had their locks, which nobody takes any more.
     table::known().filter_map(table::get).for_each(|file| file.share(false));
 }

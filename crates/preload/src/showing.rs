@@ -1,6 +1,7 @@
 //! How does a part of a file that the kernel does not map come to some addresses, and go?
 
 use std::ffi::c_int;
+use std::iter;
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::ptr;
@@ -12,7 +13,7 @@ use rustix::fs::{OFlags, fcntl_getfl};
 use rustix::io::Errno;
 
 use crate::addresses::{self, Piece, Shown};
-use crate::{domain, next};
+use crate::{domain, next, table};
 
 pub(crate) const PAGE_SIZE: usize = 4096;
 
@@ -95,11 +96,7 @@ pub(crate) unsafe fn show_again(
         return Err(Errno::ACCESS);
     }
     let piece = Piece { shown: Shown::Nothing, ..piece.clone() };
-    // The program's own descriptor, if it is there: to open the file once more is to lose the locks that the program has on it (POSIX), when
-    // that one is closed.
-    // SAFETY: it is looked at before it is used.
-    let own = unsafe { BorrowedFd::borrow_raw(piece.descriptor) };
-    if piece.is_open_as(own, writable) {
+    if let Some(own) = descriptor_of(&piece, writable) {
         // SAFETY: by the caller's promise.
         let shown = unsafe { show(&own, piece.clone(), size, writable, place) };
         // If another thread has made another file of it meanwhile, it was perhaps shown.
@@ -115,6 +112,61 @@ pub(crate) unsafe fn show_again(
     let file = piece.file.with(writable).open()?;
     // SAFETY: by the caller's promise.
     unsafe { show(&file, piece, size, writable, place) }
+}
+
+/// A descriptor of the program's by which the file of a piece is open for that: the one by which it was mapped, or any other. To open the
+/// file once more is to lose the locks that the program has on it (POSIX), when that one is closed.
+pub(crate) fn descriptor_of(piece: &Piece, writable: bool) -> Option<BorrowedFd<'static>> {
+    iter::once(piece.descriptor)
+        .chain(table::known())
+        // SAFETY: it is looked at before it is used.
+        .map(|number| unsafe { BorrowedFd::borrow_raw(number) })
+        .find(|descriptor| piece.is_open_as(*descriptor, writable))
+}
+
+/// Has a piece, that nobody may access, at a place.
+///
+/// # Safety
+/// As for `show`.
+pub(crate) unsafe fn show_nothing(piece: Piece, size: usize, place: Place) -> Result<Range<usize>, Errno> {
+    // SAFETY: by the caller's promise.
+    let start = unsafe {
+        match place {
+            Place::Over(address) => {
+                let range = pages(address, size)?;
+                forbid(&range, &addresses::take(&range))?
+            }
+            Place::At(address) => reserved(address, size, libc::MAP_FIXED_NOREPLACE)?,
+            Place::Anywhere => reserved(0, size, 0)?,
+        }
+    };
+    let range = pages(start, size)?;
+    addresses::put(&range, piece);
+    Ok(range)
+}
+
+/// New addresses, which nobody may access. `flags` say where.
+///
+/// # Safety
+/// As for mmap(2).
+pub(crate) unsafe fn reserved(address: usize, size: usize, flags: c_int) -> Result<usize, Errno> {
+    let flags = flags | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    // SAFETY: by the caller's promise.
+    match unsafe { next::mmap64(pointer(address), size, libc::PROT_NONE, flags, -1, 0) } {
+        MAP_FAILED => Err(last_errno()),
+        start => Ok(start.expose_provenance()),
+    }
+}
+
+/// In a child: what is not to be inherited is not there.
+pub(crate) fn in_child() {
+    for (range, piece) in addresses::found(&(0..usize::MAX)) {
+        if !piece.is_inherited {
+            // What cannot be unmapped stays, which harms nobody but who relies on a signal.
+            // SAFETY: by what the program has said of it, the child does not use it.
+            let _unmapped = unsafe { unmap(addresses::take(&range)) };
+        }
+    }
 }
 
 /// Unmaps pieces that have been taken.
@@ -177,13 +229,8 @@ pub(crate) unsafe fn replaced(
 /// # Safety
 /// Nobody relies on what is there.
 pub(crate) unsafe fn forbid(range: &Range<usize>, taken: &[(Range<usize>, Piece)]) -> Result<usize, Errno> {
-    let flags = libc::MAP_FIXED | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-    let start = pointer(range.start);
     // SAFETY: by the caller's promise.
-    let map = || match unsafe { next::mmap64(start, range.len(), libc::PROT_NONE, flags, -1, 0) } {
-        MAP_FAILED => Err(last_errno()),
-        start => Ok(start.addr()),
-    };
+    let map = || unsafe { reserved(range.start, range.len(), libc::MAP_FIXED) };
     // SAFETY: as above.
     let forbidden = unsafe { replaced(range, taken, map) };
     settle(taken);
@@ -219,6 +266,7 @@ impl Piece {
             offset,
             sync,
             may_write,
+            is_inherited: true,
             shown: Shown::Nothing,
         })
     }

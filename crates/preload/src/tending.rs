@@ -2,7 +2,6 @@
 
 use std::ffi::{c_int, c_uchar, c_void};
 use std::ops::Range;
-use std::os::fd::BorrowedFd;
 use std::ptr;
 
 use libc::size_t;
@@ -12,19 +11,17 @@ use rustix::io::Errno;
 
 use crate::addresses::{self, Piece, Shown};
 use crate::mapping::done;
-use crate::showing::{PAGE_SIZE, checked, forbid, pages, pointer, position, show_again};
+use crate::showing::{PAGE_SIZE, checked, descriptor_of, forbid, pages, pointer, position, show_again};
 use crate::within::Within;
 use crate::{changing, next, outline};
 
 /// What a program may say of how it uses memory, of which nothing follows here.
-const HINTS: [c_int; 17] = [
+const HINTS: [c_int; 15] = [
     libc::MADV_NORMAL,
     libc::MADV_RANDOM,
     libc::MADV_SEQUENTIAL,
     libc::MADV_WILLNEED,
     libc::MADV_DONTNEED,
-    libc::MADV_DONTFORK,
-    libc::MADV_DOFORK,
     libc::MADV_MERGEABLE,
     libc::MADV_UNMERGEABLE,
     libc::MADV_HUGEPAGE,
@@ -149,17 +146,25 @@ unsafe extern "C" fn madvise(address: *mut c_void, size: size_t, advice: c_int) 
         libc::MADV_POPULATE_READ | libc::MADV_POPULATE_WRITE => {
             checked(by_kernel(pointer(part.start), part.len()))
         }
+        libc::MADV_DONTFORK | libc::MADV_DOFORK => {
+            let is_inherited = advice == libc::MADV_DOFORK;
+            addresses::put(part, Piece { is_inherited, ..piece.clone() });
+            Ok(())
+        }
         // Of memory that is no file's.
         libc::MADV_FREE | libc::MADV_WIPEONFORK | libc::MADV_KEEPONFORK => Err(Errno::INVAL),
         // The contents are where they are, whatever is said of them.
         known if HINTS.contains(&known) => Ok(()),
         _ => Err(Errno::INVAL),
     };
+    // To have it done beside others is to have nothing changed.
+    let changes = matches!(advice, libc::MADV_DONTFORK | libc::MADV_DOFORK);
+    let lock = || (changes.then(changing::alone), (!changes).then(changing::beside));
     done(
         &range,
         -1,
         || by_kernel(address, size),
-        changing::beside,
+        lock,
         || each(&range, Unmapped::IsSaid, to_piece, |gap| by_kernel(pointer(gap.start), gap.len())),
     )
 }
@@ -170,12 +175,10 @@ fn removed(part: &Range<usize>, piece: &Piece) -> Result<(), Errno> {
         return Err(Errno::ACCESS);
     }
     let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-    // SAFETY: it is looked at before it is used.
-    let own = unsafe { BorrowedFd::borrow_raw(piece.descriptor) };
-    if piece.is_open_as(own, true) {
-        return fallocate(own, flags, piece.offset, part.len() as u64);
+    match descriptor_of(piece, true) {
+        Some(own) => fallocate(own, flags, piece.offset, part.len() as u64),
+        None => fallocate(piece.file.with(true).open()?, flags, piece.offset, part.len() as u64),
     }
-    fallocate(piece.file.with(true).open()?, flags, piece.offset, part.len() as u64)
 }
 
 /// # Safety

@@ -39,6 +39,7 @@ fn a_program() {
         "tidy" => copies::tidy(&place),
         "forced" => refusals::forced(&place),
         "refusals" => refusals::refusals(&place),
+        "not-inherited" => refusals::not_inherited(&place),
         "beside" => threads::beside(&place),
         "taken" => threads::taken(&place),
         part => panic!("{part}"),

@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::ptr;
 
-use libc::MAP_SHARED;
+use libc::{MAP_SHARED, PROT_NONE, PROT_READ};
 
 use crate::common::programs::{open, play_on_stage};
 use crate::{BOTH, PAGE, byte, load, map, map_at, outcome, store};
@@ -54,6 +54,14 @@ pub(crate) fn moves(place: &Path) {
         assert_eq!(shown(second, 3), [77, 4, 5]);
         store(second, PAGE, 78);
         assert_eq!(byte(&file, 3 * PAGE), 78);
+        // What nobody may access moves too.
+        let hidden = map(&file, 4, PROT_NONE);
+        assert_eq!(moved(hidden, 4, 2, stays, ptr::null_mut()), Ok(hidden));
+        let hidden = moved(hidden, 2, 6, may_move, ptr::null_mut()).unwrap();
+        let hidden = moved(hidden, 6, 7, fixed, map(&file, 7, BOTH)).unwrap();
+        // SAFETY: it is mapped.
+        assert_eq!(unsafe { libc::mprotect(hidden.cast(), 7 * PAGE, PROT_READ) }, 0);
+        assert_eq!(shown(hidden, 7), [1, 2, 3, 78, 5, 6, 7]);
         // A hint, and an address that is taken.
         let (hint, kind) = (elsewhere.wrapping_add(64 * PAGE), MAP_SHARED | libc::MAP_FIXED_NOREPLACE);
         // SAFETY: nothing that is there is replaced.

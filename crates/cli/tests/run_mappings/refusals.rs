@@ -156,10 +156,43 @@ pub(crate) fn refusals(place: &Path) {
         assert!(is_locked() && longer == libc::MAP_FAILED, "it is two mappings by now");
         assert_eq!(libc::madvise(shown.add(4 * PAGE).cast(), PAGE, libc::MADV_REMOVE), 0);
         assert!(is_locked());
+        // Another descriptor is as good.
+        let other = open(&place.join("f"));
+        drop(file);
+        assert_eq!(libc::fcntl(other.as_raw_fd(), libc::F_SETLK, &raw const lock), 0);
+        assert_eq!(libc::mprotect(shown.cast(), 2 * PAGE, BOTH), 0);
+        assert_eq!(libc::madvise(shown.add(5 * PAGE).cast(), PAGE, libc::MADV_REMOVE), 0);
+        assert!(is_locked());
     }
 }
 
 #[test]
 fn what_is_refused_changes_nothing_and_locks_stay() {
     play_on_stage("refusals");
+}
+
+/// What a child is not to have.
+pub(crate) fn not_inherited(place: &Path) {
+    for file in [open(&place.join("f")), tempfile::tempfile_in("/dev/shm").unwrap()] {
+        file.write_all_at(&[7; 4 * PAGE], 0).unwrap();
+        let shown = map(&file, 4, BOTH);
+        let advise = |page: usize, pages: usize, advice| {
+            // SAFETY: it is mapped, and its contents stay.
+            assert_eq!(unsafe { libc::madvise(shown.add(page * PAGE).cast(), pages * PAGE, advice) }, 0);
+        };
+        let signals = || [0, 1, 2, 3].map(|page| signal_of(|| assert!(load(shown, page * PAGE) == 7)));
+        advise(1, 2, libc::MADV_DONTFORK);
+        assert_eq!(signals(), [0, libc::SIGSEGV, libc::SIGSEGV, 0]);
+        // SAFETY: if it were moved, that would be seen.
+        let moved = unsafe { libc::mremap(shown.cast(), 4 * PAGE, 8 * PAGE, libc::MREMAP_MAYMOVE) };
+        assert_eq!(outcome(moved, libc::MAP_FAILED), Err(libc::EFAULT), "it is three mappings by now");
+        advise(2, 1, libc::MADV_DOFORK);
+        assert_eq!(signals(), [0, libc::SIGSEGV, 0, 0]);
+        assert!((0..4).all(|page| load(shown, page * PAGE) == 7));
+    }
+}
+
+#[test]
+fn a_child_has_nothing_that_is_not_to_be_inherited() {
+    play_on_stage("not-inherited");
 }
