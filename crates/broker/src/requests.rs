@@ -117,11 +117,12 @@ impl Requests {
         match opened {
             Ok((file, medium)) => {
                 self.last_file += 1;
+                let inode = file.node.ino().0;
                 self.files.insert(self.last_file, file);
                 let kind = self.serving.fs.domain().kind;
                 let host_sync = matches!(kind, MediumKind::DeviceDax | MediumKind::FsDax);
-                let outcome =
-                    Outcome::Opened { file: self.last_file, domain: domain_of(&self.serving.fs), host_sync };
+                let domain = domain_of(&self.serving.fs);
+                let outcome = Outcome::Opened { file: self.last_file, inode, domain, host_sync };
                 self.program.tell(&FromServer::Outcome(number, outcome), Some(medium.as_fd()));
             }
             Err(errno) => self.program.tell(&FromServer::Outcome(number, refused(errno)), None),

@@ -11,6 +11,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::Command;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::programs::{open, play, play_on_stage, playing, run, stage, stage_with, told};
@@ -31,6 +32,7 @@ fn a_program() {
         "elsewhere" => elsewhere(&place),
         "tidy" => tidy(&place),
         "copies" => copies(&place),
+        "siblings" => siblings(&place),
         "parts" => parts(&place),
         "executes" => executes(&place),
         "counted" => counted(&place),
@@ -44,12 +46,23 @@ const LARGE_FILE: c_int = 0o100_000;
 
 /// How often this process has asked the kernel to read, and to write.
 fn system_calls() -> (u64, u64) {
-    let text = fs::read_to_string("/proc/self/io").unwrap();
+    // Open all the time: a descriptor that is opened may get the number of one that was closed unseen, which is seen.
+    static COUNTS: OnceLock<File> = OnceLock::new();
+    let mut text = vec![0; 1000];
+    let read = COUNTS.get_or_init(|| File::open("/proc/self/io").unwrap()).read_at(&mut text, 0).unwrap();
+    let text = String::from_utf8_lossy(&text[..read]);
     let number = |name: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(name));
         line.unwrap().trim().parse().unwrap()
     };
     (number("syscr:"), number("syscw:"))
+}
+
+/// Whether the kernel is asked to write.
+fn needs_system_call(write: impl FnOnce()) -> bool {
+    let (_, before) = system_calls();
+    write();
+    system_calls().1 > before
 }
 
 fn without_system_calls(place: &Path) {
@@ -116,6 +129,8 @@ fn closed_unseen(place: &Path) {
         assert_eq!(open_unseen(&place.join("other")), number);
         // SAFETY: it has just been opened.
         let other = unsafe { File::from_raw_fd(number) };
+        // Until the server is asked again.
+        std::thread::sleep(std::time::Duration::from_millis(20));
         other.read_exact_at(&mut page, 0).unwrap();
         assert!(page == [9; 4096], "{} of the other file", page[0]);
         other.write_all_at(&[9; 4096], 0).unwrap();
@@ -331,17 +346,15 @@ fn copies(place: &Path) {
             std::mem::ManuallyDrop::new(unsafe { File::from_raw_fd(number) })
         };
         let mut page = [0; 4096];
-        file.write_all_at(&[1; 4096], 0).unwrap();
-        (0..40).for_each(|_| other().read_exact_at(&mut page, 0).unwrap());
+        while needs_system_call(|| other().write_all_at(&[1; 4096], 0).unwrap()) {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
         // SAFETY: nobody uses the descriptor any more.
         unsafe { libc::syscall(libc::SYS_close, number) };
         // Until what was taken back at the close is there again.
-        let (_, before) = system_calls();
-        while system_calls().1 - before < 2 {
-            file.write_all_at(&[2; 4096], 0).unwrap();
+        while needs_system_call(|| file.write_all_at(&[3; 4096], 0).unwrap()) {
+            std::thread::sleep(std::time::Duration::from_millis(1));
         }
-        std::thread::sleep(std::time::Duration::from_millis(20));
-        (0..20).for_each(|_| file.write_all_at(&[3; 4096], 0).unwrap());
         assert_eq!(open_unseen(&place.join("other")), number);
         other().read_exact_at(&mut page, 0).unwrap();
         assert!(page == [9; 4096], "{} of the other file", page[0]);
@@ -354,6 +367,35 @@ fn copies(place: &Path) {
 #[test]
 fn a_copy_that_was_closed_unseen_is_another_file() {
     play_on_stage("copies");
+}
+
+/// Descriptors of one file: some were opened, one was copied, one appends.
+fn siblings(place: &Path) {
+    let path = place.join("f");
+    let file = open(&path);
+    file.write_all_at(&[0; 4096], 0).unwrap();
+    let files = [file.try_clone().unwrap(), open(&path), file];
+    let mut log = OpenOptions::new().append(true).read(true).open(&path).unwrap();
+    let before = system_calls();
+    for number in 0..1000_u64 {
+        log.write_all(&number.to_ne_bytes()).unwrap();
+        for (index, writer) in files.iter().enumerate() {
+            let bytes = (number * 3 + index as u64).to_ne_bytes();
+            writer.write_all_at(&bytes, index as u64 * 8).unwrap();
+            let mut read = [0; 8];
+            files[(index + 1) % 3].read_exact_at(&mut read, index as u64 * 8).unwrap();
+            assert_eq!(read, bytes);
+            files[index].read_exact_at(&mut read, 4096 + number * 8).unwrap();
+            assert_eq!(read, number.to_ne_bytes());
+        }
+    }
+    let after = system_calls();
+    assert!(after.0 - before.0 < 400 && after.1 - before.1 < 400, "{before:?}, {after:?}");
+}
+
+#[test]
+fn descriptors_of_one_file_do_not_take_it_from_each_other() {
+    play_on_stage("siblings");
 }
 
 /// Several buffers, and such as the kernel has to refuse.

@@ -149,6 +149,8 @@ impl Mapped {
 pub(crate) struct Opened {
     /// How the server names it.
     pub(crate) file: u64,
+    /// The number of its inode.
+    pub(crate) inode: u64,
     domain: Domain,
     medium: OwnedFd,
     host_sync: bool,
@@ -163,8 +165,8 @@ impl Opened {
 /// Shows a ticket.
 pub(crate) fn open(link: &Link, ticket: Ticket) -> Result<Opened, Errno> {
     match link.ask(Ask::Open { ticket })? {
-        (Outcome::Opened { file, domain, host_sync }, Some(medium)) => {
-            Ok(Opened { file, domain, medium, host_sync })
+        (Outcome::Opened { file, inode, domain, host_sync }, Some(medium)) => {
+            Ok(Opened { file, inode, domain, medium, host_sync })
         }
         (Outcome::Opened { file, .. }, None) => {
             // This process has no room for a descriptor.

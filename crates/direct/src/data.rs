@@ -4,6 +4,9 @@
 //! and a recall takes it for writing: so it is answered when no copy is under way, and there is none after it. Nothing under
 //! the lock waits for anybody: buffers that are mappings are copied before, or afterwards.
 //!
+//! Several descriptors may use what was granted by one of them. Each that others may close unseen says since when it is known to be the file
+//! ([`Generation`]).
+//!
 //! A read of one part goes past the lock ([`Glimpsed`]): what it has copied is thrown away if there was a write or a recall meanwhile.
 
 use std::cell::UnsafeCell;
@@ -44,9 +47,43 @@ pub(crate) enum Miss {
         /// How many bytes the file is to have then.
         end: u64,
     },
+    /// Somebody has to look first whether the descriptor is still the file.
+    Unconfirmed,
     /// There is more to be done than to copy bytes.
     More,
 }
+
+/// When something was granted that has not been taken back since. No two are the same, nor those of a child and of its parent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Generation(u64);
+
+impl Generation {
+    /// That of nothing that was ever granted.
+    pub(crate) const NONE: Self = Self(0);
+}
+
+/// The next one.
+impl Default for Generation {
+    fn default() -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        Self(LAST.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+}
+
+impl From<Generation> for u64 {
+    fn from(generation: Generation) -> Self {
+        generation.0
+    }
+}
+
+impl From<u64> for Generation {
+    fn from(number: u64) -> Self {
+        Self(number)
+    }
+}
+
+/// Since when a descriptor is known to be the file; `None` if it always is.
+pub(crate) type Confirmed = Option<Generation>;
 
 /// What the server has granted of one open file.
 #[derive(Default)]
@@ -58,8 +95,7 @@ struct Content {
     size: u64,
     /// Bytes that it can have by what is appended.
     size_max: u64,
-    /// It may be used: see [`Data::confirm`].
-    is_confirmed: bool,
+    generation: Generation,
     /// Nobody stores to it by a mapping.
     is_settled: bool,
     /// Ascending by where they begin.
@@ -88,8 +124,8 @@ pub(crate) struct Leased {
 type ContentLock = RwLock<Content>;
 
 struct State {
-    /// The glimpse is a part: where it begins, where it or the file ends, and where on the medium it is.
-    content: Glimpsed<Content, 3, ContentLock>,
+    /// The glimpse is a part: where it begins, where it or the file ends, and where on the medium it is; and when it was granted.
+    content: Glimpsed<Content, 4, ContentLock>,
     /// Where the medium is, for whoever has a glimpse. It stays as long as he may be there.
     span: OnceLock<Arc<Span>>,
     leased: Mutex<Option<Leased>>,
@@ -102,11 +138,9 @@ impl Default for State {
     }
 }
 
-/// The data of one open file.
+/// The data of one open file, or of some that share it.
 #[derive(Default)]
 pub(crate) struct Data {
-    /// What is granted has to be confirmed.
-    is_watched: bool,
     state: UnsafeCell<State>,
     /// The tick of the clock in which the server was last told of a change, in nanoseconds.
     told: AtomicU64,
@@ -122,9 +156,9 @@ unsafe impl Sync for Data {}
 unsafe impl Send for Data {}
 
 impl Data {
-    /// Nothing is granted yet. What will be has to be confirmed first if `is_watched`.
-    pub(crate) fn new(is_watched: bool) -> Arc<Self> {
-        let new = Arc::new(Self { is_watched, ..Self::default() });
+    /// Nothing is granted yet.
+    pub(crate) fn new() -> Arc<Self> {
+        let new = Arc::new(Self::default());
         let inside = enter();
         let mut all = all(&inside);
         if all.len() == all.capacity() {
@@ -144,7 +178,7 @@ impl Data {
         self.state().content.read()
     }
 
-    fn content_mut(&self) -> GlimpsedWriteGuard<'_, Content, 3, ContentLock> {
+    fn content_mut(&self) -> GlimpsedWriteGuard<'_, Content, 4, ContentLock> {
         self.state().content.write()
     }
 
@@ -166,7 +200,6 @@ impl Data {
         if epoch < content.epoch {
             return;
         }
-        content.is_confirmed = !self.is_watched || (content.is_confirmed && content.right.is_some());
         if content.right.is_none() || content.parts.len() + parts.len() > PARTS_MAX {
             content.parts.clear();
         }
@@ -183,27 +216,22 @@ impl Data {
     }
 
     /// Whether all that is in the file is durable, as far as the medium can: this process would know of anything else.
-    pub(crate) fn is_durable(&self) -> bool {
+    pub(crate) fn is_durable(&self, confirmed: Confirmed) -> bool {
         let content = self.content();
-        content.right.is_some() && content.is_confirmed && content.is_settled
+        content.right.is_some() && content.is_for(confirmed) && content.is_settled
     }
 
-    /// Recalls that were seen.
-    pub(crate) fn epoch(&self) -> u64 {
-        self.content().epoch
-    }
-
-    /// What was granted, and has not been recalled since there were so many recalls, may be used: somebody has looked, after that, whether
-    /// the descriptor is still the file.
-    pub(crate) fn confirm(&self, epoch: u64) {
-        let mut content = self.content_mut();
-        content.is_confirmed |= content.right.is_some() && content.epoch == epoch;
+    /// When what is granted was, if anything is. Whoever then finds a descriptor to be the file may rely on that: before it is closed, what is
+    /// granted is taken back.
+    pub(crate) fn granted(&self) -> Option<Generation> {
+        let content = self.content();
+        content.right.map(|_| content.generation)
     }
 
     /// Gives everything back: no copy is under way any more.
     pub(crate) fn recall(&self, epoch: u64) {
         let mut content = self.content_mut();
-        (content.right, content.is_confirmed) = (None, false);
+        (content.right, content.generation) = (None, Generation::default());
         content.parts.clear();
         content.epoch = content.epoch.max(epoch);
         drop(content);
@@ -236,12 +264,18 @@ impl Data {
     }
 
     /// Copies bytes out without the lock, if all are in the part that was read last.
-    pub(crate) fn read_by_glimpse(&self, offset: u64, into: &mut [u8]) -> Option<usize> {
+    pub(crate) fn read_by_glimpse(
+        &self,
+        confirmed: Confirmed,
+        offset: u64,
+        into: &mut [u8],
+    ) -> Option<usize> {
         let state = self.state();
         let span = state.span.get()?;
         let asked_to = offset.checked_add(into.len() as u64)?;
-        state.content.with_glimpse(|[start, end, at]| {
-            if offset < start || offset >= end || asked_to > end {
+        state.content.with_glimpse(|[start, end, at, generation]| {
+            let is_for = confirmed.is_none_or(|confirmed| confirmed == Generation(generation));
+            if !is_for || offset < start || offset >= end || asked_to > end {
                 return None;
             }
             // What was glimpsed while it changed may be anything; it is found out afterwards.
@@ -251,13 +285,13 @@ impl Data {
     }
 
     /// Copies bytes out; fewer only at the end of the file.
-    pub(crate) fn read(&self, offset: u64, into: &mut [u8]) -> Result<usize, Miss> {
+    pub(crate) fn read(&self, confirmed: Confirmed, offset: u64, into: &mut [u8]) -> Result<usize, Miss> {
         let content = self.content();
         if content.right.is_none() {
             return Err(Miss::Ungranted(offset));
         }
-        if !content.is_confirmed {
-            return Err(Miss::More);
+        if !content.is_for(confirmed) {
+            return Err(Miss::Unconfirmed);
         }
         let wanted = content.size.saturating_sub(offset).min(into.len() as u64) as usize;
         let into = &mut into[..wanted];
@@ -276,15 +310,15 @@ impl Data {
     }
 
     /// Copies all bytes in, at this offset or (`None`) at the end of the file, and makes them durable. Returns where they end.
-    pub(crate) fn write(&self, offset: Option<u64>, bytes: &[u8]) -> Result<u64, Miss> {
+    pub(crate) fn write(&self, confirmed: Confirmed, offset: Option<u64>, bytes: &[u8]) -> Result<u64, Miss> {
         let mut content = self.content_mut();
         // Bytes are changed, and perhaps a word; the file becomes no shorter.
         content.keep_glimpse();
         if !matches!(content.right, Some(Right::Write | Right::Append { .. })) {
             return Err(Miss::Ungranted(offset.unwrap_or(0)));
         }
-        if !content.is_confirmed {
-            return Err(Miss::More);
+        if !content.is_for(confirmed) {
+            return Err(Miss::Unconfirmed);
         }
         let size = content.size;
         let offset = offset.unwrap_or(size);
@@ -314,6 +348,11 @@ impl Data {
 }
 
 impl Content {
+    /// Whether a descriptor may use it that is known to be the file since then.
+    fn is_for(&self, confirmed: Confirmed) -> bool {
+        confirmed.is_none_or(|confirmed| confirmed == self.generation)
+    }
+
     /// The end of a file with which the server says this.
     fn end(&self, right: Right, size: u64) -> u64 {
         let Right::Append { word } = right else { return size };
@@ -323,11 +362,12 @@ impl Content {
     }
 
     /// The part at a byte, for those who read past the lock at these addresses; `None` if they cannot.
-    fn glimpse(&self, offset: u64, span: Option<&Arc<Span>>) -> Option<[u64; 3]> {
+    fn glimpse(&self, offset: u64, span: Option<&Arc<Span>>) -> Option<[u64; 4]> {
         let view = self.view.as_ref()?;
         let is_there = span.is_some_and(|span| Arc::ptr_eq(span, view.span()));
         let part = self.part_at(self.index_of(offset), offset).filter(|_| is_there)?;
-        Some([part.offset, part.offset.saturating_add(part.size).min(self.size), part.at?])
+        let end = part.offset.saturating_add(part.size).min(self.size);
+        Some([part.offset, end, part.at?, self.generation.0])
     }
 
     /// Which part is at a byte, if there is one.

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use lodefs_mmap::buffers;
 use lodefs_proto::attach::Ask;
@@ -15,8 +15,9 @@ use rustix::fs::{OFlags, fcntl_getfl};
 use rustix::io::Errno;
 
 use crate::attachment::{Attachment, give_back, open, watch_forks};
-use crate::data::{Data, Leased, Miss};
+use crate::data::{Confirmed, Generation, Leased, Miss};
 use crate::identity::Identity;
+use crate::shared::Shared;
 use crate::ticket;
 
 /// Most bytes of a read or write that are copied at once. Who wants the file meanwhile waits for that: some hundredths of a second, where
@@ -30,13 +31,15 @@ const QUESTIONS_MAX: usize = 256;
 ///
 /// Whoever calls it says each time which descriptor it is.
 pub struct Access {
-    data: Arc<Data>,
+    data: Arc<Shared>,
     /// What it was opened for.
     mode: OFlags,
     /// Only the kernel can do it.
     is_plain: AtomicBool,
     /// What the descriptor has to be, if others may make another file of it.
     watched: Option<Identity>,
+    /// Since when it is known to be that: a [`Generation`].
+    confirmed: AtomicU64,
 }
 
 impl Access {
@@ -63,7 +66,12 @@ impl Access {
 
     fn new(mode: OFlags, watched: Option<Identity>) -> Self {
         watch_forks();
-        Self { data: Data::new(watched.is_some()), mode, is_plain: AtomicBool::new(false), watched }
+        let data = match &watched {
+            Some(identity) => Shared::of(identity, is_writable(mode)),
+            None => Shared::alone(),
+        };
+        let confirmed = AtomicU64::new(Generation::NONE.into());
+        Self { data, mode, is_plain: AtomicBool::new(false), watched, confirmed }
     }
 
     /// Whether only the kernel can read and write it, as far as is known: it is not direct, or this process may not attach.
@@ -79,7 +87,12 @@ impl Access {
     /// Whether all that was written to the file, by whomever, is durable, as far as the medium can: so that fsync(2) has nothing to do. If not, the
     /// kernel is to be asked.
     pub fn is_durable(&self) -> bool {
-        self.data.is_durable()
+        self.data.is_durable(self.confirmed())
+    }
+
+    /// Whether anything is granted: to this one, or to another one of the same file.
+    pub fn has_any(&self) -> bool {
+        self.data.granted().is_some()
     }
 
     /// Reads into `into` from byte `offset` on; fewer bytes only at the end of the file. `None`: the kernel is to be asked.
@@ -96,17 +109,17 @@ impl Access {
 
     /// The same into a buffer that is no mapping.
     fn read(&self, file: BorrowedFd<'_>, into: &mut [u8], offset: u64) -> Option<usize> {
-        // There is no glimpse for who may not read.
-        if let Some(read) = self.data.read_by_glimpse(offset, into) {
-            return Some(read);
-        }
         if self.mode & OFlags::RWMODE == OFlags::WRONLY || into.len() > SIZE_MAX {
             return None;
         }
+        if let Some(read) = self.data.read_by_glimpse(self.confirmed(), offset, into) {
+            return Some(read);
+        }
         let mut asked_for = None;
+        let mut is_confirmed = false;
         for _ in 0..QUESTIONS_MAX {
             buffers::touch_mut(into);
-            match self.data.read(offset, into) {
+            match self.data.read(self.confirmed(), offset, into) {
                 Ok(read) => return Some(read),
                 Err(Miss::Ungranted(at))
                     if asked_for != Some(at)
@@ -114,6 +127,7 @@ impl Access {
                 {
                     asked_for = Some(at);
                 }
+                Err(Miss::Unconfirmed) if !is_confirmed && self.confirm(file) => is_confirmed = true,
                 Err(_) => break,
             }
         }
@@ -129,7 +143,7 @@ impl Access {
         let mut last = None;
         for _ in 0..QUESTIONS_MAX {
             buffers::touch(own);
-            let miss = match self.data.write(place, own) {
+            let miss = match self.data.write(self.confirmed(), place, own) {
                 Ok(end) => return Some(end),
                 Err(miss) => miss,
             };
@@ -144,6 +158,7 @@ impl Access {
                 Miss::Unreserved { at, end } => {
                     self.obtain(file, |lease| Ask::Reserve { lease, offset: at, end })
                 }
+                Miss::Unconfirmed => self.confirm(file),
                 Miss::More => false,
             };
             // The same once more would be for ever.
@@ -155,7 +170,24 @@ impl Access {
     }
 
     fn is_writable(&self) -> bool {
-        self.mode & OFlags::RWMODE != OFlags::RDONLY
+        is_writable(self.mode)
+    }
+
+    fn confirmed(&self) -> Confirmed {
+        self.watched.map(|_| self.confirmed.load(Ordering::Relaxed).into())
+    }
+
+    /// Looks whether the descriptor is still the file. Whether what is granted may be used.
+    fn confirm(&self, file: BorrowedFd<'_>) -> bool {
+        let (Some(identity), Some(generation)) = (self.watched, self.data.granted()) else { return false };
+        // Afterwards: from now on nobody closes it before that has been recalled.
+        let is_there = identity.is_of(file);
+        if is_there {
+            self.confirmed.store(generation.into(), Ordering::Relaxed);
+        } else {
+            self.is_plain.store(true, Ordering::Relaxed);
+        }
+        is_there
     }
 
     /// Has the time of a change stored, once in each tick of the clock, before anything is changed.
@@ -177,16 +209,6 @@ impl Access {
         if taken.is_err() {
             self.data.rest();
         }
-        if let Some(identity) = self.watched {
-            let epoch = self.data.epoch();
-            // Afterwards: from now on nobody closes it before this has been recalled.
-            if !identity.is_of(file) {
-                self.is_plain.store(true, Ordering::Relaxed);
-                self.data.recall(0);
-                return false;
-            }
-            self.data.confirm(epoch);
-        }
         taken.is_ok()
     }
 
@@ -204,6 +226,12 @@ impl Access {
         let attachment = Attachment::of(answer.name(), writable);
         let link = attachment.link()?;
         let opened = open(&link, answer.ticket)?;
+        if self.watched.is_some_and(|identity| identity.inode() != opened.inode) {
+            // It is another file by now, which is not to be taken for this one by those that share what is granted.
+            self.is_plain.store(true, Ordering::Relaxed);
+            link.ask(Ask::Close { file: opened.file })?;
+            return Err(Errno::BADF);
+        }
         let asked = link.ask(Ask::Lease { file: opened.file, writable });
         link.ask(Ask::Close { file: opened.file })?;
         let (Outcome::Leased { lease }, _) = asked? else { return Err(Errno::PROTO) };
@@ -222,15 +250,9 @@ impl Access {
     }
 }
 
-impl Drop for Access {
-    fn drop(&mut self) {
-        // In a child, it is its own: those of its parent are forgotten.
-        let leased = self.data.leased().take();
-        self.data.lose();
-        if let Some(Leased { link, lease, .. }) = leased {
-            give_back(&link, lease);
-        }
-    }
+/// Whether a file that was opened so may be written.
+fn is_writable(mode: OFlags) -> bool {
+    mode & OFlags::RWMODE != OFlags::RDONLY
 }
 
 /// An open file, of which this process reads and writes the bytes by itself if it can: if the file is direct, on a mount that this process

@@ -10,6 +10,9 @@ use lodefs_proto::ticket::TELLS_WHEN_CLOSED;
 use rustix::fs::{AtFlags, OFlags, StatxFlags, fcntl_getfl, statx};
 use rustix::io::Errno;
 
+/// Which file it is, among those of this machine: its device, and the number of its inode.
+pub(crate) type FileKey = ((u32, u32), u64);
+
 /// What an open file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
@@ -30,6 +33,16 @@ impl Identity {
     /// Whether this is such a file, opened in the same way.
     pub(crate) fn is_of(&self, file: impl AsFd) -> bool {
         Self::of(file).is_ok_and(|found| found == *self)
+    }
+
+    /// Which file it is.
+    pub(crate) fn file(&self) -> FileKey {
+        (self.device, self.inode)
+    }
+
+    /// The number of its inode, by which its server knows it too.
+    pub(crate) fn inode(&self) -> u64 {
+        self.inode
     }
 
     /// Whether the server is told when a descriptor of it is closed.

@@ -29,6 +29,7 @@ mod identity;
 mod link;
 mod mapping;
 mod origin;
+mod shared;
 mod ticket;
 mod view;
 

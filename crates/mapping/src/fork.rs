@@ -9,8 +9,9 @@
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::{process, thread};
 
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::{DupFlags, dup3};
@@ -23,6 +24,8 @@ type Hook = Box<dyn Fn() + Send + Sync>;
 static HOOK: OnceLock<Hook> = OnceLock::new();
 static MAPPERS: Mutex<Vec<Weak<Mapper>>> = Mutex::new(Vec::new());
 static IS_REGISTERED: AtomicBool = AtomicBool::new(false);
+/// The process whose thread is just registering them, or 0.
+static REGISTERING: AtomicU32 = AtomicU32::new(0);
 
 /// Sets what runs in a child before fork returns there, without signals, when everything of this crate can be used again. It is to
 /// call [`Mapper::after_fork_in_child`] for each mapper. Once per process: whether it was set by this call.
@@ -36,19 +39,33 @@ pub fn set_fork_hook(hook: impl Fn() + Send + Sync + 'static) -> bool {
 
 /// From now on a fork closes the gate.
 ///
-/// This is what everything of this crate begins with, while another thread may fork: so it leaves nothing that a child could wait for.
-/// Threads that come here for the first time together register the handlers more than once, which the handlers stand. (The C library
-/// registers nothing in the midst of a fork.)
+/// Whoever registers handlers that wait for users of this crate does so afterwards, so that they run before the gate is closed. So nothing is
+/// registered once more when this has returned, to whichever thread: those that come here for the first time together wait.
+///
+/// This is what everything of this crate begins with, while another thread may fork: so it leaves nothing that a child could wait for. A
+/// child that is made meanwhile may register the handlers twice, which they stand.
 pub(crate) fn register() -> io::Result<()> {
-    if IS_REGISTERED.load(Ordering::Acquire) {
-        return Ok(());
-    }
-    // SAFETY: the handlers have the signature that is demanded, and stay.
-    match unsafe { libc::pthread_atfork(Some(prepare), Some(in_parent), Some(in_child)) } {
-        0 => IS_REGISTERED.store(true, Ordering::Release),
-        error => return Err(io::Error::from_raw_os_error(error)),
+    while !IS_REGISTERED.load(Ordering::Acquire) {
+        let (own, current) = (process::id(), REGISTERING.load(Ordering::Relaxed));
+        let (acquire, relaxed) = (Ordering::Acquire, Ordering::Relaxed);
+        if current == own || REGISTERING.compare_exchange(current, own, acquire, relaxed).is_err() {
+            thread::yield_now();
+            continue;
+        }
+        let registered = if IS_REGISTERED.load(Ordering::Acquire) { Ok(()) } else { register_now() };
+        IS_REGISTERED.fetch_or(registered.is_ok(), Ordering::Release);
+        REGISTERING.store(0, Ordering::Release);
+        return registered;
     }
     Ok(())
+}
+
+fn register_now() -> io::Result<()> {
+    // SAFETY: the handlers have the signature that is demanded, and stay.
+    match unsafe { libc::pthread_atfork(Some(prepare), Some(in_parent), Some(in_child)) } {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(error)),
+    }
 }
 
 /// From now on the mapper is told when it finds itself in a child.
@@ -110,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn threads_that_come_first_together_register_more_than_once() {
+    fn handlers_may_be_registered_more_than_once() {
         for _ in 0..3 {
             IS_REGISTERED.store(false, Ordering::Release);
             register().unwrap();

@@ -11,7 +11,8 @@ use rustix::fs::{SeekFrom, seek};
 use crate::sharing;
 
 /// Reads and writes of a descriptor that are left to the kernel at first: as many as take the time in which a program attaches and has a file lent. So
-/// one that does a few is not held up, and one that does many is by no more than that once more.
+/// one that does a few is not held up, and one that does many is by no more than that once more. (If another descriptor has the file lent already,
+/// it would be taken back for these.)
 const LEFT_TO_KERNEL: u32 = 16;
 
 /// A descriptor. What is lent to one is not used by others: each may become another file without the rest.
@@ -80,7 +81,7 @@ impl Opened {
     /// Whether enough was left to the kernel.
     pub(crate) fn is_used_often(&self) -> bool {
         let is_known = self.calls.load(Ordering::Relaxed) >= LEFT_TO_KERNEL;
-        is_known || self.calls.fetch_add(1, Ordering::Relaxed) >= LEFT_TO_KERNEL
+        is_known || self.calls.fetch_add(1, Ordering::Relaxed) >= LEFT_TO_KERNEL || self.access.has_any()
     }
 
     /// Leaves the offset to the kernel for good; with `waits`, when nobody is about to move it any more.

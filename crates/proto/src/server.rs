@@ -87,6 +87,8 @@ pub enum Outcome {
     Opened {
         /// By which the file is named from now on.
         file: u64,
+        /// The number of its inode, as stat(2) says it.
+        inode: u64,
         /// The medium's.
         domain: Domain,
         /// The medium is to be mapped with `MAP_SYNC`, so that the host keeps its own metadata durable.
@@ -211,9 +213,9 @@ impl FromServer {
             Self::Outcome(number, outcome) => {
                 let head = Head { number: *number, ..head };
                 match *outcome {
-                    Outcome::Opened { file, domain, host_sync } => {
-                        let end = host_sync.into();
-                        Head { kind: OPENED, object: file, value: domain.number(), end, ..head }
+                    Outcome::Opened { file, inode, domain, host_sync } => {
+                        let (offset, end) = (inode, host_sync.into());
+                        Head { kind: OPENED, object: file, offset, value: domain.number(), end, ..head }
                     }
                     Outcome::Mapped { lease, is_direct } => {
                         Head { kind: MAPPED, object: lease, end: is_direct.into(), ..head }
@@ -272,7 +274,8 @@ impl FromServer {
         let message = match head.kind {
             OPENED => {
                 let domain = Domain::from_number(value)?;
-                Self::Outcome(number, Outcome::Opened { file: object, domain, host_sync: end != 0 })
+                let (inode, host_sync) = (offset, end != 0);
+                Self::Outcome(number, Outcome::Opened { file: object, inode, domain, host_sync })
             }
             MAPPED => Self::Outcome(number, Outcome::Mapped { lease: object, is_direct: end != 0 }),
             LEASED => Self::Outcome(number, Outcome::Leased { lease: object }),
@@ -348,9 +351,14 @@ mod tests {
         let outcome = |outcome| FromServer::Outcome(77, outcome);
         let part = Part { offset: 1, size: 2, at: Some(3) };
         vec![
-            outcome(Outcome::Opened { file: 1, domain: Domain::CpuCache, host_sync: true }),
-            outcome(Outcome::Opened { file: 1, domain: Domain::MemoryController, host_sync: false }),
-            outcome(Outcome::Opened { file: 1, domain: Domain::Volatile, host_sync: false }),
+            outcome(Outcome::Opened { file: 1, inode: 2, domain: Domain::CpuCache, host_sync: true }),
+            outcome(Outcome::Opened {
+                file: 1,
+                inode: 2,
+                domain: Domain::MemoryController,
+                host_sync: false,
+            }),
+            outcome(Outcome::Opened { file: 1, inode: 2, domain: Domain::Volatile, host_sync: false }),
             outcome(Outcome::Mapped { lease: 2, is_direct: true }),
             outcome(Outcome::Mapped { lease: 2, is_direct: false }),
             outcome(Outcome::Leased { lease: 6 }),

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 
 use super::locked::LockedInode;
 use super::read::loaded;
+use super::tail::Tail;
 use crate::error::{Error, Result, ensure};
 use crate::extents::map::Edits;
 use crate::fs::Fs;
@@ -35,11 +36,7 @@ impl Lease {
             fs.check_writable()?;
         }
         let mut locked = LockedInode::lock_beside_data(node.inode())?;
-        if locked.state.tail.is_some() {
-            // Where the file ends is what the last page shows.
-            recall_data(&mut locked.state, DataRight::Write, None);
-            fs.settle_tail(&mut locked)?;
-        }
+        let appended = fs.settle_for_touch(&mut locked, touch)?;
         if locked.state.is_switching {
             deliver(Touched::Switching);
             return Ok(());
@@ -53,7 +50,7 @@ impl Lease {
             return Ok(());
         }
         let window = touch.window();
-        let filled = fs.answer(&mut locked, touch, window);
+        let filled = fs.answer(&mut locked, touch, window, appended);
         if filled.is_err() {
             locked.forget_changes();
         }
@@ -69,15 +66,16 @@ impl Lease {
 }
 
 impl Fs {
-    /// What may be granted for a touch; nothing, if it lies beyond the end.
+    /// What may be granted for a touch; nothing, if it lies beyond the end. `appended`: the blocks of a file that has a tail.
     fn answer(
         &self,
         locked: &mut LockedInode<'_>,
         touch: &Touch,
         window: Bounds,
+        appended: Option<u64>,
     ) -> Result<SmallVec<[Part; 4]>> {
         locked.state.extents(&self.volume, locked.inode.ino)?;
-        let end = locked.slot.size.get().div_ceil(BLOCK_SIZE);
+        let end = appended.unwrap_or(locked.slot.size.get().div_ceil(BLOCK_SIZE));
         let block = touch.offset / BLOCK_SIZE;
         if block >= end {
             return Ok(SmallVec::new());
@@ -88,8 +86,25 @@ impl Fs {
         }
         let most = Bounds { from: touch.from / BLOCK_SIZE, to: (touch.to / BLOCK_SIZE).min(end) };
         let parts = parts(&locked.state, block, window, most, !touch.write);
-        self.clear_tail(&locked.state, &parts)?;
+        if appended.is_none() {
+            self.clear_tail(&locked.state, &parts)?;
+        }
         Ok(parts)
+    }
+
+    /// Settles the tail of a file, if it has one, because the last page shows where the file ends. Whole blocks before that are there for good,
+    /// whoever appends: if they are enough for a touch, it stays, and how many they are is returned.
+    fn settle_for_touch(&self, locked: &mut LockedInode<'_>, touch: &Touch) -> Result<Option<u64>> {
+        let Some(tail) = locked.state.tail else { return Ok(None) };
+        let appended = self.size_of(&locked.state)? / BLOCK_SIZE;
+        if touch.write || touch.offset / BLOCK_SIZE >= appended {
+            recall_data(&mut locked.state, DataRight::Write, None);
+            self.settle_tail(locked)?;
+            return Ok(None);
+        }
+        // They are not freed from now on, whatever the program makes of the word.
+        locked.state.tail = Some(Tail { shown: appended, ..tail });
+        Ok(Some(appended))
     }
 
     /// Gives the touched block, if it is in a hole, and the hole around it, blocks. Notes the change in any case.

@@ -56,6 +56,8 @@ pub(crate) struct Tail {
     pub(crate) word: u64,
     /// Behind the last block that is reserved.
     pub(crate) end: u64,
+    /// Blocks that may be mapped somewhere, so that the file is not shorter.
+    pub(crate) shown: u64,
 }
 
 /// What the slots on an open volume may say about words that a crash has left.
@@ -84,7 +86,7 @@ impl Fs {
     /// The size of a file, wherever it is counted.
     pub(crate) fn size_of(&self, state: &InodeState) -> Result<u64> {
         match &state.tail {
-            Some(tail) => Ok(sensible(state, tail.end, self.volume.medium.word(tail.word)?)),
+            Some(tail) => Ok(tail.sensible(state, self.volume.medium.word(tail.word)?)),
             None => Ok(state.slot.size.get()),
         }
     }
@@ -135,7 +137,8 @@ impl Fs {
         };
         match self.reserve_blocks(tx, locked, blocks, wanted) {
             Ok(end) => {
-                locked.state.tail = Some(Tail { lease, word, end });
+                let shown = present.map_or(0, |tail| tail.shown);
+                locked.state.tail = Some(Tail { lease, word, end, shown });
                 // It may become longer at any time.
                 let size_end = locked.state.slot.size.get() / BLOCK_SIZE;
                 recall_end(&mut locked.state, size_end);
@@ -181,7 +184,7 @@ impl Fs {
             AFTER_CRASH => self.volume.medium.word(tail.word)?,
             _ => self.volume.medium.mark_word(tail.word, TAIL_REVOKED.to_le())?,
         };
-        let size = sensible(&locked.state, tail.end, word);
+        let size = tail.sensible(&locked.state, word);
         if self.check_writable().is_err() {
             // For whoever reads. The next open settles it.
             locked.state.slot.size = U64::new(size);
@@ -230,8 +233,14 @@ impl Fs {
         let mut locked = LockedInode::lock_beside_data(node.inode())?;
         let Some(word) = word_of(&self.volume, &locked.state.slot) else { return Ok(()) };
         let end = end_of(locked.state.extents(&self.volume, node.ino())?);
-        locked.state.tail = Some(Tail { lease: AFTER_CRASH, word, end });
+        locked.state.tail = Some(Tail { lease: AFTER_CRASH, word, end, shown: 0 });
         self.settle_tail(&mut locked)
+    }
+}
+
+impl Tail {
+    fn sensible(&self, state: &InodeState, word: u64) -> u64 {
+        sensible(state, self.shown, self.end, word)
     }
 }
 
@@ -248,7 +257,7 @@ pub(crate) fn apply_after_crash(volume: &Volume, ino: Ino, state: &mut InodeStat
     let Some(word) = word_of(volume, &state.slot) else { return Ok(()) };
     let word = volume.medium.word(word)?;
     let end = end_of(state.extents(volume, ino)?);
-    state.slot.size = U64::new(sensible(state, end, word));
+    state.slot.size = U64::new(sensible(state, 0, end, word));
     Ok(())
 }
 
@@ -265,9 +274,9 @@ pub(crate) fn place_of_word(volume: &Volume, slot: &InodeSlot) -> Option<u64> {
 }
 
 /// What a word says, if it can be so: it is another process's.
-fn sensible(state: &InodeState, end: u64, word: u64) -> u64 {
+fn sensible(state: &InodeState, shown: u64, end: u64, word: u64) -> u64 {
     let said = u64::from_le(word) & !TAIL_REVOKED;
-    let least = state.slot.size.get();
+    let least = state.slot.size.get().max(shown.saturating_mul(BLOCK_SIZE));
     let most = end.saturating_mul(BLOCK_SIZE).min(FILE_SIZE_MAX);
     if (least..=most).contains(&said) {
         return said;

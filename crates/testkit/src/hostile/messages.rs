@@ -73,7 +73,10 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
     let part = Part { offset: 0, size: 4096, at: Some(8192) };
     let parts = vec![part, Part { offset: 4096, at: None, ..part }];
     let answered = [
-        FromServer::Outcome(7, Outcome::Opened { file, domain: Domain::MemoryController, host_sync: true }),
+        FromServer::Outcome(
+            7,
+            Outcome::Opened { file, inode: 2, domain: Domain::MemoryController, host_sync: true },
+        ),
         FromServer::Outcome(7, Outcome::Mapped { lease: 2, is_direct: true }),
         FromServer::Outcome(7, Outcome::Leased { lease: 2 }),
         FromServer::Outcome(7, Outcome::Refused(28)),
