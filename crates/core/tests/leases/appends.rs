@@ -14,7 +14,7 @@ use lodefs_pmem::{Access, Domain, Medium};
 use rustix::io::Errno;
 
 use super::data::{data_lease, take};
-use super::{BLOCK, Program, Volume, lease, touch};
+use super::{BLOCK, Program, Volume, at, lease, touch};
 
 /// Blocks that words are in.
 const WORDS: u64 = 1;
@@ -182,6 +182,36 @@ fn whoever_uses_the_file_settles_it_first() {
         let mut last = [0; 8];
         assert_eq!(fs.read(&file, before, &mut last).unwrap(), 8);
         assert_eq!(&last, b"appended", "{number}");
+    }
+}
+
+#[test]
+fn whole_blocks_are_mapped_while_a_program_goes_on_appending() {
+    for is_lowered in [false, true] {
+        let volume = Volume::new();
+        let (file, program, data) = file(&volume, &[1; 100]);
+        let mapped = lease(&file, &Arc::new(Program::default()));
+        let grant = reserve(&data, 10 * BLOCK);
+        append(&volume, &grant, &[2; 3 * BLOCK as usize]);
+        let (_, parts) = touch(&mapped, 1, false);
+        assert!(parts.iter().all(|part| part.offset + part.size <= 3 * BLOCK), "{parts:?}");
+        let mut byte = [0];
+        volume.medium.read_exact_at(&mut byte, at(&parts) + BLOCK - parts[0].offset).unwrap();
+        assert_eq!((byte, program.recalls().len()), ([2], 0));
+        let tail = grant.tail.unwrap();
+        assert_eq!(word(&volume, tail), 3 * BLOCK + 100);
+        if is_lowered {
+            // What is mapped is not freed.
+            set_word(&volume, tail, 100);
+        }
+        let expected = if is_lowered { 3 * BLOCK } else { 3 * BLOCK + 100 };
+        assert_eq!(size(&volume, &file), expected);
+        // The end is shown as it is.
+        assert_eq!(touch(&mapped, 3, false).1.is_empty(), is_lowered);
+        assert_eq!((size(&volume, &file), program.recalls().len()), (expected, 1));
+        assert_eq!(touch(&mapped, 1, false).1[0].what, parts[0].what);
+        let bytes = content(&volume.fs, &file);
+        assert!(bytes[..100] == [1; 100] && bytes[100..].iter().all(|byte| *byte == 2));
     }
 }
 
