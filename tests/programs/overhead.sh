@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# What does `lodefs run` cost a program that uses no volume? Processor time of the same work with it and without, in turns; medians, and their ratio.
+# What does `lodefs run` cost a program that uses no volume? Processor time of the same work without it, with it, and without it once more: the last is
+# what chance does. In turns, whoever was first last time being last; means, and ratios of means with their standard errors.
 #
 #   tests/programs/overhead.sh LODEFS [ROUNDS]      a volume is mounted meanwhile, so that the library has something to look for
 set -euo pipefail
 lodefs=$(realpath "$1")
-rounds=${2:-9}
+rounds=${2:-60}
 work=$(mktemp -d --tmpdir=/dev/shm)
 clean() {
     "$lodefs" umount "$work/mnt" 2>/dev/null || true
@@ -16,10 +17,10 @@ LODEFS_FORCE_DOMAIN=memory-controller "$lodefs" mount --create 64M -o dax=always
 cd "$work/files"
 seq 1 400000 | sort -R --random-source=<(yes) >lines
 
-reads() { fio --name=r --filename=data --rw=randread --bs=4k --size=64m --io_size=8g --ioengine=psync --invalidate=0 --output=/dev/null; }
+reads() { fio --name=r --filename=data --rw=randread --bs=4k --size=64m --io_size=2g --ioengine=psync --invalidate=0 --output=/dev/null; }
 sorts() { for _ in 1 2 3 4 5; do sort lines | gzip -1 >/dev/null; done; }
-calls() { dd if=/dev/zero of=/dev/null bs=1 count=8000000 status=none; }
-starts() { for _ in $(seq 200); do /bin/true; done; }
+calls() { dd if=/dev/zero of=/dev/null bs=1 count=2000000 status=none; }
+starts() { for _ in $(seq 100); do /bin/true; done; }
 export -f reads sorts calls starts
 
 # Processor time of a function, in milliseconds, with these words before the command.
@@ -27,16 +28,29 @@ spent() {
     local TIMEFORMAT='%U %S'
     { time "${@:2}" bash -c "$1" >/dev/null 2>&1; } 2>&1 | awk '{ printf "%d\n", ($1 + $2) * 1000 }'
 }
-median() { sort -n | awk '{ all[NR] = $1 } END { print all[int((NR + 1) / 2)] }'; }
+# Of lines of times without, with, and without once more: means, and the ratios of the latter two to the first, with their standard errors.
+summary() {
+    awk '{
+        for (i = 1; i <= 3; i++) { sum[i] += $i; squares[i] += $i * $i }
+    }
+    function spread(i) { return (squares[i] / NR - mean[i] ^ 2) / (NR - 1) / mean[i] ^ 2 }
+    END {
+        for (i = 1; i <= 3; i++) mean[i] = sum[i] / NR
+        for (i = 2; i <= 3; i++) { ratio[i] = mean[i] / mean[1]; error[i] = ratio[i] * sqrt(spread(i) + spread(1)) }
+        printf "%9.0f ms %9.0f ms   %.4f +- %.4f   %.4f +- %.4f\n", mean[1], mean[2], ratio[2], error[2], ratio[3], error[3]
+    }'
+}
 
-printf '%-8s %12s %12s %8s\n' work without with ratio
+printf '%-8s %12s %12s   %-16s   %s\n' work without with 'with / without' 'without once more'
 for work_name in reads calls sorts starts; do
     spent $work_name >/dev/null
-    : >without; : >with
-    for _ in $(seq "$rounds"); do
-        spent $work_name >>without
-        spent $work_name "$lodefs" run -- >>with
-    done
-    a=$(median <without) b=$(median <with)
-    printf '%-8s %9d ms %9d ms %8.3f\n' $work_name "$a" "$b" "$(echo "$b / $a" | bc -l)"
+    for round in $(seq "$rounds"); do
+        for turn in $((round % 3)) $(((round + 1) % 3)) $(((round + 2) % 3)); do
+            run=()
+            [ "$turn" = 1 ] && run=("$lodefs" run --)
+            spent $work_name "${run[@]}" >"took$turn"
+        done
+        echo "$(<took0) $(<took1) $(<took2)"
+    done >took
+    printf '%-8s %s\n' $work_name "$(summary <took)"
 done
