@@ -35,13 +35,12 @@ impl Shared {
     pub(crate) fn of(identity: &Identity, writable: bool) -> Arc<Self> {
         let key = (identity.file(), writable);
         let inside = enter();
-        let known = shared(&inside).get(&key).and_then(Weak::upgrade);
-        if let Some(known) = known {
+        let mut all = shared(&inside);
+        if let Some(known) = all.get(&key).and_then(Weak::upgrade) {
             return known;
         }
         let new = Arc::new(Self { data: Data::new(), key: Some(key) });
-        // Another thread may have been quicker: then some have one lease, and some another, as if they were different processes.
-        shared(&inside).insert(key, Arc::downgrade(&new));
+        all.insert(key, Arc::downgrade(&new));
         new
     }
 }
