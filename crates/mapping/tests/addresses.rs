@@ -170,7 +170,7 @@ fn mappers_go_with_their_threads() {
         let mut count = 0;
         for task in std::fs::read_dir("/proc/self/task").unwrap() {
             let name = std::fs::read_to_string(task.unwrap().path().join("comm")).unwrap_or_default();
-            count += usize::from(name.starts_with("lodefs-"));
+            count += usize::from(name.starts_with("lodefs:"));
         }
         count
     };
