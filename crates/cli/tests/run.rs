@@ -5,16 +5,15 @@ mod common;
 use std::ffi::{CString, c_int};
 use std::fs::{self, File, OpenOptions};
 use std::io::{IoSlice, IoSliceMut, Read, Seek, SeekFrom, Write};
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::Command;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use common::programs::{open, play, play_on_stage, playing, run, stage, stage_with, told};
+use common::programs::{open, play, play_on_stage, playing, run, stage, stage_with, system_calls, told};
 use common::{Workbench, lodefs, succeed};
 
 /// What other tests run.
@@ -24,15 +23,12 @@ fn a_program() {
     let (part, place) = told();
     match part.as_str() {
         "calls" => without_system_calls(&place),
-        "closed" => closed_unseen(&place),
         "offsets" => offsets(&place),
         "flags" => flags(&place),
         "forks" => forks(&place),
         "forks-beside" => forks_beside(&place),
         "elsewhere" => elsewhere(&place),
         "tidy" => tidy(&place),
-        "copies" => copies(&place),
-        "siblings" => siblings(&place),
         "parts" => parts(&place),
         "executes" => executes(&place),
         "counted" => counted(&place),
@@ -43,27 +39,6 @@ fn a_program() {
 
 /// `O_LARGEFILE` of the kernel, which the C library does not tell.
 const LARGE_FILE: c_int = 0o100_000;
-
-/// How often this process has asked the kernel to read, and to write.
-fn system_calls() -> (u64, u64) {
-    // Open all the time: a descriptor that is opened may get the number of one that was closed unseen, which is seen.
-    static COUNTS: OnceLock<File> = OnceLock::new();
-    let mut text = vec![0; 1000];
-    let read = COUNTS.get_or_init(|| File::open("/proc/self/io").unwrap()).read_at(&mut text, 0).unwrap();
-    let text = String::from_utf8_lossy(&text[..read]);
-    let number = |name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(name));
-        line.unwrap().trim().parse().unwrap()
-    };
-    (number("syscr:"), number("syscw:"))
-}
-
-/// Whether the kernel is asked to write.
-fn needs_system_call(write: impl FnOnce()) -> bool {
-    let (_, before) = system_calls();
-    write();
-    system_calls().1 > before
-}
 
 fn without_system_calls(place: &Path) {
     let mut file = open(&place.join("f"));
@@ -103,44 +78,6 @@ fn reads_and_writes_need_no_system_call() {
     let log = fs::read(mounted.path("log")).unwrap();
     assert!(log.chunks(8).zip(0_u64..).all(|(written, number)| written == number.to_ne_bytes()));
     mounted.unmount();
-}
-
-/// Opens a file as nobody sees it who replaces functions of the C library.
-fn open_unseen(path: &Path) -> c_int {
-    let path = CString::new(path.as_os_str().as_bytes()).unwrap();
-    // SAFETY: the path is a string that ends.
-    let file = unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path.as_ptr(), libc::O_RDWR, 0) };
-    c_int::try_from(file).unwrap()
-}
-
-fn closed_unseen(place: &Path) {
-    fs::write(place.join("other"), [9; 4096]).unwrap();
-    for _ in 0..50 {
-        let file = open(&place.join("f"));
-        let mut page = [0; 4096];
-        for _ in 0..20 {
-            file.write_all_at(&[1; 4096], 0).unwrap();
-            file.read_exact_at(&mut page, 0).unwrap();
-        }
-        let number = file.as_raw_fd();
-        std::mem::forget(file);
-        // SAFETY: nobody uses the descriptor any more.
-        unsafe { libc::syscall(libc::SYS_close, number) };
-        assert_eq!(open_unseen(&place.join("other")), number);
-        // SAFETY: it has just been opened.
-        let other = unsafe { File::from_raw_fd(number) };
-        // Until the server is asked again.
-        std::thread::sleep(std::time::Duration::from_millis(20));
-        other.read_exact_at(&mut page, 0).unwrap();
-        assert!(page == [9; 4096], "{} of the other file", page[0]);
-        other.write_all_at(&[9; 4096], 0).unwrap();
-    }
-    assert!(fs::read(place.join("f")).unwrap() == [1; 4096]);
-}
-
-#[test]
-fn a_descriptor_that_was_closed_unseen_is_another_file() {
-    play_on_stage("closed");
 }
 
 fn offsets(place: &Path) {
@@ -336,68 +273,6 @@ fn names_from_elsewhere_lead_to_the_same_files() {
 }
 
 /// A copy of a descriptor is closed where nobody sees it, and is another file then, while the first one goes on.
-fn copies(place: &Path) {
-    fs::write(place.join("other"), [9; 4096]).unwrap();
-    for _ in 0..20 {
-        let file = open(&place.join("f"));
-        let number = file.try_clone().unwrap().into_raw_fd();
-        let other = || {
-            // SAFETY: the descriptor is open, and stays so.
-            std::mem::ManuallyDrop::new(unsafe { File::from_raw_fd(number) })
-        };
-        let mut page = [0; 4096];
-        while needs_system_call(|| other().write_all_at(&[1; 4096], 0).unwrap()) {
-            std::thread::sleep(std::time::Duration::from_millis(1));
-        }
-        // SAFETY: nobody uses the descriptor any more.
-        unsafe { libc::syscall(libc::SYS_close, number) };
-        // Until what was taken back at the close is there again.
-        while needs_system_call(|| file.write_all_at(&[3; 4096], 0).unwrap()) {
-            std::thread::sleep(std::time::Duration::from_millis(1));
-        }
-        assert_eq!(open_unseen(&place.join("other")), number);
-        other().read_exact_at(&mut page, 0).unwrap();
-        assert!(page == [9; 4096], "{} of the other file", page[0]);
-        // SAFETY: nobody uses the descriptor any more.
-        unsafe { libc::syscall(libc::SYS_close, number) };
-        assert!(fs::read(place.join("f")).unwrap() == [3; 4096]);
-    }
-}
-
-#[test]
-fn a_copy_that_was_closed_unseen_is_another_file() {
-    play_on_stage("copies");
-}
-
-/// Descriptors of one file: some were opened, one was copied, one appends.
-fn siblings(place: &Path) {
-    let path = place.join("f");
-    let file = open(&path);
-    file.write_all_at(&[0; 4096], 0).unwrap();
-    let files = [file.try_clone().unwrap(), open(&path), file];
-    let mut log = OpenOptions::new().append(true).read(true).open(&path).unwrap();
-    let before = system_calls();
-    for number in 0..1000_u64 {
-        log.write_all(&number.to_ne_bytes()).unwrap();
-        for (index, writer) in files.iter().enumerate() {
-            let bytes = (number * 3 + index as u64).to_ne_bytes();
-            writer.write_all_at(&bytes, index as u64 * 8).unwrap();
-            let mut read = [0; 8];
-            files[(index + 1) % 3].read_exact_at(&mut read, index as u64 * 8).unwrap();
-            assert_eq!(read, bytes);
-            files[index].read_exact_at(&mut read, 4096 + number * 8).unwrap();
-            assert_eq!(read, number.to_ne_bytes());
-        }
-    }
-    let after = system_calls();
-    assert!(after.0 - before.0 < 400 && after.1 - before.1 < 400, "{before:?}, {after:?}");
-}
-
-#[test]
-fn descriptors_of_one_file_do_not_take_it_from_each_other() {
-    play_on_stage("siblings");
-}
-
 /// Several buffers, and such as the kernel has to refuse.
 fn parts(place: &Path) {
     let mut file = open(&place.join("f"));

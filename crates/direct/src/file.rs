@@ -8,6 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use lodefs_mapping::uncancelled;
 use lodefs_mmap::buffers;
 use lodefs_proto::attach::Ask;
 use lodefs_proto::server::Outcome;
@@ -218,6 +219,7 @@ impl Access {
         if let Some(leased) = leased.as_ref().filter(|leased| leased.link.is_there()) {
             return Ok(leased.clone());
         }
+        let _uncancelled = uncancelled();
         let answer = ticket::ask(file).inspect_err(|errno| {
             // But for too many tickets, it will be so for ever.
             self.is_plain.store(*errno != Errno::AGAIN, Ordering::Relaxed);
@@ -226,8 +228,9 @@ impl Access {
         let attachment = Attachment::of(answer.name(), writable);
         let link = attachment.link()?;
         let opened = open(&link, answer.ticket)?;
-        if self.watched.is_some_and(|identity| identity.inode() != opened.inode) {
-            // It is another file by now, which is not to be taken for this one by those that share what is granted.
+        let is_another = |identity: Identity| identity.inode() != opened.inode || !identity.is_of(file);
+        if self.watched.is_some_and(is_another) {
+            // It is another file by now, on this mount or another one, which is not to be taken for this one by those that share what is granted.
             self.is_plain.store(true, Ordering::Relaxed);
             link.ask(Ask::Close { file: opened.file })?;
             return Err(Errno::BADF);

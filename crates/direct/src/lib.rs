@@ -39,7 +39,7 @@ use lodefs_proto::server;
 pub use attachment::Place;
 pub use file::{Access, File};
 pub use lodefs_mapping::{
-    Inside, enter, has_only_own_threads, is_own_descriptor, own_descriptors, own_thread, replace,
+    Inside, Threads, Uncancelled, enter, is_own_descriptor, own_descriptors, replace, spawn_own, uncancelled,
 };
 pub use lodefs_mmap::{MapOptions, Mapping, MappingKind, census, maps, pages};
 pub use lodefs_pmem::Domain;

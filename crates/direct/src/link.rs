@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, mpsc};
 use std::thread;
 
-use lodefs_mapping::{Fault, Own, Pager, Part, Region, What, enter, leave_to_parent, own_thread};
+use lodefs_mapping::{Fault, Own, Pager, Part, Region, What, enter, leave_to_parent, spawn_own};
 use lodefs_proto::attach::{Ask, FromProgram};
 use lodefs_proto::server::{FromServer, MESSAGE_MAX, Outcome};
 use rustix::io::Errno;
@@ -120,9 +120,9 @@ impl Link {
         // Whoever runs a signal handler may touch a mapping, and wait for these threads: they take none.
         let _masked = enter();
         let opening = move || to_open.iter().for_each(|opening: Opening| opening.carry_out());
-        own_thread("open").spawn(opening).map_err(|_| Errno::AGAIN)?;
+        spawn_own("open", opening).map_err(|_| Errno::AGAIN)?;
         let listening = Arc::clone(&link);
-        own_thread("attach").spawn(move || listening.listen(ending)).map_err(|_| Errno::AGAIN)?;
+        spawn_own("attach", move || listening.listen(ending)).map_err(|_| Errno::AGAIN)?;
         Ok(link)
     }
 

@@ -18,6 +18,7 @@ use rustix::io::{DupFlags, dup3};
 
 use crate::gate;
 use crate::mapper::Mapper;
+use crate::threads;
 
 type Hook = Box<dyn Fn() + Send + Sync>;
 
@@ -110,6 +111,7 @@ extern "C" fn in_parent() {
 
 extern "C" fn in_child() {
     let Some(masked) = gate::open() else { return };
+    threads::forget_parents();
     let inherited = watched(&gate::enter());
     for mapper in &inherited {
         mapper.find_oneself_in_child();

@@ -20,6 +20,7 @@
 //! | `over` | what becomes of regions over which something is mapped? |
 //! | `own` | which descriptors are the library's own? |
 //! | `threads` | which threads are? |
+//! | `cancel` | when is a thread not cancelled? |
 //! | `memory` | how are addresses mapped? |
 //! | `uffd` | what is asked of the kernel's userfaultfd? |
 //!
@@ -45,6 +46,7 @@
 
 #![deny(missing_docs)]
 
+mod cancel;
 mod change;
 mod fork;
 mod gate;
@@ -60,6 +62,7 @@ mod service;
 mod threads;
 mod uffd;
 
+pub use cancel::{Uncancelled, uncancelled};
 pub use fork::{leave_to_parent, set_fork_hook};
 pub use gate::{Alone, Inside, alone, enter};
 pub use limits::Limits;
@@ -68,4 +71,4 @@ pub use over::replace;
 pub use own::{Own, is_own_descriptor, own_descriptors};
 pub use region::{Region, SIGNAL_TIME};
 pub use request::{Extent, Fault, Medium, Part, Request, Shown, What};
-pub use threads::{has_only_own_threads, own_thread};
+pub use threads::{Threads, spawn_own};

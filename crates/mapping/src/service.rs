@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use crate::gate::Masked;
 use crate::own::Own;
 use crate::request::Medium;
-use crate::threads::own_thread;
+use crate::threads::spawn_own;
 use crate::uffd::{BATCH, Touch, Uffd};
 
 /// What the threads of a mapper, and those that change its regions, have in common.
@@ -69,16 +69,16 @@ impl Service {
     ) -> io::Result<()> {
         let _inherited = Masked::new();
         let service = Arc::clone(self);
-        own_thread("faults").spawn(move || service.read_all())?;
+        spawn_own("faults", move || service.read_all())?;
         let service = Arc::clone(self);
-        let second = own_thread("pager").spawn(move || {
+        let second = spawn_own("pager", move || {
             while let Some(work) = service.next() {
                 if !serve(&service, work) {
                     break;
                 }
             }
         });
-        second.map(drop).inspect_err(|_| self.stop())
+        second.inspect_err(|_| self.stop())
     }
 
     /// Lets the threads end.

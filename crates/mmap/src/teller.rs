@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use lodefs_mapping::{Own, leave_to_parent, own_thread};
+use lodefs_mapping::{Own, leave_to_parent, spawn_own};
 use lodefs_proto::maps::socket_name;
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_peercred};
@@ -38,7 +38,7 @@ impl Teller {
     pub(crate) fn start() -> io::Result<Self> {
         let socket = Arc::new(Own::from(listening()?));
         let own = Arc::clone(&socket);
-        own_thread("maps").spawn(move || tell_all(&own))?;
+        spawn_own("maps", move || tell_all(&own))?;
         Ok(Self { socket, pid: process::id() })
     }
 

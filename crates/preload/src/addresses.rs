@@ -73,7 +73,7 @@ impl Piece {
 
 /// Those at these addresses, in order, as far as they lie there.
 pub(crate) fn found(range: &Range<usize>) -> Vec<(Range<usize>, Piece)> {
-    if !outline::has_some_of(range) {
+    if range.is_empty() || !outline::has_some_of(range) {
         return Vec::new();
     }
     let inside = enter();

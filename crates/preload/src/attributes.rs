@@ -19,7 +19,7 @@ const DIRECT: &[u8] = b"direct";
 /// # Safety
 /// As for statx(2).
 #[unsafe(no_mangle)]
-unsafe extern "C" fn statx(
+unsafe extern "C-unwind" fn statx(
     directory: c_int,
     path: *const c_char,
     flags: c_int,

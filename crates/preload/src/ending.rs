@@ -5,12 +5,12 @@
 //! (A process whose first thread returns from `main` ends at once.)
 
 use std::ffi::c_void;
-use std::ptr::without_provenance;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::ptr::{null_mut, without_provenance};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 use std::thread::sleep;
 use std::time::Duration;
 
-use lodefs_direct::{enter, has_only_own_threads, own_thread};
+use lodefs_direct::{Threads, enter, spawn_own};
 use rustix::process::getpid;
 use rustix::thread::gettid;
 
@@ -25,6 +25,8 @@ static HAS_FIRST_ENDED: AtomicBool = AtomicBool::new(false);
 /// The library has threads, or is about to.
 static HAS_THREADS: AtomicBool = AtomicBool::new(false);
 static IS_AWAITED: AtomicBool = AtomicBool::new(false);
+/// From a `Box`, or null: what the kernel says of this process.
+static THREADS: AtomicPtr<Threads> = AtomicPtr::new(null_mut());
 
 /// Before the program begins, in its first thread.
 pub(crate) fn begin() {
@@ -41,6 +43,7 @@ pub(crate) fn in_child() {
     HAS_FIRST_ENDED.store(false, Ordering::SeqCst);
     IS_AWAITED.store(false, Ordering::SeqCst);
     watch_this();
+    open_threads();
 }
 
 /// This thread is the first.
@@ -52,13 +55,25 @@ fn watch_this() {
     }
 }
 
-/// The library is about to have threads.
+/// Opens what is to be read when the first thread has ended: then there may be no room for it any more.
+fn open_threads() {
+    let new = Threads::of_this().map_or(null_mut(), |threads| Box::into_raw(Box::new(threads)));
+    let old = THREADS.swap(new, Ordering::SeqCst);
+    if !old.is_null() {
+        // SAFETY: it came from a box, and is the parent's: nobody waits in this process yet.
+        drop(unsafe { Box::from_raw(old) });
+    }
+}
+
+/// The library is about to have threads: once in a process, or more often if threads come together.
 pub(crate) fn threads_begin() {
     // A child that some other thread has made has not been said whose it is.
     if gettid() == getpid() {
         watch_this();
     }
-    HAS_THREADS.store(true, Ordering::SeqCst);
+    if !HAS_THREADS.swap(true, Ordering::SeqCst) {
+        open_threads();
+    }
     await_the_last();
 }
 
@@ -77,14 +92,25 @@ fn await_the_last() {
     // No handler of the program's runs on it.
     let inside = enter();
     // Without it the process stays, as it would have.
-    let _started = own_thread("end").spawn(end_with_the_last);
+    let _started = spawn_own("end", end_with_the_last);
     drop(inside);
 }
 
 fn end_with_the_last() {
-    while !has_only_own_threads().unwrap_or(false) {
+    while !is_alone() {
         sleep(INTERVAL);
     }
     // SAFETY: the program has no thread any more, and this is what its last one would have done.
     unsafe { libc::exit(0) };
+}
+
+/// Whether the program has no thread any more, as far as can be seen.
+fn is_alone() -> bool {
+    // SAFETY: it is null, or came from a box, which is dropped in a child only.
+    let known = unsafe { THREADS.load(Ordering::SeqCst).as_ref() };
+    let seen = match known {
+        Some(threads) => threads.are_only_own(),
+        None => Threads::of_this().and_then(|threads| threads.are_only_own()),
+    };
+    seen.unwrap_or(false)
 }

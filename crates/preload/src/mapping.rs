@@ -248,7 +248,7 @@ impl Call {
 /// # Safety
 /// As for mmap(2).
 #[unsafe(no_mangle)]
-unsafe extern "C" fn mmap(
+unsafe extern "C-unwind" fn mmap(
     address: *mut c_void,
     size: size_t,
     protection: c_int,
@@ -287,7 +287,7 @@ unsafe extern "C" fn mmap(
 /// # Safety
 /// As for mmap(2).
 #[unsafe(no_mangle)]
-unsafe extern "C" fn mmap64(
+unsafe extern "C-unwind" fn mmap64(
     address: *mut c_void,
     size: size_t,
     protection: c_int,
@@ -302,7 +302,7 @@ unsafe extern "C" fn mmap64(
 /// # Safety
 /// As for munmap(2).
 #[unsafe(no_mangle)]
-unsafe extern "C" fn munmap(address: *mut c_void, size: size_t) -> c_int {
+unsafe extern "C-unwind" fn munmap(address: *mut c_void, size: size_t) -> c_int {
     // SAFETY: by the caller's promise.
     let by_kernel = || unsafe { next::munmap(address, size) };
     let Ok(range) = pages(address.expose_provenance(), size) else { return by_kernel() };
@@ -313,6 +313,9 @@ unsafe extern "C" fn munmap(address: *mut c_void, size: size_t) -> c_int {
 /// # Safety
 /// Nobody uses these addresses any more.
 unsafe fn unmap_all(range: &Range<usize>) -> Result<(), Errno> {
+    if range.is_empty() {
+        return Ok(());
+    }
     let taken = addresses::take(range);
     let gaps = addresses::gaps(range, &taken);
     // SAFETY: by the caller's promise.
@@ -347,7 +350,7 @@ unsafe fn move_over(start: usize, over: &Range<usize>) -> Result<(), Errno> {
 /// # Safety
 /// As for mremap(2).
 #[unsafe(no_mangle)]
-unsafe extern "C" fn mremap(
+unsafe extern "C-unwind" fn mremap(
     old: *mut c_void,
     old_size: size_t,
     size: size_t,
@@ -407,13 +410,18 @@ unsafe fn moved(
         return Err(Errno::INVAL);
     }
     let size = pages(0, size)?.end;
-    if let (None, true) = (over, (1..=from.len()).contains(&size)) {
-        whole(from)?;
+    let mut from = from.clone();
+    if size < from.len() {
+        is_mapped(from.start)?;
         // SAFETY: by the caller's promise.
         unsafe { unmap_all(&(from.start + size..from.end))? };
+        from.end = from.start + size;
+    }
+    if over.is_none() && size == from.len() {
+        is_mapped(from.start)?;
         return Ok(from.start);
     }
-    let whole = whole(from)?;
+    let whole = whole(&from)?;
     // SAFETY: by the caller's promise.
     let show = |piece: &Piece, size, place| unsafe {
         match piece.is_writable() {
@@ -435,8 +443,20 @@ unsafe fn moved(
         }
         let place = over.map_or(Place::Anywhere, |over| Place::Over(over.start));
         let to = show(&whole, size, place)?;
-        unmap_all(from)?;
+        unmap_all(&from)?;
         Ok(to.start)
+    }
+}
+
+/// Whether anything is mapped in a page; else EFAULT.
+fn is_mapped(page: usize) -> Result<(), Errno> {
+    if !addresses::found(&(page..page + PAGE_SIZE)).is_empty() {
+        return Ok(());
+    }
+    // SAFETY: it asks for nothing to be changed.
+    match unsafe { next::mremap(pointer(page), PAGE_SIZE, PAGE_SIZE, 0, pointer(0)) } {
+        MAP_FAILED => Err(last_errno()),
+        _ => Ok(()),
     }
 }
 

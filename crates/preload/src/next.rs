@@ -35,6 +35,16 @@ impl Next {
     }
 }
 
+unsafe extern "C-unwind" {
+    safe fn pthread_testcancel();
+}
+
+/// Ends this thread here if it has been cancelled: in functions that are cancellation points, where the kernel is not asked. Nothing that is to be
+/// undone may have been done.
+pub(crate) fn cancellation_point() {
+    pthread_testcancel();
+}
+
 /// What a function returns that has failed.
 trait Failed {
     fn failed() -> Self;
@@ -93,7 +103,7 @@ macro_rules! next {
                     return <$result as Failed>::failed();
                 }
                 // SAFETY: the C library declares it so, and whoever replaces it has to as well.
-                let function: unsafe extern "C" fn($($type),*) -> $result = unsafe { transmute_copy(&address) };
+                let function: unsafe extern "C-unwind" fn($($type),*) -> $result = unsafe { transmute_copy(&address) };
                 // SAFETY: by the caller's promise.
                 unsafe { function($($argument),*) }
             }

@@ -104,7 +104,7 @@ macro_rules! openers {
             /// # Safety
             /// As for open(2).
             #[unsafe(no_mangle)]
-            unsafe extern "C" fn $open(path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
+            unsafe extern "C-unwind" fn $open(path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
                 // SAFETY: by the caller's promise.
                 opened(libc::AT_FDCWD, path, flags, |flags| unsafe { next::open(path, flags, mode) })
             }
@@ -112,7 +112,7 @@ macro_rules! openers {
             /// # Safety
             /// As for openat(2).
             #[unsafe(no_mangle)]
-            unsafe extern "C" fn $openat(directory: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
+            unsafe extern "C-unwind" fn $openat(directory: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
                 // SAFETY: by the caller's promise.
                 opened(directory, path, flags, |flags| unsafe { next::openat(directory, path, flags, mode) })
             }
@@ -120,7 +120,7 @@ macro_rules! openers {
             /// # Safety
             /// As for creat(2).
             #[unsafe(no_mangle)]
-            unsafe extern "C" fn $creat(path: *const c_char, mode: mode_t) -> c_int {
+            unsafe extern "C-unwind" fn $creat(path: *const c_char, mode: mode_t) -> c_int {
                 let flags = libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC;
                 // SAFETY: by the caller's promise.
                 opened(libc::AT_FDCWD, path, flags, |flags| unsafe { next::open(path, flags, mode) })
@@ -142,7 +142,7 @@ macro_rules! checked_openers {
             /// # Safety
             /// As for open(2).
             #[unsafe(no_mangle)]
-            unsafe extern "C" fn $open(path: *const c_char, flags: c_int) -> c_int {
+            unsafe extern "C-unwind" fn $open(path: *const c_char, flags: c_int) -> c_int {
                 // SAFETY: by the caller's promise.
                 opened(libc::AT_FDCWD, path, flags, |flags| unsafe { next::__open_2(path, flags) })
             }
@@ -150,7 +150,7 @@ macro_rules! checked_openers {
             /// # Safety
             /// As for openat(2).
             #[unsafe(no_mangle)]
-            unsafe extern "C" fn $openat(directory: c_int, path: *const c_char, flags: c_int) -> c_int {
+            unsafe extern "C-unwind" fn $openat(directory: c_int, path: *const c_char, flags: c_int) -> c_int {
                 // SAFETY: by the caller's promise.
                 opened(directory, path, flags, |flags| unsafe { next::__openat_2(directory, path, flags) })
             }
@@ -173,7 +173,7 @@ fn is_own(file: c_int) -> bool {
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn close(file: c_int) -> c_int {
+extern "C-unwind" fn close(file: c_int) -> c_int {
     if is_own(file) {
         return -1;
     }
@@ -183,7 +183,7 @@ extern "C" fn close(file: c_int) -> c_int {
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
+extern "C-unwind" fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
     if flags.cast_unsigned() & libc::CLOSE_RANGE_CLOEXEC == 0 {
         let is_meant = |file: &c_int| (first..=last).contains(&file.cast_unsigned());
         table::known().filter(is_meant).for_each(forget);
@@ -202,13 +202,13 @@ extern "C" fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn closefrom(first: c_int) {
+extern "C-unwind" fn closefrom(first: c_int) {
     // It fails for nobody.
     close_range(first.max(0).cast_unsigned(), c_uint::MAX, 0);
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn dup(file: c_int) -> c_int {
+extern "C-unwind" fn dup(file: c_int) -> c_int {
     // SAFETY: as for the caller's.
     let copy = unsafe { next::dup(file) };
     note_copy(file, copy);
@@ -225,7 +225,7 @@ fn is_taken(file: c_int) -> bool {
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn dup2(file: c_int, copy: c_int) -> c_int {
+extern "C-unwind" fn dup2(file: c_int, copy: c_int) -> c_int {
     if is_taken(copy) {
         return -1;
     }
@@ -236,7 +236,7 @@ extern "C" fn dup2(file: c_int, copy: c_int) -> c_int {
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn dup3(file: c_int, copy: c_int, flags: c_int) -> c_int {
+extern "C-unwind" fn dup3(file: c_int, copy: c_int, flags: c_int) -> c_int {
     if is_taken(copy) {
         return -1;
     }
@@ -284,7 +284,7 @@ fn note_again(file: c_int) {
 /// # Safety
 /// As for fclose(3).
 #[unsafe(no_mangle)]
-unsafe extern "C" fn fclose(stream: *mut libc::FILE) -> c_int {
+unsafe extern "C-unwind" fn fclose(stream: *mut libc::FILE) -> c_int {
     // SAFETY: by the caller's promise.
     unsafe {
         forget(libc::fileno(stream));
@@ -295,7 +295,7 @@ unsafe extern "C" fn fclose(stream: *mut libc::FILE) -> c_int {
 /// # Safety
 /// As for fcntl(2).
 #[unsafe(no_mangle)]
-unsafe extern "C" fn fcntl(file: c_int, command: c_int, argument: usize) -> c_int {
+unsafe extern "C-unwind" fn fcntl(file: c_int, command: c_int, argument: usize) -> c_int {
     // SAFETY: by the caller's promise.
     unsafe { controlled(file, command, argument) }
 }
@@ -303,7 +303,7 @@ unsafe extern "C" fn fcntl(file: c_int, command: c_int, argument: usize) -> c_in
 /// # Safety
 /// As for fcntl(2).
 #[unsafe(no_mangle)]
-unsafe extern "C" fn fcntl64(file: c_int, command: c_int, argument: usize) -> c_int {
+unsafe extern "C-unwind" fn fcntl64(file: c_int, command: c_int, argument: usize) -> c_int {
     // SAFETY: by the caller's promise.
     unsafe { controlled(file, command, argument) }
 }

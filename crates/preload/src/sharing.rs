@@ -83,7 +83,7 @@ fn share_all() {
 /// A child that shares the memory of its parent until it ends, or executes a program, would change what is known of the parent's
 /// descriptors: so it is one that has its own.
 #[unsafe(no_mangle)]
-extern "C" fn vfork() -> pid_t {
+extern "C-unwind" fn vfork() -> pid_t {
     // SAFETY: as for the caller's.
     unsafe { next::fork() }
 }
@@ -91,7 +91,7 @@ extern "C" fn vfork() -> pid_t {
 /// # Safety
 /// As for system(3).
 #[unsafe(no_mangle)]
-unsafe extern "C" fn system(command: *const c_char) -> c_int {
+unsafe extern "C-unwind" fn system(command: *const c_char) -> c_int {
     share_all();
     // SAFETY: by the caller's promise.
     unsafe { next::system(command) }
@@ -100,7 +100,7 @@ unsafe extern "C" fn system(command: *const c_char) -> c_int {
 /// # Safety
 /// As for `posix_spawn(3)`.
 #[unsafe(no_mangle)]
-unsafe extern "C" fn posix_spawn(
+unsafe extern "C-unwind" fn posix_spawn(
     pid: *mut pid_t,
     path: *const c_char,
     actions: *const posix_spawn_file_actions_t,
@@ -116,7 +116,7 @@ unsafe extern "C" fn posix_spawn(
 /// # Safety
 /// As for `posix_spawnp(3)`.
 #[unsafe(no_mangle)]
-unsafe extern "C" fn posix_spawnp(
+unsafe extern "C-unwind" fn posix_spawnp(
     pid: *mut pid_t,
     file: *const c_char,
     actions: *const posix_spawn_file_actions_t,
@@ -132,7 +132,7 @@ unsafe extern "C" fn posix_spawnp(
 /// # Safety
 /// As for popen(3).
 #[unsafe(no_mangle)]
-unsafe extern "C" fn popen(command: *const c_char, kind: *const c_char) -> *mut libc::FILE {
+unsafe extern "C-unwind" fn popen(command: *const c_char, kind: *const c_char) -> *mut libc::FILE {
     share_all();
     // SAFETY: by the caller's promise.
     unsafe { next::popen(command, kind) }
@@ -143,7 +143,7 @@ unsafe extern "C" fn popen(command: *const c_char, kind: *const c_char) -> *mut 
 /// # Safety
 /// As for sendmsg(2).
 #[unsafe(no_mangle)]
-unsafe extern "C" fn sendmsg(socket: c_int, message: *const msghdr, flags: c_int) -> ssize_t {
+unsafe extern "C-unwind" fn sendmsg(socket: c_int, message: *const msghdr, flags: c_int) -> ssize_t {
     // SAFETY: the caller has a message there.
     if unsafe { message.as_ref() }.is_some_and(|message| !message.msg_control.is_null()) {
         share_all();
@@ -155,7 +155,7 @@ unsafe extern "C" fn sendmsg(socket: c_int, message: *const msghdr, flags: c_int
 /// # Safety
 /// As for sendmmsg(2).
 #[unsafe(no_mangle)]
-unsafe extern "C" fn sendmmsg(
+unsafe extern "C-unwind" fn sendmmsg(
     socket: c_int,
     messages: *mut libc::mmsghdr,
     count: libc::c_uint,

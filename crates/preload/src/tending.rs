@@ -69,7 +69,7 @@ fn each(
 /// # Safety
 /// As for msync(2).
 #[unsafe(no_mangle)]
-unsafe extern "C" fn msync(address: *mut c_void, size: size_t, flags: c_int) -> c_int {
+unsafe extern "C-unwind" fn msync(address: *mut c_void, size: size_t, flags: c_int) -> c_int {
     // SAFETY: by the caller's promise.
     let by_kernel = |address, size| unsafe { next::msync(address, size, flags) };
     let Ok(range) = pages(address.expose_provenance(), size) else { return by_kernel(address, size) };
@@ -98,7 +98,7 @@ unsafe extern "C" fn msync(address: *mut c_void, size: size_t, flags: c_int) -> 
 /// # Safety
 /// As for mprotect(2).
 #[unsafe(no_mangle)]
-unsafe extern "C" fn mprotect(address: *mut c_void, size: size_t, protection: c_int) -> c_int {
+unsafe extern "C-unwind" fn mprotect(address: *mut c_void, size: size_t, protection: c_int) -> c_int {
     // SAFETY: by the caller's promise.
     let by_kernel = |address, size| unsafe { next::mprotect(address, size, protection) };
     let Ok(range) = pages(address.expose_provenance(), size) else { return by_kernel(address, size) };
@@ -137,7 +137,7 @@ fn forbidden(part: &Range<usize>, piece: &Piece) -> Result<(), Errno> {
 /// # Safety
 /// As for madvise(2).
 #[unsafe(no_mangle)]
-unsafe extern "C" fn madvise(address: *mut c_void, size: size_t, advice: c_int) -> c_int {
+unsafe extern "C-unwind" fn madvise(address: *mut c_void, size: size_t, advice: c_int) -> c_int {
     // SAFETY: by the caller's promise.
     let by_kernel = |address, size| unsafe { next::madvise(address, size, advice) };
     let Ok(range) = pages(address.expose_provenance(), size) else { return by_kernel(address, size) };
@@ -184,7 +184,7 @@ fn removed(part: &Range<usize>, piece: &Piece) -> Result<(), Errno> {
 /// # Safety
 /// As for mincore(2).
 #[unsafe(no_mangle)]
-unsafe extern "C" fn mincore(address: *mut c_void, size: size_t, into: *mut c_uchar) -> c_int {
+unsafe extern "C-unwind" fn mincore(address: *mut c_void, size: size_t, into: *mut c_uchar) -> c_int {
     // SAFETY: by the caller's promise.
     let said = unsafe { next::mincore(address, size, into) };
     let Ok(range) = pages(address.expose_provenance(), size) else { return said };

@@ -26,7 +26,8 @@ fn done(
     if !table::is_known(file) {
         return None;
     }
-    let Some(_within) = Within::enter() else {
+    next::cancellation_point();
+    let Some(_within) = Within::enter_briefly() else {
         stats::count(Counter::Interrupting);
         return None;
     };
@@ -59,7 +60,8 @@ fn done_here(
     if !table::is_known(file) {
         return by_kernel();
     }
-    let Some(mut within) = Within::enter() else {
+    next::cancellation_point();
+    let Some(mut within) = Within::enter_briefly() else {
         stats::count(Counter::Interrupting);
         return by_kernel();
     };
@@ -108,7 +110,7 @@ unsafe fn bytes<'a>(buffer: *const c_void, size: size_t) -> Option<&'a [u8]> {
 /// # Safety
 /// As for read(2).
 #[unsafe(no_mangle)]
-unsafe extern "C" fn read(file: c_int, buffer: *mut c_void, size: size_t) -> ssize_t {
+unsafe extern "C-unwind" fn read(file: c_int, buffer: *mut c_void, size: size_t) -> ssize_t {
     done_here(
         file,
         Counter::Reads,
@@ -122,7 +124,7 @@ unsafe extern "C" fn read(file: c_int, buffer: *mut c_void, size: size_t) -> ssi
 /// # Safety
 /// As for write(2).
 #[unsafe(no_mangle)]
-unsafe extern "C" fn write(file: c_int, buffer: *const c_void, size: size_t) -> ssize_t {
+unsafe extern "C-unwind" fn write(file: c_int, buffer: *const c_void, size: size_t) -> ssize_t {
     done_here(
         file,
         Counter::Writes,
@@ -136,7 +138,7 @@ unsafe extern "C" fn write(file: c_int, buffer: *const c_void, size: size_t) -> 
 /// # Safety
 /// As for pread(2).
 #[unsafe(no_mangle)]
-unsafe extern "C" fn pread(file: c_int, buffer: *mut c_void, size: size_t, offset: off_t) -> ssize_t {
+unsafe extern "C-unwind" fn pread(file: c_int, buffer: *mut c_void, size: size_t, offset: off_t) -> ssize_t {
     let read = done(file, Counter::Reads, |opened, file| {
         // SAFETY: by the caller's promise.
         opened.read_at(file, unsafe { room(buffer, size)? }, u64::try_from(offset).ok()?)
@@ -148,7 +150,12 @@ unsafe extern "C" fn pread(file: c_int, buffer: *mut c_void, size: size_t, offse
 /// # Safety
 /// As for pwrite(2).
 #[unsafe(no_mangle)]
-unsafe extern "C" fn pwrite(file: c_int, buffer: *const c_void, size: size_t, offset: off_t) -> ssize_t {
+unsafe extern "C-unwind" fn pwrite(
+    file: c_int,
+    buffer: *const c_void,
+    size: size_t,
+    offset: off_t,
+) -> ssize_t {
     let written = done(file, Counter::Writes, |opened, file| {
         // SAFETY: by the caller's promise.
         opened.write_at(file, unsafe { bytes(buffer, size)? }, u64::try_from(offset).ok()?)
@@ -215,7 +222,7 @@ unsafe fn gathered(
 /// # Safety
 /// As for readv(2).
 #[unsafe(no_mangle)]
-unsafe extern "C" fn readv(file: c_int, parts: *const iovec, count: c_int) -> ssize_t {
+unsafe extern "C-unwind" fn readv(file: c_int, parts: *const iovec, count: c_int) -> ssize_t {
     done_here(
         file,
         Counter::Reads,
@@ -229,7 +236,7 @@ unsafe extern "C" fn readv(file: c_int, parts: *const iovec, count: c_int) -> ss
 /// # Safety
 /// As for writev(2).
 #[unsafe(no_mangle)]
-unsafe extern "C" fn writev(file: c_int, parts: *const iovec, count: c_int) -> ssize_t {
+unsafe extern "C-unwind" fn writev(file: c_int, parts: *const iovec, count: c_int) -> ssize_t {
     done_here(
         file,
         Counter::Writes,
@@ -243,7 +250,7 @@ unsafe extern "C" fn writev(file: c_int, parts: *const iovec, count: c_int) -> s
 /// # Safety
 /// As for preadv(2).
 #[unsafe(no_mangle)]
-unsafe extern "C" fn preadv(file: c_int, parts: *const iovec, count: c_int, offset: off_t) -> ssize_t {
+unsafe extern "C-unwind" fn preadv(file: c_int, parts: *const iovec, count: c_int, offset: off_t) -> ssize_t {
     let read = done(file, Counter::Reads, |opened, file| {
         let offset = u64::try_from(offset).ok()?;
         // SAFETY: by the caller's promise.
@@ -256,7 +263,12 @@ unsafe extern "C" fn preadv(file: c_int, parts: *const iovec, count: c_int, offs
 /// # Safety
 /// As for pwritev(2).
 #[unsafe(no_mangle)]
-unsafe extern "C" fn pwritev(file: c_int, parts: *const iovec, count: c_int, offset: off_t) -> ssize_t {
+unsafe extern "C-unwind" fn pwritev(
+    file: c_int,
+    parts: *const iovec,
+    count: c_int,
+    offset: off_t,
+) -> ssize_t {
     let written = done(file, Counter::Writes, |opened, file| {
         let offset = u64::try_from(offset).ok()?;
         // SAFETY: by the caller's promise.
@@ -269,7 +281,7 @@ unsafe extern "C" fn pwritev(file: c_int, parts: *const iovec, count: c_int, off
 /// # Safety
 /// As for preadv2(2).
 #[unsafe(no_mangle)]
-unsafe extern "C" fn preadv2(
+unsafe extern "C-unwind" fn preadv2(
     file: c_int,
     parts: *const iovec,
     count: c_int,
@@ -289,7 +301,7 @@ unsafe extern "C" fn preadv2(
 /// # Safety
 /// As for pwritev2(2).
 #[unsafe(no_mangle)]
-unsafe extern "C" fn pwritev2(
+unsafe extern "C-unwind" fn pwritev2(
     file: c_int,
     parts: *const iovec,
     count: c_int,
@@ -313,7 +325,7 @@ macro_rules! also {
             /// # Safety
             /// As for the function of which it is another name.
             #[unsafe(no_mangle)]
-            unsafe extern "C" fn $name($($argument: $type),*) -> ssize_t {
+            unsafe extern "C-unwind" fn $name($($argument: $type),*) -> ssize_t {
                 // SAFETY: by the caller's promise.
                 unsafe { $same($($argument),*) }
             }
@@ -336,7 +348,7 @@ also! {
 /// # Safety
 /// As for lseek(2).
 #[unsafe(no_mangle)]
-unsafe extern "C" fn lseek(file: c_int, offset: off_t, whence: c_int) -> off_t {
+unsafe extern "C-unwind" fn lseek(file: c_int, offset: off_t, whence: c_int) -> off_t {
     // SAFETY: by the caller's promise.
     let by_kernel = |offset, whence| unsafe { next::lseek64(file, offset, whence) };
     if whence != libc::SEEK_END || !table::is_known(file) {
@@ -357,15 +369,19 @@ unsafe extern "C" fn lseek(file: c_int, offset: off_t, whence: c_int) -> off_t {
 /// # Safety
 /// As for lseek(2).
 #[unsafe(no_mangle)]
-unsafe extern "C" fn lseek64(file: c_int, offset: off_t, whence: c_int) -> off_t {
+unsafe extern "C-unwind" fn lseek64(file: c_int, offset: off_t, whence: c_int) -> off_t {
     // SAFETY: by the caller's promise.
     unsafe { lseek(file, offset, whence) }
 }
 
 /// Whether all that is in a file is durable already.
 fn is_durable(file: c_int) -> bool {
-    let is_durable = table::is_known(file)
-        && Within::enter().is_some_and(|_within| table::get(file).is_some_and(|opened| opened.is_durable()));
+    if !table::is_known(file) {
+        return false;
+    }
+    next::cancellation_point();
+    let is_durable =
+        Within::enter().is_some_and(|_within| table::get(file).is_some_and(|opened| opened.is_durable()));
     if is_durable {
         stats::count(Counter::Syncs);
     }
@@ -373,13 +389,13 @@ fn is_durable(file: c_int) -> bool {
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn fsync(file: c_int) -> c_int {
+extern "C-unwind" fn fsync(file: c_int) -> c_int {
     // SAFETY: as for the caller's.
     if is_durable(file) { 0 } else { unsafe { next::fsync(file) } }
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn fdatasync(file: c_int) -> c_int {
+extern "C-unwind" fn fdatasync(file: c_int) -> c_int {
     // SAFETY: as for the caller's.
     if is_durable(file) { 0 } else { unsafe { next::fdatasync(file) } }
 }
@@ -387,7 +403,7 @@ extern "C" fn fdatasync(file: c_int) -> c_int {
 /// # Safety
 /// As for `copy_file_range(2)`.
 #[unsafe(no_mangle)]
-unsafe extern "C" fn copy_file_range(
+unsafe extern "C-unwind" fn copy_file_range(
     from: c_int,
     from_offset: *mut off64_t,
     to: c_int,
@@ -403,7 +419,12 @@ unsafe extern "C" fn copy_file_range(
 /// # Safety
 /// As for sendfile(2).
 #[unsafe(no_mangle)]
-unsafe extern "C" fn sendfile64(to: c_int, from: c_int, offset: *mut off64_t, size: size_t) -> ssize_t {
+unsafe extern "C-unwind" fn sendfile64(
+    to: c_int,
+    from: c_int,
+    offset: *mut off64_t,
+    size: size_t,
+) -> ssize_t {
     refresh(from);
     // SAFETY: by the caller's promise.
     unsafe { next::sendfile64(to, from, offset, size) }
@@ -412,7 +433,7 @@ unsafe extern "C" fn sendfile64(to: c_int, from: c_int, offset: *mut off64_t, si
 /// # Safety
 /// As for splice(2).
 #[unsafe(no_mangle)]
-unsafe extern "C" fn splice(
+unsafe extern "C-unwind" fn splice(
     from: c_int,
     from_offset: *mut off64_t,
     to: c_int,
@@ -430,7 +451,12 @@ unsafe extern "C" fn splice(
 /// # Safety
 /// As for read(2).
 #[unsafe(no_mangle)]
-unsafe extern "C" fn __read_chk(file: c_int, buffer: *mut c_void, size: size_t, room: size_t) -> ssize_t {
+unsafe extern "C-unwind" fn __read_chk(
+    file: c_int,
+    buffer: *mut c_void,
+    size: size_t,
+    room: size_t,
+) -> ssize_t {
     // SAFETY: by the caller's promise. The C library ends a program that asks for more than it has room for.
     unsafe {
         if size <= room { read(file, buffer, size) } else { next::__read_chk(file, buffer, size, room) }
@@ -440,7 +466,7 @@ unsafe extern "C" fn __read_chk(file: c_int, buffer: *mut c_void, size: size_t, 
 /// # Safety
 /// As for pread(2).
 #[unsafe(no_mangle)]
-unsafe extern "C" fn __pread_chk(
+unsafe extern "C-unwind" fn __pread_chk(
     file: c_int,
     buffer: *mut c_void,
     size: size_t,
@@ -460,7 +486,7 @@ unsafe extern "C" fn __pread_chk(
 /// # Safety
 /// As for pread(2).
 #[unsafe(no_mangle)]
-unsafe extern "C" fn __pread64_chk(
+unsafe extern "C-unwind" fn __pread64_chk(
     file: c_int,
     buffer: *mut c_void,
     size: size_t,

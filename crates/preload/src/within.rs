@@ -3,13 +3,16 @@
 use std::cell::Cell;
 use std::marker::PhantomData;
 
+use lodefs_direct::{Uncancelled, uncancelled};
+
 thread_local! {
     static IS_WITHIN: Cell<bool> = const { Cell::new(false) };
 }
 
-/// This thread is within the library, for as long as this lives; then it has the `errno` that it had.
+/// This thread is within the library, for as long as this lives; then it has the `errno` that it had. Meanwhile it is not cancelled.
 pub(crate) struct Within {
     errno: i32,
+    uncancelled: Option<Uncancelled>,
     /// It is the thread's.
     _not_send: PhantomData<*const ()>,
 }
@@ -17,10 +20,17 @@ pub(crate) struct Within {
 impl Within {
     /// `None` if it is already: a signal handler, or this library's own call of the C library.
     pub(crate) fn enter() -> Option<Self> {
+        let mut within = Self::enter_briefly()?;
+        within.uncancelled = Some(uncancelled());
+        Some(within)
+    }
+
+    /// The same for what has no cancellation point in it.
+    pub(crate) fn enter_briefly() -> Option<Self> {
         if IS_WITHIN.replace(true) {
             return None;
         }
-        Some(Self { errno: errno(), _not_send: PhantomData })
+        Some(Self { errno: errno(), uncancelled: None, _not_send: PhantomData })
     }
 }
 

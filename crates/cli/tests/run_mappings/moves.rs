@@ -62,8 +62,28 @@ pub(crate) fn moves(place: &Path) {
         // SAFETY: it is mapped.
         assert_eq!(unsafe { libc::mprotect(hidden.cast(), 7 * PAGE, PROT_READ) }, 0);
         assert_eq!(shown(hidden, 7), [1, 2, 3, 78, 5, 6, 7]);
+        // What lies inside of that; and several pieces at once.
+        let protect = |start: *mut u8, pages: usize, protection| {
+            // SAFETY: it is mapped, and used as it may be.
+            assert_eq!(unsafe { libc::mprotect(start.cast(), pages * PAGE, protection) }, 0);
+        };
+        let hidden = map(&file, 4, PROT_NONE);
+        let inside = hidden.wrapping_add(PAGE);
+        assert_eq!(moved(inside, 1, 1, stays, ptr::null_mut()), Ok(inside));
+        let twice = moved(inside, 0, 1, may_move, ptr::null_mut()).unwrap();
+        protect(hidden, 4, PROT_READ);
+        protect(twice, 1, PROT_READ);
+        assert_eq!((shown(hidden, 4), shown(twice, 1)), (vec![1, 2, 3, 78], vec![2]));
+        let mixed = map(&file, 4, BOTH);
+        protect(mixed.wrapping_add(PAGE), 1, PROT_NONE);
+        assert_eq!(moved(mixed, 4, 4, may_move, ptr::null_mut()), Ok(mixed));
+        assert_eq!(moved(mixed, 4, 3, stays, ptr::null_mut()), Ok(mixed));
+        assert_eq!(moved(mixed, 3, 4, may_move, ptr::null_mut()), Err(libc::EFAULT));
+        let elsewhere = map(&file, 1, PROT_NONE);
+        assert_eq!(moved(mixed, 3, 1, fixed, elsewhere), Ok(elsewhere));
+        assert_eq!(shown(elsewhere, 1), [1]);
         // A hint, and an address that is taken.
-        let (hint, kind) = (elsewhere.wrapping_add(64 * PAGE), MAP_SHARED | libc::MAP_FIXED_NOREPLACE);
+        let (hint, kind) = (hidden.wrapping_add(64 * PAGE), MAP_SHARED | libc::MAP_FIXED_NOREPLACE);
         // SAFETY: nothing that is there is replaced.
         unsafe {
             assert_eq!(map_at(second, &file, (0, 1), BOTH, kind), Err(libc::EEXIST));
