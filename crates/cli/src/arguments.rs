@@ -211,7 +211,7 @@ pub(crate) struct RunArguments {
     #[arg(long, value_name = "DOMAIN", value_parser = domain_of_programs)]
     pub(crate) force_domain: Option<Domain>,
     /// The program, and what it is given
-    #[arg(value_name = "PROGRAM", required = true, trailing_var_arg = true, allow_hyphen_values = true, value_hint = ValueHint::CommandWithArguments)]
+    #[arg(value_name = "PROGRAM", required = true, trailing_var_arg = true, value_hint = ValueHint::CommandWithArguments)]
     pub(crate) command: Vec<OsString>,
 }
 

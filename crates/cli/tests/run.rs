@@ -14,7 +14,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::programs::{open, play, play_on_stage, playing, run, stage, stage_with, system_calls, told};
-use common::{Workbench, lodefs, succeed};
+use common::{Mounted, Workbench, lodefs, succeed};
 
 /// What other tests run.
 #[test]
@@ -407,16 +407,31 @@ fn counted(place: &Path) {
     unsafe { libc::raise(libc::SIGTERM) };
 }
 
+/// What is said of that program.
+fn said_of(mounted: &Mounted) -> String {
+    let output = playing(&["--stats"], "counted", &mounted.directory).output().unwrap();
+    assert_eq!(output.status.signal(), Some(libc::SIGTERM), "the program's own end: {output:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+fn number_of(said: &str, what: &str) -> u64 {
+    let line = said.lines().find(|line| line.ends_with(what)).unwrap_or_else(|| panic!("{what}: {said}"));
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn of_buffered_files_it_is_said_that_they_are_not_direct() {
+    let Some((_bench, mounted)) = stage_with("dax=never") else { return };
+    let said = said_of(&mounted);
+    assert!(number_of(&said, "that this user may not attach to") > 100, "{said}");
+    mounted.unmount();
+}
+
 #[test]
 fn at_the_end_it_is_said_what_was_done_and_why_not_more() {
     let Some((_bench, mounted)) = stage() else { return };
-    let output = playing(&["--stats"], "counted", &mounted.directory).output().unwrap();
-    assert_eq!(output.status.signal(), Some(libc::SIGTERM), "the program's own end: {output:?}");
-    let said = String::from_utf8(output.stderr).unwrap();
-    let number = |what: &str| {
-        let line = said.lines().find(|line| line.ends_with(what)).unwrap_or_else(|| panic!("{what}: {said}"));
-        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
-    };
+    let said = said_of(&mounted);
+    let number = |what| number_of(&said, what);
     assert_eq!((number("opened"), number("the first ones of a descriptor")), (1, 16));
     assert_eq!(number("that other processes may share"), 1);
     assert!(number("which had nothing to do") > 50, "{said}");

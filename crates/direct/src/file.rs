@@ -37,6 +37,8 @@ pub struct Access {
     mode: OFlags,
     /// Only the kernel can do it.
     is_plain: AtomicBool,
+    /// So it was when the server was asked last: it may be switched.
+    is_buffered: AtomicBool,
     /// What the descriptor has to be, if others may make another file of it.
     watched: Option<Identity>,
     /// Since when it is known to be that: a [`Generation`].
@@ -72,12 +74,13 @@ impl Access {
             None => Shared::alone(),
         };
         let confirmed = AtomicU64::new(Generation::NONE.into());
-        Self { data, mode, is_plain: AtomicBool::new(false), watched, confirmed }
+        let (is_plain, is_buffered) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { data, mode, is_plain, is_buffered, watched, confirmed }
     }
 
     /// Whether only the kernel can read and write it, as far as is known: it is not direct, or this process may not attach.
     pub fn is_left_to_kernel(&self) -> bool {
-        self.is_plain.load(Ordering::Relaxed)
+        self.is_plain.load(Ordering::Relaxed) || self.is_buffered.load(Ordering::Relaxed)
     }
 
     /// Whether writes are appended, wherever they are said to be.
@@ -207,6 +210,7 @@ impl Access {
             return false;
         }
         let taken = self.lease(file).and_then(|leased| leased.link.ask(ask(leased.lease)));
+        self.is_buffered.store(matches!(taken, Err(Errno::OPNOTSUPP)), Ordering::Relaxed);
         if taken.is_err() {
             self.data.rest();
         }
