@@ -5,7 +5,7 @@
 #   tests/programs/overhead.sh LODEFS [ROUNDS]      a volume is mounted meanwhile, so that the library has something to look for
 set -euo pipefail
 lodefs=$(realpath "$1")
-rounds=${2:-60}
+rounds=${2:-40}
 work=$(mktemp -d --tmpdir=/dev/shm)
 clean() {
     "$lodefs" umount "$work/mnt" 2>/dev/null || true
