@@ -43,8 +43,8 @@ pub use grant::{Grant, Part, Touch, Touched, What};
 use recall::Asked;
 pub use recall::{Answer, Recall};
 pub(crate) use recall::{
-    Lagging, Quarantine, Recalled, has_writer, is_asked, recall_blocks, recall_data, recall_end,
-    recall_zeroes,
+    Lagging, Quarantine, Recalled, has_writer, is_asked, is_reached_by_writer, recall_blocks, recall_data,
+    recall_end, recall_zeroes,
 };
 pub(crate) use words::Words;
 

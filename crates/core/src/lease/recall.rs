@@ -165,6 +165,15 @@ pub(crate) fn is_asked(state: &InodeState, lease: u64) -> bool {
     leased.is_some_and(|leased| leased.asked.iter().any(|asked| asked.round.is_open()))
 }
 
+/// Whether an unanswered program that writes by itself may still store to a block of the file.
+pub(crate) fn is_reached_by_writer(state: &InodeState, block: u64) -> bool {
+    let bounds = Bounds { from: block, to: block + 1 };
+    let reaches = |asked: &Asked| asked.blocks.meets(bounds) && asked.round.is_open();
+    let mut writers =
+        state.leases.iter().filter(|leased| leased.purpose == Use::Data && leased.writable);
+    writers.any(|leased| leased.asked.iter().any(reaches))
+}
+
 impl Fs {
     /// Frees data blocks that nobody reaches any more, or will free them when that is so.
     pub(crate) fn quarantine(&self, runs: &[Run], lagging: Lagging) {

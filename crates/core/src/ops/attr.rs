@@ -1,5 +1,6 @@
 //! Attributes: reading and changing them.
 
+use lodefs_layout::FILE_SIZE_MAX;
 use rustix::io::Errno;
 use zerocopy::little_endian::U32;
 
@@ -42,6 +43,9 @@ impl Fs {
         let tx = Tx::begin(self)?;
         let mut locked = LockedInode::lock(self, node.inode())?;
         check_flags(&locked, change)?;
+        if let Some(size) = change.size.filter(|size| *size <= FILE_SIZE_MAX && locked.kind() == Kind::File) {
+            self.leave_reached_block(&mut locked, size)?;
+        }
         let old_size = locked.slot.size.get();
         let mut result = self.change_attr(tx, &mut locked, change);
         if result.is_ok() && locked.slot.size.get() < old_size {

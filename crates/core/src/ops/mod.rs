@@ -5,6 +5,7 @@ mod copy;
 mod create;
 pub(crate) mod fault;
 pub(crate) mod flags;
+mod last_block;
 pub(crate) mod locked;
 mod lookup;
 mod read;

@@ -35,6 +35,13 @@ impl Fs {
         ensure(!locked.flags().contains(Flags::IMMUTABLE), Errno::PERM)?;
         let appends = matches!(how, Fallocate::Allocate { .. });
         ensure(appends || !locked.flags().contains(Flags::APPEND), Errno::PERM)?;
+        let keeps_size = match how {
+            Fallocate::Allocate { keep_size } | Fallocate::ZeroRange { keep_size } => keep_size,
+            Fallocate::PunchHole => true,
+        };
+        if !keeps_size {
+            self.leave_reached_block(&mut locked, end)?;
+        }
         let result = match how {
             Fallocate::Allocate { keep_size } => self.allocate_range(&mut locked, offset, end, keep_size),
             Fallocate::PunchHole => self.punch(&mut locked, offset, end),

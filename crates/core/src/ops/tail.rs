@@ -95,6 +95,9 @@ impl Fs {
     /// on in a word. PERM if there are blocks behind the end that are the file's own.
     pub(crate) fn reserve_tail(&self, locked: &mut LockedInode<'_>, lease: u64, end: u64) -> Result<()> {
         ensure(end <= FILE_SIZE_MAX, Errno::FBIG)?;
+        if locked.state.tail.is_none() {
+            self.leave_reached_block(locked, end)?;
+        }
         let last = end_of(locked.state.extents(&self.volume, locked.inode.ino)?);
         let size_end = locked.state.slot.size.get().div_ceil(BLOCK_SIZE);
         let from = if let Some(tail) = &locked.state.tail {

@@ -41,6 +41,7 @@ impl Fs {
     pub(super) fn write_hole(&self, node: &Node, end: u64) -> Result<()> {
         let mut tx = Tx::begin(self)?;
         let mut locked = LockedInode::lock(self, node.inode())?;
+        self.leave_reached_block(&mut locked, end)?;
         let old_size = locked.slot.size.get();
         if end > old_size {
             self.zero_gap(&mut tx, &mut locked, old_size, end)?;

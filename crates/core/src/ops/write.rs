@@ -90,6 +90,7 @@ impl Fs {
         }
         ensure(start < FILE_SIZE_MAX, Errno::FBIG)?;
         let bytes = &bytes[..bytes.len().min((FILE_SIZE_MAX - start) as usize)];
+        self.leave_reached_block(&mut locked, start + bytes.len() as u64)?;
         let mut done = 0;
         while done < bytes.len() {
             let offset = start + done as u64;

@@ -493,3 +493,68 @@ fn it_can_be_read_also_when_the_inode_was_dropped_from_memory() {
     assert_eq!(again.ino(), before);
     assert_eq!(content(&volume.fs, &again), b"begun, and more");
 }
+
+/// A program has appended 100 bytes, and does not answer when `change` takes the file back. Afterwards it stores behind the end that it
+/// knew, as one does that was stopped in the midst of an append. Returns what is in the file then.
+fn after_a_late_append(change: impl FnOnce(&Volume, &Node) + Send) -> Vec<u8> {
+    let volume = Volume::new();
+    let file = volume.file("f");
+    let (program, asked) = Program::that_keeps();
+    let lease = data_lease(&file, &program);
+    let grant = reserve(&lease, 20 * BLOCK);
+    append(&volume, &grant, &[5; 100]);
+    let end = word(&volume, grant.tail.unwrap());
+    let blocks = volume.free();
+    thread::scope(|scope| {
+        let changing = scope.spawn(|| change(&volume, &file));
+        asked.wait();
+        program.waiting().iter_mut().for_each(|recall| recall.answer.give_up());
+        changing.join().unwrap();
+    });
+    store(&volume, &grant, end, &[6; BLOCK as usize]);
+    let content = content(&volume.fs, &file);
+    // The old block is kept from others until the program answers.
+    let free = volume.free();
+    program.waiting().clear();
+    assert!(volume.free() > free && volume.free() > blocks, "the blocks come back");
+    drop((lease, program));
+    drop(file);
+    assert_eq!(after_crash(&volume, Access::ReadWrite).1, content);
+    content
+}
+
+#[test]
+fn a_late_append_leaves_the_appends_of_others_alone() {
+    let appended = after_a_late_append(|volume, file| {
+        volume.fs.append(file, &[7; 50], false).unwrap();
+    });
+    assert_eq!(appended, [&[5; 100][..], &[7; 50]].concat());
+    let written = after_a_late_append(|volume, file| {
+        volume.fs.write(file, 90, &[7; 50], false).unwrap();
+    });
+    assert_eq!(written, [&[5; 90][..], &[7; 50]].concat());
+    let by_itself = after_a_late_append(|volume, file| {
+        let other = data_lease(file, &Arc::new(Program::default()));
+        append(volume, &reserve(&other, 2 * BLOCK), &[7; 50]);
+    });
+    assert_eq!(by_itself, [&[5; 100][..], &[7; 50]].concat());
+}
+
+#[test]
+fn a_late_append_leaves_the_zeroes_of_a_longer_file_alone() {
+    let longer = [&[5; 100][..], &[0; 900]].concat();
+    assert_eq!(after_a_late_append(|volume, file| volume.resize(file, 1000)), longer);
+    let allocated = |volume: &Volume, file: &Node| {
+        volume.fs.fallocate(file, Fallocate::Allocate { keep_size: false }, 0, 1000).unwrap();
+    };
+    assert_eq!(after_a_late_append(allocated), longer);
+    let zeroed = |volume: &Volume, file: &Node| {
+        volume.fs.fallocate(file, Fallocate::ZeroRange { keep_size: false }, 100, 900).unwrap();
+    };
+    assert_eq!(after_a_late_append(zeroed), longer);
+    let copied = |volume: &Volume, file: &Node| {
+        let source = volume.hole("g", 1);
+        volume.fs.copy_range(&source, 0, file, 500, 500).unwrap();
+    };
+    assert_eq!(after_a_late_append(copied), longer);
+}
