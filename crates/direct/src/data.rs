@@ -30,6 +30,10 @@ const PARTS_MAX: usize = 4096;
 /// For so long after a recall, or a refusal, the server is not asked: others use the file, or it cannot be had.
 const REST_NS: u64 = 10_000_000;
 
+/// A write within the file that has taken so long is not relied on: after twice this time the server goes on without a process that does
+/// not answer a recall (one that was stopped, say), and changes the file.
+const LATE_NS: u64 = 500_000_000;
+
 /// All data of this process. Used inside the gate only, so that no child finds it locked.
 static ALL: Mutex<Vec<Weak<Data>>> = Mutex::new(Vec::new());
 
@@ -101,6 +105,16 @@ struct Content {
     /// Ascending by where they begin.
     parts: Vec<Part>,
     view: Option<Arc<View>>,
+}
+
+/// A write that can be done.
+struct Planned {
+    offset: u64,
+    end: u64,
+    /// The word that has the file's size, if the file becomes longer.
+    word: Option<u64>,
+    /// When it was begun: the tick of the clock, in nanoseconds.
+    tick: u64,
 }
 
 /// What the server says of a file, beside where its parts are.
@@ -309,21 +323,28 @@ impl Data {
         Ok(wanted)
     }
 
-    /// Copies all bytes in, at this offset or (`None`) at the end of the file, and makes them durable. Returns where they end.
-    pub(crate) fn write(&self, confirmed: Confirmed, offset: Option<u64>, bytes: &[u8]) -> Result<u64, Miss> {
-        let mut content = self.content_mut();
-        // Bytes are changed, and perhaps a word; the file becomes no shorter.
-        content.keep_glimpse();
+    /// Whether [`Self::write`] would copy so many bytes in now.
+    pub(crate) fn can_write(&self, confirmed: Confirmed, offset: u64, size: usize) -> Result<(), Miss> {
+        self.planned(&self.content(), confirmed, Some(offset), size).map(drop)
+    }
+
+    /// What is to be done to write so many bytes; nothing is changed.
+    fn planned(
+        &self,
+        content: &Content,
+        confirmed: Confirmed,
+        offset: Option<u64>,
+        size: usize,
+    ) -> Result<Planned, Miss> {
         if !matches!(content.right, Some(Right::Write | Right::Append { .. })) {
             return Err(Miss::Ungranted(offset.unwrap_or(0)));
         }
         if !content.is_for(confirmed) {
             return Err(Miss::Unconfirmed);
         }
-        let size = content.size;
-        let offset = offset.unwrap_or(size);
-        let end = offset.checked_add(bytes.len() as u64).ok_or(Miss::More)?;
-        let word = content.word_to_replace(offset, end, size)?;
+        let offset = offset.unwrap_or(content.size);
+        let end = offset.checked_add(size as u64).ok_or(Miss::More)?;
+        let word = content.word_to_replace(offset, end, content.size)?;
         let tick = now(ClockId::RealtimeCoarse);
         if self.told.load(Ordering::Relaxed) != tick {
             return Err(Miss::Untold(tick));
@@ -333,12 +354,28 @@ impl Data {
             return Err(Miss::More);
         }
         // All or nothing: whoever does it instead does it whole.
-        content.each_part(offset, bytes.len(), |_, _, at| at.map(drop))?;
+        content.each_part(offset, size, |_, _, at| at.map(drop))?;
+        Ok(Planned { offset, end, word, tick })
+    }
+
+    /// Copies all bytes in, at this offset or (`None`) at the end of the file, and makes them durable. Returns where they end.
+    pub(crate) fn write(&self, confirmed: Confirmed, offset: Option<u64>, bytes: &[u8]) -> Result<u64, Miss> {
+        let mut content = self.content_mut();
+        // Bytes are changed, and perhaps a word; the file becomes no shorter.
+        content.keep_glimpse();
+        let Planned { offset, end, word, tick } = self.planned(&content, confirmed, offset, bytes.len())?;
         content.each_part(offset, bytes.len(), |view, range, at| view.write(at?, &bytes[range]))?;
         let view = content.view.as_ref().ok_or(Miss::More)?;
         view.drain();
-        let Some(word) = word else { return Ok(end) };
-        if !view.replace_word(word, size, end) {
+        let Some(word) = word else {
+            // The server may have gone on without this process, and the blocks may have left the file: the kernel writes once more.
+            return if now(ClockId::RealtimeCoarse).abs_diff(tick) < LATE_NS {
+                Ok(end)
+            } else {
+                Err(Miss::More)
+            };
+        };
+        if !view.replace_word(word, content.size, end) {
             // Somebody has given up waiting for this one: the bytes are behind the end.
             return Err(Miss::More);
         }

@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use lodefs_mapping::uncancelled;
+use lodefs_mapping::{descriptor_table, uncancelled};
 use lodefs_mmap::buffers;
 use lodefs_proto::attach::Ask;
 use lodefs_proto::server::Outcome;
@@ -105,10 +105,25 @@ impl Access {
         buffers::filled(into, read).ok()
     }
 
-    /// Writes bytes at byte `offset`, or appends them. Returns where they end, which is where the file ends if they were appended.
-    /// `None`: nothing was written that anybody can see, and the kernel is to be asked.
-    pub fn write_at(&self, file: impl AsFd, bytes: &[u8], offset: u64) -> Option<u64> {
-        self.write(file.as_fd(), &buffers::own(bytes), offset)
+    /// Writes bytes at byte `offset`; `None`: at the end of the file. Returns where they end. `None`: nothing was written that anybody can
+    /// see, and the kernel is to be asked.
+    pub fn write_at(&self, file: impl AsFd, bytes: &[u8], offset: Option<u64>) -> Option<u64> {
+        let own = buffers::own(bytes);
+        self.repeat(file.as_fd(), own.len(), || {
+            buffers::touch(&own);
+            self.data.write(self.confirmed(), offset, &own)
+        })
+    }
+
+    /// Whether [`write_at`](Self::write_at) would write so many bytes at byte `offset` now, most likely: what the server has to be asked
+    /// for has been asked for.
+    pub fn can_write_at(&self, file: impl AsFd, size: usize, offset: u64) -> bool {
+        self.repeat(file.as_fd(), size, || self.data.can_write(self.confirmed(), offset, size)).is_some()
+    }
+
+    /// Whether the descriptor still has the flags that it was opened with. Other processes that have the same open file may change them.
+    pub fn has_same_flags(&self, file: impl AsFd) -> bool {
+        fcntl_getfl(file).is_ok_and(|flags| flags == self.mode)
     }
 
     /// The same into a buffer that is no mapping.
@@ -138,17 +153,20 @@ impl Access {
         None
     }
 
-    /// The same from a buffer that is no mapping.
-    fn write(&self, file: BorrowedFd<'_>, own: &[u8], offset: u64) -> Option<u64> {
-        if !self.is_writable() || own.is_empty() || own.len() > SIZE_MAX {
+    /// Writes, and asks the server for what it says to be missing, until it succeeds or cannot.
+    fn repeat<T>(
+        &self,
+        file: BorrowedFd<'_>,
+        size: usize,
+        mut write: impl FnMut() -> Result<T, Miss>,
+    ) -> Option<T> {
+        if !self.is_writable() || size == 0 || size > SIZE_MAX {
             return None;
         }
-        let place = (!self.appends()).then_some(offset);
         let mut last = None;
         for _ in 0..QUESTIONS_MAX {
-            buffers::touch(own);
-            let miss = match self.data.write(self.confirmed(), place, own) {
-                Ok(end) => return Some(end),
+            let miss = match write() {
+                Ok(done) => return Some(done),
                 Err(miss) => miss,
             };
             let goes_on = match miss {
@@ -184,9 +202,13 @@ impl Access {
     /// Looks whether the descriptor is still the file. Whether what is granted may be used.
     fn confirm(&self, file: BorrowedFd<'_>) -> bool {
         let (Some(identity), Some(generation)) = (self.watched, self.data.granted()) else { return false };
+        if !descriptor_table::is_surely_used_here() {
+            return false;
+        }
         // Afterwards: from now on nobody closes it before that has been recalled.
         let is_there = identity.is_of(file);
         if is_there {
+            descriptor_table::begin_epoch();
             self.confirmed.store(generation.into(), Ordering::Relaxed);
         } else {
             self.is_plain.store(true, Ordering::Relaxed);
@@ -304,10 +326,10 @@ impl File {
     /// # Errors
     /// Those of pwrite(2).
     pub fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
-        let own = buffers::own(bytes);
-        match self.access.write(self.opened.as_fd(), &own, offset) {
+        let offset_or_end = (!self.access.appends()).then_some(offset);
+        match self.access.write_at(&self.opened, bytes, offset_or_end) {
             Some(_) => Ok(bytes.len()),
-            None => self.opened.write_at(&own, offset),
+            None => self.opened.write_at(&buffers::own(bytes), offset),
         }
     }
 }

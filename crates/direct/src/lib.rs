@@ -39,7 +39,8 @@ use lodefs_proto::server;
 pub use attachment::Place;
 pub use file::{Access, File};
 pub use lodefs_mapping::{
-    Inside, Threads, Uncancelled, enter, is_own_descriptor, own_descriptors, replace, spawn_own, uncancelled,
+    Inside, Threads, Uncancelled, descriptor_table, enter, is_own_descriptor, own_descriptors, replace,
+    spawn_own, uncancelled,
 };
 pub use lodefs_mmap::{MapOptions, Mapping, MappingKind, census, maps, pages};
 pub use lodefs_pmem::Domain;

@@ -13,7 +13,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, mpsc};
 use std::thread;
 
-use lodefs_mapping::{Fault, Own, Pager, Part, Region, What, enter, leave_to_parent, spawn_own};
+use lodefs_mapping::{
+    Fault, Own, Pager, Part, Region, What, descriptor_table, enter, leave_to_parent, spawn_own,
+};
 use lodefs_proto::attach::{Ask, FromProgram};
 use lodefs_proto::server::{FromServer, MESSAGE_MAX, Outcome};
 use rustix::io::Errno;
@@ -137,8 +139,12 @@ impl Link {
         leave_to_parent(&self.socket);
     }
 
-    /// Asks for something, and waits for the answer. NOTCONN if the server is gone.
+    /// Asks for something, and waits for the answer. NOTCONN if the server is gone, or this thread has a descriptor table of its own.
     pub(crate) fn ask(&self, ask: Ask) -> Result<Answered, Errno> {
+        if !descriptor_table::has_own_descriptors() {
+            // By the number of the socket this thread has something else.
+            return Err(Errno::NOTCONN);
+        }
         let number = self.last_number.fetch_add(1, Ordering::Relaxed) + 1;
         let (sender, answer) = mpsc::channel();
         lock(&self.waiting).as_mut().ok_or(Errno::NOTCONN)?.insert(number, sender);

@@ -122,6 +122,7 @@ pub(crate) fn file_of(file: impl AsFd) -> Result<FileId, Errno> {
     Ok(FileId::Host { device: stat.st_dev, inode: stat.st_ino })
 }
 
+/// In the table of this thread, which need not be that of the process.
 fn name_of(file: impl AsFd) -> String {
-    format!("/proc/self/fd/{}", file.as_fd().as_raw_fd())
+    format!("/proc/thread-self/fd/{}", file.as_fd().as_raw_fd())
 }

@@ -5,10 +5,12 @@ use std::process;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
-use lodefs_pmem::{Domain, Persist, Word};
+use lodefs_pmem::{Domain, Persist, Word, open_unlocked};
 use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
+use rustix::mm::{
+    Advice, MapFlags, MremapFlags, ProtFlags, madvise, mmap, mmap_anonymous, mremap_fixed, munmap,
+};
 
 /// Addresses of the whole medium. They can be read as long as this is there: without a [`View`], as zeroes. Children have nothing
 /// of it.
@@ -51,9 +53,21 @@ impl Span {
 
     /// Puts zeroes in place of the medium.
     fn leave(&self) -> Result<(), Errno> {
-        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED;
-        // SAFETY: these addresses are this span's own, and stay readable; what is read there from now on is thrown away.
-        unsafe { mmap_anonymous(self.base.as_ptr().cast(), self.size, ProtFlags::READ, flags)? };
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        // SAFETY: the kernel chooses the address, so nothing that is there is replaced.
+        let base = unsafe { mmap_anonymous(ptr::null_mut(), self.size, ProtFlags::empty(), flags)? };
+        let zeroes = NonNull::new(base.cast()).ok_or(Errno::NOMEM)?;
+        // SAFETY: they are new; these addresses are this span's own, and stay readable; what is read there from now on is thrown away.
+        let moved = unsafe {
+            open_unlocked(zeroes, self.size, ProtFlags::READ).and_then(|()| {
+                mremap_fixed(base, self.size, self.size, MremapFlags::MAYMOVE, self.base.as_ptr().cast())
+            })
+        };
+        if let Err(errno) = moved {
+            // SAFETY: they have not been moved, and nobody knows of them.
+            unsafe { munmap(base, self.size)? };
+            return Err(errno);
+        }
         self.keep_from_children()
     }
 
@@ -87,9 +101,11 @@ impl View {
         let flags = if host_sync { MapFlags::SHARED_VALIDATE | MapFlags::SYNC } else { MapFlags::SHARED };
         let flags = flags | MapFlags::NORESERVE;
         // SAFETY: the kernel chooses the address, so nothing that is there is replaced.
-        let base = unsafe { mmap(ptr::null_mut(), size, protection, flags, medium, 0)? };
+        let base = unsafe { mmap(ptr::null_mut(), size, ProtFlags::empty(), flags, medium, 0)? };
         let base = NonNull::new(base.cast()).ok_or(Errno::NOMEM)?;
         let span = Span { base, size, pid: process::id() };
+        // SAFETY: it is new, and nobody accesses it yet.
+        unsafe { open_unlocked(base, size, protection)? };
         span.keep_from_children()?;
         Ok(Self { span: Arc::new(span), writable, persist })
     }

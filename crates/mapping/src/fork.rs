@@ -16,6 +16,7 @@ use std::{process, thread};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::{DupFlags, dup3};
 
+use crate::descriptor_table;
 use crate::gate;
 use crate::mapper::Mapper;
 use crate::threads;
@@ -110,6 +111,7 @@ extern "C" fn in_parent() {
 }
 
 extern "C" fn in_child() {
+    descriptor_table::in_child();
     let Some(masked) = gate::open() else { return };
     threads::forget_parents();
     let inherited = watched(&gate::enter());

@@ -20,6 +20,7 @@
 //! | `over` | what becomes of regions over which something is mapped? |
 //! | `own` | which descriptors are the library's own? |
 //! | `threads` | which threads are? |
+//! | [`descriptor_table`] | does this thread use the descriptor table of the process? |
 //! | `cancel` | when is a thread not cancelled? |
 //! | `memory` | how are addresses mapped? |
 //! | `uffd` | what is asked of the kernel's userfaultfd? |
@@ -48,6 +49,7 @@
 
 mod cancel;
 mod change;
+pub mod descriptor_table;
 mod fork;
 mod gate;
 mod limits;

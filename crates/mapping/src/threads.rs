@@ -10,6 +10,7 @@ use std::thread::Builder;
 
 use rustix::io::pread;
 
+use crate::descriptor_table;
 use crate::own::Own;
 
 /// Own threads that have begun, and that have ended, but for their last steps.
@@ -24,6 +25,7 @@ struct Counted;
 
 impl Drop for Counted {
     fn drop(&mut self) {
+        descriptor_table::forget_own_thread();
         ENDED.fetch_add(1, SeqCst);
     }
 }
@@ -36,6 +38,7 @@ pub fn spawn_own(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result
     let counting = move || {
         BEGUN.fetch_add(1, SeqCst);
         let _counted = Counted;
+        descriptor_table::note_own_thread();
         work();
     };
     Builder::new().name(format!("lodefs:{name}")).spawn(counting).map(drop)

@@ -54,6 +54,7 @@ pub use create::{Reserve, create_file};
 pub use domain::{Domain, DomainReport, MediumKind, UnknownDomain};
 pub use error::MediumError;
 pub use evidence::{Dirty, DirtyRanges, Durable, Flushed, Ordered, Settled, Staged};
+pub use mapping::open_unlocked;
 pub use medium::Medium;
 pub use open::{Access, FORCE_DOMAIN_VARIABLE, OpenOptions};
 pub use persist::{Persist, PersistError};

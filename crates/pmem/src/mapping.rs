@@ -6,7 +6,10 @@ use std::os::fd::BorrowedFd;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
-use rustix::mm::{Advice, MapFlags, MsyncFlags, ProtFlags, madvise, mmap, mmap_anonymous, msync, munmap};
+use rustix::mm::{
+    Advice, MapFlags, MprotectFlags, MsyncFlags, ProtFlags, madvise, mmap, mmap_anonymous, mprotect, msync,
+    munlock, munmap,
+};
 
 use crate::guard::Watch;
 use crate::losses::Losses;
@@ -48,6 +51,23 @@ pub(crate) enum Refused {
     ReadOnly,
 }
 
+/// Lets this process access what was mapped so that nobody can. A process that locks all that it maps in memory (`MCL_FUTURE`) has not filled
+/// it, because it could not be accessed, and does not, because it is not locked any more: the medium may be larger than what it uses.
+///
+/// # Errors
+/// Those of munlock(2) and mprotect(2).
+///
+/// # Safety
+/// The addresses are the caller's, and nobody relies on their being inaccessible.
+pub unsafe fn open_unlocked(base: NonNull<u8>, size: usize, protection: ProtFlags) -> rustix::io::Result<()> {
+    let protection = MprotectFlags::from_bits_retain(protection.bits());
+    // SAFETY: by the caller's promise.
+    unsafe {
+        munlock(base.as_ptr().cast(), size)?;
+        mprotect(base.as_ptr().cast(), size, protection)
+    }
+}
+
 /// A mapping of a whole medium. Lives as long as the value.
 #[derive(Debug)]
 pub(crate) struct Mapping {
@@ -84,8 +104,10 @@ impl Mapping {
         };
         // SAFETY: the fixed address lies in the reservation, which nobody else uses and which is as long.
         unsafe {
-            mmap(reservation.aligned.as_ptr().cast(), mapped, protection, flags | MapFlags::FIXED, file, 0)?
-        };
+            let start = reservation.aligned.as_ptr().cast();
+            mmap(start, mapped, ProtFlags::empty(), flags | MapFlags::FIXED, file, 0)?;
+            open_unlocked(reservation.aligned, mapped, protection)?;
+        }
         let base = reservation.keep(mapped);
         Ok(Self { base, size, writable_size: if writable { size } else { 0 }, mapped, unit, watch: None })
     }

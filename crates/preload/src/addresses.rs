@@ -14,6 +14,7 @@ use crate::outline::{self, Replaced};
 
 /// What the program has mapped in some pages.
 #[derive(Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "the program sets each of them by another call")]
 pub(crate) struct Piece {
     pub(crate) file: Origin,
     /// The descriptor by which the program has mapped it, if it is still that.
@@ -26,6 +27,8 @@ pub(crate) struct Piece {
     pub(crate) may_write: bool,
     /// Whether a child has it too.
     pub(crate) is_inherited: bool,
+    /// Whether the program has locked it in memory.
+    pub(crate) is_locked: bool,
     pub(crate) shown: Shown,
 }
 
@@ -58,8 +61,8 @@ impl Piece {
     pub(crate) fn is_continued_by(&self, size: usize, other: &Self) -> bool {
         self.offset + size as u64 == other.offset
             && self.file.is_of_same_file(&other.file)
-            && (self.sync, self.may_write, self.is_inherited, self.is_writable())
-                == (other.sync, other.may_write, other.is_inherited, other.is_writable())
+            && (self.sync, self.may_write, self.is_inherited, self.is_locked, self.is_writable())
+                == (other.sync, other.may_write, other.is_inherited, other.is_locked, other.is_writable())
     }
 
     /// `None` if it may not be accessed.

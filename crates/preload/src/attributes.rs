@@ -52,7 +52,7 @@ fn is_direct(directory: c_int, path: &CStr) -> bool {
     let mut name = Vec::new();
     if directory != libc::AT_FDCWD && !path.to_bytes().starts_with(b"/") {
         // To memory, which fails nobody.
-        let _written = write!(name, "/proc/self/fd/{directory}/");
+        let _written = write!(name, "/proc/thread-self/fd/{directory}/");
     }
     name.extend_from_slice(path.to_bytes());
     if path.is_empty() {

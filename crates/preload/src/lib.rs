@@ -11,6 +11,7 @@
 //! | `mounts` | which files may be on a mounted volume? |
 //! | `table` | which descriptors are such files? |
 //! | `opened` | how is one read and written without the kernel? |
+//! | `position` | where does an open file stand, and who moves it? |
 //! | `opening` | what becomes of a descriptor that is opened, copied, or closed? |
 //! | `transfer` | which calls read and write? |
 //! | `ending` | when does a process end whose first thread has ended? |
@@ -18,7 +19,10 @@
 //! | `stats` | what was done without the kernel, and what not? |
 //! | `attributes` | which attribute of a file does the kernel not tell? |
 //! | `sharing` | when do other processes share an open file? |
+//! | `tables` | which calls make another table of descriptors? |
+//! | `raw` | what does a program ask of the kernel by number? |
 //! | `mapping` | which calls map, move and unmap files? |
+//! | `locking` | which calls lock memory? |
 //! | `tending` | which calls look after what is mapped? |
 //! | `showing` | how does a part of a file come to some addresses, and go? |
 //! | `addresses` | which addresses show files that the kernel does not map? |
@@ -40,21 +44,26 @@ mod attributes;
 mod changing;
 mod domain;
 mod ending;
+mod locking;
 mod mapping;
 mod mounts;
 mod next;
 mod opened;
 mod opening;
 mod outline;
+mod position;
+mod raw;
 mod sharing;
 mod showing;
 mod stats;
 mod table;
+mod tables;
 mod tending;
 mod transfer;
 mod within;
 
 use dlmalloc::GlobalDlmalloc;
+use lodefs_direct::descriptor_table;
 
 #[global_allocator]
 static ALLOCATOR: GlobalDlmalloc = GlobalDlmalloc;
@@ -69,6 +78,7 @@ extern "C" fn begin() {
     // SAFETY: there is one thread, and nothing of this allocator is held.
     unsafe { dlmalloc::enable_alloc_after_fork() };
     next::find_all();
+    descriptor_table::begin();
     ending::begin();
     mounts::begin();
     domain::begin();

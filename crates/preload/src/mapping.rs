@@ -7,8 +7,8 @@ use std::ops::Range;
 use std::os::fd::BorrowedFd;
 
 use libc::{MAP_FAILED, off_t, size_t};
-use lodefs_direct::Place;
 use lodefs_direct::run::Counter;
+use lodefs_direct::{Place, descriptor_table};
 use rustix::io::Errno;
 use rustix::mm::{Advice, madvise};
 
@@ -171,7 +171,8 @@ impl Call {
         // SAFETY: the caller's descriptor is open as long as he uses it.
         let file = unsafe { BorrowedFd::borrow_raw(self.file) };
         let offset = u64::try_from(self.offset).map_err(|_| Errno::INVAL)?;
-        let piece = Piece::of(file, offset, self.flags & libc::MAP_SYNC != 0)?;
+        let mut piece = Piece::of(file, offset, self.flags & libc::MAP_SYNC != 0)?;
+        piece.is_locked |= self.flags & libc::MAP_LOCKED != 0;
         // A child is to find what is mapped as it is.
         if !sharing::watch() {
             return Err(Errno::NOMEM);
@@ -260,6 +261,7 @@ unsafe extern "C-unwind" fn mmap(
     let by_kernel = || unsafe { next::mmap64(address, size, protection, flags, file, offset) };
     let call = Call { address: address.expose_provenance(), size, protection, flags, file, offset };
     if call.is_shared()
+        && descriptor_table::is_used_here()
         && let Some(mut within) = Within::enter()
     {
         // SAFETY: the caller's descriptor is open as long as he uses it.

@@ -2,7 +2,7 @@
 //!
 //! To whoever has a function of that name behind this library: the C library, or another one that was preloaded.
 
-use std::ffi::{CStr, c_char, c_int, c_uchar, c_uint, c_void};
+use std::ffi::{CStr, c_char, c_int, c_long, c_uchar, c_uint, c_void};
 use std::mem::transmute_copy;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -72,6 +72,12 @@ impl<T> Failed for *mut T {
     fn failed() -> Self {
         null_mut()
     }
+}
+
+/// Where the C library's vfork(2) is, which is not to be called from a function that returns.
+pub(crate) fn vfork_address() -> *mut c_void {
+    static VFORK: Next = Next::new(c"vfork");
+    VFORK.address()
 }
 
 macro_rules! next {
@@ -177,10 +183,33 @@ next! {
     fn munmap(address: *mut c_void, size: size_t) -> c_int;
     fn mremap(old: *mut c_void, old_size: size_t, size: size_t, flags: c_int, new: *mut c_void) -> *mut c_void;
     fn mprotect(address: *mut c_void, size: size_t, protection: c_int) -> c_int;
+    fn mlock(address: *mut c_void, size: size_t) -> c_int;
+    fn mlock2(address: *mut c_void, size: size_t, flags: c_uint) -> c_int;
+    fn munlock(address: *mut c_void, size: size_t) -> c_int;
+    fn mlockall(flags: c_int) -> c_int;
+    fn munlockall() -> c_int;
     fn msync(address: *mut c_void, size: size_t, flags: c_int) -> c_int;
     fn madvise(address: *mut c_void, size: size_t, advice: c_int) -> c_int;
     fn mincore(address: *mut c_void, size: size_t, into: *mut c_uchar) -> c_int;
-    fn fork() -> pid_t;
+    fn clone(
+        function: *mut c_void,
+        stack: *mut c_void,
+        flags: c_int,
+        argument: *mut c_void,
+        parent_tid: *mut c_void,
+        tls: *mut c_void,
+        child_tid: *mut c_void
+    ) -> c_int;
+    fn unshare(flags: c_int) -> c_int;
+    fn syscall(
+        number: c_long,
+        first: usize,
+        second: usize,
+        third: usize,
+        fourth: usize,
+        fifth: usize,
+        sixth: usize
+    ) -> c_long;
     fn sendmsg(socket: c_int, message: *const libc::msghdr, flags: c_int) -> ssize_t;
     fn system(command: *const c_char) -> c_int;
     fn posix_spawn(

@@ -1,13 +1,14 @@
 //! How is a file read and written without the kernel?
 
 use std::os::fd::BorrowedFd;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use lodefs_direct::Access;
 use lodefs_direct::run::Counter;
-use rustix::fs::{SeekFrom, seek};
+use rustix::io::{Errno, pread, pwrite};
 
+use crate::position::{Claim, Position};
 use crate::sharing;
 
 /// Reads and writes of a descriptor that are left to the kernel at first: as many as take the time in which a program attaches and has a file lent. So
@@ -15,36 +16,15 @@ use crate::sharing;
 /// it would be taken back for these.)
 const LEFT_TO_KERNEL: u32 = 16;
 
+/// How often a read begins anew because the position has moved.
+const TRIES: usize = 8;
+
 /// A descriptor. What is lent to one is not used by others: each may become another file without the rest.
 pub(crate) struct Opened {
     access: Access,
     position: Arc<Position>,
     /// Calls so far, up to those that were left to the kernel.
     calls: AtomicU32,
-}
-
-/// The offset of an open file, which several descriptors may be.
-#[derive(Default)]
-pub(crate) struct Position {
-    /// The kernel's offset is read, and moved.
-    used: Mutex<()>,
-    /// Other processes may move it.
-    is_shared: AtomicBool,
-}
-
-/// Nobody else of this process moves the offset meanwhile.
-pub(crate) type Alone<'a> = MutexGuard<'a, ()>;
-
-impl Position {
-    /// Nobody else moves the offset meanwhile; `None` if other processes may.
-    pub(crate) fn alone(&self) -> Option<Alone<'_>> {
-        // A child finds the lock as some other thread had it, but never takes it: it shares the file.
-        if self.is_shared.load(Ordering::SeqCst) {
-            return None;
-        }
-        let alone = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        (!self.is_shared.load(Ordering::SeqCst)).then_some(alone)
-    }
 }
 
 impl Opened {
@@ -73,6 +53,11 @@ impl Opened {
         self.access.appends()
     }
 
+    /// Whether the descriptor has the flags that are known of it.
+    pub(crate) fn has_same_flags(&self, file: BorrowedFd<'_>) -> bool {
+        self.access.has_same_flags(file)
+    }
+
     /// Why the kernel is asked.
     pub(crate) fn why_left(&self) -> Counter {
         if self.access.is_left_to_kernel() { Counter::LeftForGood } else { Counter::LeftForNow }
@@ -84,38 +69,103 @@ impl Opened {
         is_known || self.calls.fetch_add(1, Ordering::Relaxed) >= LEFT_TO_KERNEL || self.access.has_any()
     }
 
-    /// Leaves the offset to the kernel for good; with `waits`, when nobody is about to move it any more.
-    pub(crate) fn share(&self, waits: bool) {
-        self.position.is_shared.store(true, Ordering::SeqCst);
-        if waits {
-            drop(self.position.used.lock());
-        }
-    }
-
     /// Reads at an offset. `None`, here and below: the kernel is to be asked.
     pub(crate) fn read_at(&self, file: BorrowedFd<'_>, into: &mut [u8], offset: u64) -> Option<usize> {
         self.access.read_at(file, into, offset)
     }
 
-    /// Writes at an offset; returns how much.
+    /// Writes at an offset, or appends if the file was opened so; returns how much.
     pub(crate) fn write_at(&self, file: BorrowedFd<'_>, bytes: &[u8], offset: u64) -> Option<usize> {
+        if self.position.is_shared() && !self.has_same_flags(file) {
+            // Another process has changed O_APPEND.
+            return None;
+        }
+        let offset = (!self.access.appends()).then_some(offset);
         self.access.write_at(file, bytes, offset).map(|_| bytes.len())
     }
 
-    /// Reads at the kernel's offset, and moves it.
-    pub(crate) fn read(&self, file: BorrowedFd<'_>, into: &mut [u8], _: &Alone<'_>) -> Option<usize> {
-        let offset = seek(file, SeekFrom::Current(0)).ok()?;
-        let read = self.access.read_at(file, into, offset)?;
-        seek(file, SeekFrom::Start(offset + read as u64)).ok()?;
-        Some(read)
+    /// Appends, however the file was opened; returns where that ends. The position stays.
+    pub(crate) fn append_to(&self, file: BorrowedFd<'_>, bytes: &[u8]) -> Option<u64> {
+        self.access.write_at(file, bytes, None)
     }
 
-    /// Writes at the kernel's offset, or appends, and moves it.
-    pub(crate) fn write(&self, file: BorrowedFd<'_>, bytes: &[u8], _: &Alone<'_>) -> Option<usize> {
-        let offset = if self.access.appends() { 0 } else { seek(file, SeekFrom::Current(0)).ok()? };
-        let end = self.access.write_at(file, bytes, offset)?;
-        // It has been written: no file is too long for an offset.
-        let _moved = seek(file, SeekFrom::Start(end));
-        Some(bytes.len())
+    /// Reads at the position, and moves it.
+    pub(crate) fn read(&self, file: BorrowedFd<'_>, into: &mut [u8]) -> Option<usize> {
+        for _ in 0..TRIES {
+            let at = self.position.presumed(file)?;
+            let read = self.access.read_at(file, into, at)?;
+            // Where the file ends, less would be read at another position, or more.
+            if read < into.len() && self.position.ask(file)? != at {
+                continue;
+            }
+            if read == 0 {
+                return Some(0);
+            }
+            match self.position.claim(file, at, read)? {
+                Claim::Presumed => return Some(read),
+                Claim::Elsewhere(offset) => return self.read_claimed(file, &mut into[..read], offset),
+            }
+        }
+        None
+    }
+
+    /// Reads bytes over which the position has been moved already.
+    fn read_claimed(&self, file: BorrowedFd<'_>, into: &mut [u8], offset: u64) -> Option<usize> {
+        let read = match self.access.read_at(file, into, offset) {
+            Some(read) => Ok(read),
+            None => retry_on_intr(|| pread(file, &mut *into, offset)),
+        };
+        let moved_to = offset + read.unwrap_or(0) as u64;
+        if moved_to < offset + into.len() as u64 {
+            self.position.move_back(file, offset + into.len() as u64, moved_to);
+        }
+        read.ok()
+    }
+
+    /// Writes at the position, or appends, and moves it.
+    pub(crate) fn write(&self, file: BorrowedFd<'_>, bytes: &[u8]) -> Option<usize> {
+        if self.access.appends() {
+            return self
+                .position
+                .follow(file, || self.access.write_at(file, bytes, None))
+                .map(|_| bytes.len());
+        }
+        let at = self.position.presumed(file)?;
+        if !self.access.can_write_at(file, bytes.len(), at) {
+            return None;
+        }
+        let offset = match self.position.claim(file, at, bytes.len())? {
+            Claim::Presumed => at,
+            Claim::Elsewhere(offset) => offset,
+        };
+        match self.access.write_at(file, bytes, Some(offset)) {
+            Some(_) => Some(bytes.len()),
+            None => self.write_claimed(file, bytes, offset),
+        }
+    }
+
+    /// Has the kernel write bytes over which the position has been moved already.
+    fn write_claimed(&self, file: BorrowedFd<'_>, bytes: &[u8], offset: u64) -> Option<usize> {
+        let mut written = 0;
+        while written < bytes.len() {
+            match retry_on_intr(|| pwrite(file, &bytes[written..], offset + written as u64)) {
+                Ok(0) | Err(_) => break,
+                Ok(more) => written += more,
+            }
+        }
+        if written < bytes.len() {
+            self.position.move_back(file, offset + bytes.len() as u64, offset + written as u64);
+        }
+        // If there is nothing, write(2) says why.
+        (written > 0).then_some(written)
+    }
+}
+
+fn retry_on_intr<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    loop {
+        match call() {
+            Err(Errno::INTR) => {}
+            result => return result,
+        }
     }
 }

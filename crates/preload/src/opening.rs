@@ -1,16 +1,17 @@
 //! What becomes of a descriptor that is opened, copied, or closed?
 
 use std::ffi::{c_char, c_int, c_uint};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
 
 use libc::mode_t;
 use lodefs_direct::run::Counter;
-use lodefs_direct::{TELLS_WHEN_CLOSED, is_own_descriptor, own_descriptors};
+use lodefs_direct::{TELLS_WHEN_CLOSED, descriptor_table, is_own_descriptor, own_descriptors};
 
-use rustix::fs::{AtFlags, StatxFlags, statx};
+use rustix::fs::{self, AtFlags, Mode, OFlags, StatxFlags, fcntl_getfl, statx};
 
 use crate::opened::Opened;
+use crate::tables::unshare_descriptors;
 use crate::within::{Within, set_errno};
 use crate::{mounts, next, sharing, stats, table};
 
@@ -40,6 +41,9 @@ fn note(file: c_int, tells: bool, times: u64) {
         return;
     }
     let Some(_within) = Within::enter() else { return };
+    if !descriptor_table::is_surely_used_here() {
+        return;
+    }
     // SAFETY: it has just been opened, and is the caller's, who does not have it yet.
     let descriptor = unsafe { BorrowedFd::borrow_raw(file) };
     let opened = if tells && mounts::has(descriptor) { Opened::of(descriptor, None) } else { None };
@@ -50,7 +54,7 @@ fn note(file: c_int, tells: bool, times: u64) {
     if sharing::times() != times
         && let Some(opened) = table::get(file)
     {
-        opened.share(true);
+        opened.position().share(true);
     }
 }
 
@@ -66,6 +70,21 @@ pub(crate) fn refresh(file: c_int) {
     }
 }
 
+/// The same for a descriptor of which nothing is known.
+pub(crate) fn refresh_end(file: c_int) {
+    if file < 0 {
+        return;
+    }
+    // SAFETY: the caller's descriptor is open as long as he uses it.
+    let descriptor = unsafe { BorrowedFd::borrow_raw(file) };
+    if let Some(_within) = Within::enter()
+        && mounts::has(descriptor)
+    {
+        // What it cannot say, it will say to the caller.
+        let _size = ask_for_size(file);
+    }
+}
+
 /// The same, within the library; that size.
 pub(crate) fn ask_for_size(file: c_int) -> Option<u64> {
     // SAFETY: the caller's descriptor is open as long as he uses it.
@@ -74,12 +93,27 @@ pub(crate) fn ask_for_size(file: c_int) -> Option<u64> {
     said.ok().map(|stat| stat.stx_size)
 }
 
+/// Calls something with another open file of the same file, opened for the same and with `flags`. `None` if it cannot be opened so.
+pub(crate) fn by_reopened<T>(file: c_int, flags: c_int, call: impl FnOnce(c_int) -> T) -> Option<T> {
+    let mut within = Within::enter()?;
+    // SAFETY: the caller's descriptor is open as long as he uses it.
+    let mode = fcntl_getfl(unsafe { BorrowedFd::borrow_raw(file) }).ok()? & OFlags::RWMODE;
+    let flags = mode | OFlags::from_bits_retain(flags.cast_unsigned()) | OFlags::CLOEXEC;
+    // Of this thread's table, which need not be that of the process.
+    let other = fs::open(format!("/proc/thread-self/fd/{file}"), flags, Mode::empty()).ok()?;
+    let returned = call(other.as_raw_fd());
+    within.keep_errno();
+    Some(returned)
+}
+
 /// A descriptor is none of a volume's any more, or may not be.
 fn forget(file: c_int) {
     if file < 0 || !table::is_known(file) {
         return;
     }
-    if let Some(_within) = Within::enter() {
+    if let Some(_within) = Within::enter()
+        && descriptor_table::is_surely_used_here()
+    {
         table::put(file, None);
     }
 }
@@ -89,7 +123,9 @@ fn note_copy(file: c_int, copy: c_int) {
     if copy < 0 || file == copy || !(table::is_known(file) || table::is_known(copy)) {
         return;
     }
-    if let Some(_within) = Within::enter() {
+    if let Some(_within) = Within::enter()
+        && descriptor_table::is_surely_used_here()
+    {
         let position = table::get(file).map(|file| Arc::clone(file.position()));
         // SAFETY: it has just been made, and is the caller's, who does not have it yet.
         let descriptor = unsafe { BorrowedFd::borrow_raw(copy) };
@@ -104,7 +140,7 @@ macro_rules! openers {
             /// # Safety
             /// As for open(2).
             #[unsafe(no_mangle)]
-            unsafe extern "C-unwind" fn $open(path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
+            pub(crate) unsafe extern "C-unwind" fn $open(path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
                 // SAFETY: by the caller's promise.
                 opened(libc::AT_FDCWD, path, flags, |flags| unsafe { next::open(path, flags, mode) })
             }
@@ -112,7 +148,7 @@ macro_rules! openers {
             /// # Safety
             /// As for openat(2).
             #[unsafe(no_mangle)]
-            unsafe extern "C-unwind" fn $openat(directory: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
+            pub(crate) unsafe extern "C-unwind" fn $openat(directory: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
                 // SAFETY: by the caller's promise.
                 opened(directory, path, flags, |flags| unsafe { next::openat(directory, path, flags, mode) })
             }
@@ -120,7 +156,7 @@ macro_rules! openers {
             /// # Safety
             /// As for creat(2).
             #[unsafe(no_mangle)]
-            unsafe extern "C-unwind" fn $creat(path: *const c_char, mode: mode_t) -> c_int {
+            pub(crate) unsafe extern "C-unwind" fn $creat(path: *const c_char, mode: mode_t) -> c_int {
                 let flags = libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC;
                 // SAFETY: by the caller's promise.
                 opened(libc::AT_FDCWD, path, flags, |flags| unsafe { next::open(path, flags, mode) })
@@ -142,7 +178,7 @@ macro_rules! checked_openers {
             /// # Safety
             /// As for open(2).
             #[unsafe(no_mangle)]
-            unsafe extern "C-unwind" fn $open(path: *const c_char, flags: c_int) -> c_int {
+            pub(crate) unsafe extern "C-unwind" fn $open(path: *const c_char, flags: c_int) -> c_int {
                 // SAFETY: by the caller's promise.
                 opened(libc::AT_FDCWD, path, flags, |flags| unsafe { next::__open_2(path, flags) })
             }
@@ -150,7 +186,7 @@ macro_rules! checked_openers {
             /// # Safety
             /// As for openat(2).
             #[unsafe(no_mangle)]
-            unsafe extern "C-unwind" fn $openat(directory: c_int, path: *const c_char, flags: c_int) -> c_int {
+            pub(crate) unsafe extern "C-unwind" fn $openat(directory: c_int, path: *const c_char, flags: c_int) -> c_int {
                 // SAFETY: by the caller's promise.
                 opened(directory, path, flags, |flags| unsafe { next::__openat_2(directory, path, flags) })
             }
@@ -173,7 +209,7 @@ fn is_own(file: c_int) -> bool {
 }
 
 #[unsafe(no_mangle)]
-extern "C-unwind" fn close(file: c_int) -> c_int {
+pub(crate) extern "C-unwind" fn close(file: c_int) -> c_int {
     if is_own(file) {
         return -1;
     }
@@ -183,7 +219,12 @@ extern "C-unwind" fn close(file: c_int) -> c_int {
 }
 
 #[unsafe(no_mangle)]
-extern "C-unwind" fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
+pub(crate) extern "C-unwind" fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
+    let unshares = flags.cast_unsigned() & libc::CLOSE_RANGE_UNSHARE != 0;
+    if unshares && !unshare_descriptors() {
+        return -1;
+    }
+    let flags = flags & !libc::CLOSE_RANGE_UNSHARE.cast_signed();
     if flags.cast_unsigned() & libc::CLOSE_RANGE_CLOEXEC == 0 {
         let is_meant = |file: &c_int| (first..=last).contains(&file.cast_unsigned());
         table::known().filter(is_meant).for_each(forget);
@@ -208,7 +249,7 @@ extern "C-unwind" fn closefrom(first: c_int) {
 }
 
 #[unsafe(no_mangle)]
-extern "C-unwind" fn dup(file: c_int) -> c_int {
+pub(crate) extern "C-unwind" fn dup(file: c_int) -> c_int {
     // SAFETY: as for the caller's.
     let copy = unsafe { next::dup(file) };
     note_copy(file, copy);
@@ -225,7 +266,7 @@ fn is_taken(file: c_int) -> bool {
 }
 
 #[unsafe(no_mangle)]
-extern "C-unwind" fn dup2(file: c_int, copy: c_int) -> c_int {
+pub(crate) extern "C-unwind" fn dup2(file: c_int, copy: c_int) -> c_int {
     if is_taken(copy) {
         return -1;
     }
@@ -236,7 +277,7 @@ extern "C-unwind" fn dup2(file: c_int, copy: c_int) -> c_int {
 }
 
 #[unsafe(no_mangle)]
-extern "C-unwind" fn dup3(file: c_int, copy: c_int, flags: c_int) -> c_int {
+pub(crate) extern "C-unwind" fn dup3(file: c_int, copy: c_int, flags: c_int) -> c_int {
     if is_taken(copy) {
         return -1;
     }
@@ -251,31 +292,36 @@ extern "C-unwind" fn dup3(file: c_int, copy: c_int, flags: c_int) -> c_int {
 /// # Safety
 /// As for that.
 unsafe fn controlled(file: c_int, command: c_int, argument: usize) -> c_int {
-    let is_known = table::is_known(file);
     // SAFETY: by the caller's promise.
     let result = unsafe { next::fcntl(file, command, argument) };
     match command {
         libc::F_DUPFD | libc::F_DUPFD_CLOEXEC => note_copy(file, result),
         // The flag is nobody else's business. (The kernel keeps it, whatever flags are set.)
-        libc::F_GETFL if result >= 0 && result & TELLS != 0 && (is_known || mounts::is_regular(file)) => {
+        libc::F_GETFL
+            if result >= 0 && result & TELLS != 0 && (table::is_known(file) || mounts::is_regular(file)) =>
+        {
             return result & !TELLS;
         }
-        libc::F_SETFL if is_known && result >= 0 => note_again(file),
+        libc::F_SETFL if result >= 0 && table::has_any() => note_again(file),
         _ => {}
     }
     result
 }
 
-/// The flags of an open file have changed, for all its descriptors.
+/// The flags of an open file have changed, for all its descriptors, of which this one need not be known.
 fn note_again(file: c_int) {
     let Some(_within) = Within::enter() else { return };
-    let Some(position) = table::get(file).map(|file| Arc::clone(file.position())) else { return };
-    let is_same =
-        |copy: &c_int| table::get(*copy).is_some_and(|copy| Arc::ptr_eq(copy.position(), &position));
-    for copy in table::known().filter(is_same) {
+    // SAFETY: the caller's descriptor is open as long as he uses it.
+    if !table::is_known(file) && !mounts::has(unsafe { BorrowedFd::borrow_raw(file) }) {
+        return;
+    }
+    for copy in table::known() {
         // SAFETY: it was open a moment ago; if it is not any more, that is found out.
         let descriptor = unsafe { BorrowedFd::borrow_raw(copy) };
-        table::put(copy, Opened::of(descriptor, Some(Arc::clone(&position))).map(Arc::new));
+        let changed = table::get(copy).filter(|copy| !copy.has_same_flags(descriptor));
+        if let Some(position) = changed.map(|copy| Arc::clone(copy.position())) {
+            table::put(copy, Opened::of(descriptor, Some(position)).map(Arc::new));
+        }
     }
 }
 
@@ -295,7 +341,7 @@ unsafe extern "C-unwind" fn fclose(stream: *mut libc::FILE) -> c_int {
 /// # Safety
 /// As for fcntl(2).
 #[unsafe(no_mangle)]
-unsafe extern "C-unwind" fn fcntl(file: c_int, command: c_int, argument: usize) -> c_int {
+pub(crate) unsafe extern "C-unwind" fn fcntl(file: c_int, command: c_int, argument: usize) -> c_int {
     // SAFETY: by the caller's promise.
     unsafe { controlled(file, command, argument) }
 }

@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use libc::{msghdr, pid_t, posix_spawn_file_actions_t, posix_spawnattr_t, ssize_t};
 
+use lodefs_direct::descriptor_table;
+
 use crate::within::Within;
 use crate::{changing, ending, next, outline, showing, table};
 
@@ -35,10 +37,13 @@ pub(crate) fn watch() -> bool {
 thread_local! {
     /// Whether this thread, which forks, keeps others from changing what is mapped.
     static KEEPS_OTHERS: Cell<bool> = const { Cell::new(false) };
+    /// Whether it used the descriptor table of the process when it forked.
+    static USED_TABLE: Cell<bool> = const { Cell::new(false) };
 }
 
 extern "C" fn before_fork() {
     share_all();
+    USED_TABLE.set(descriptor_table::is_surely_used_here());
     // Who forks in the midst of a call waits for nobody, and takes what there is. (Registered twice, it is called twice.)
     if !Within::is_here() && !KEEPS_OTHERS.replace(true) {
         changing::before_fork();
@@ -54,12 +59,17 @@ extern "C" fn in_parent() {
 
 extern "C" fn in_child() {
     in_parent();
+    let has_table = USED_TABLE.get();
+    descriptor_table::in_child();
     ending::in_child();
     table::forget_users();
+    if !has_table {
+        table::forget_all();
+    }
     outline::forget_users();
     showing::in_child();
     // Another thread of the parent may have opened some in between. It may have had their locks, which nobody takes any more.
-    table::known().filter_map(table::get).for_each(|file| file.share(false));
+    table::known().filter_map(table::get_of_process).for_each(|file| file.position().share(false));
 }
 
 /// How often all open files have come to be shared.
@@ -71,21 +81,13 @@ pub(crate) fn times() -> u64 {
 }
 
 /// All open files may be shared from now on, and nobody is about to move an offset.
-fn share_all() {
+pub(crate) fn share_all() {
     TIMES.fetch_add(1, Ordering::SeqCst);
     // Who comes here in the midst of a call waits for nobody: it may be himself.
     let within = Within::enter();
-    for file in table::known().filter_map(table::get) {
-        file.share(within.is_some());
+    for file in table::known().filter_map(table::get_of_process) {
+        file.position().share(within.is_some());
     }
-}
-
-/// A child that shares the memory of its parent until it ends, or executes a program, would change what is known of the parent's
-/// descriptors: so it is one that has its own.
-#[unsafe(no_mangle)]
-extern "C-unwind" fn vfork() -> pid_t {
-    // SAFETY: as for the caller's.
-    unsafe { next::fork() }
 }
 
 /// # Safety

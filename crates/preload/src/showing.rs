@@ -13,7 +13,7 @@ use rustix::fs::{OFlags, fcntl_getfl};
 use rustix::io::Errno;
 
 use crate::addresses::{self, Piece, Shown};
-use crate::{domain, next, table};
+use crate::{domain, locking, next, table};
 
 pub(crate) const PAGE_SIZE: usize = 4096;
 
@@ -167,6 +167,7 @@ pub(crate) fn in_child() {
             let _unmapped = unsafe { unmap(addresses::take(&range)) };
         }
     }
+    locking::in_child();
 }
 
 /// Unmaps pieces that have been taken.
@@ -267,6 +268,7 @@ impl Piece {
             sync,
             may_write,
             is_inherited: true,
+            is_locked: locking::locks_new(),
             shown: Shown::Nothing,
         })
     }

@@ -8,6 +8,8 @@ use std::ptr::null_mut;
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use lodefs_direct::descriptor_table;
+
 use crate::opened::Opened;
 
 /// Descriptors from here on are left to the kernel.
@@ -55,11 +57,13 @@ pub(crate) fn is_known(file: c_int) -> bool {
     slot.is_some_and(|slot| !slot.file.load(Ordering::Relaxed).is_null())
 }
 
-/// The file that a descriptor is.
+/// The file that a descriptor of this thread is. None, if this thread does not use the descriptor table of the process.
 pub(crate) fn get(file: c_int) -> Option<Using> {
-    if !is_known(file) {
-        return None;
-    }
+    if is_known(file) && descriptor_table::is_used_here() { get_of_process(file) } else { None }
+}
+
+/// The file that a descriptor of the process is.
+pub(crate) fn get_of_process(file: c_int) -> Option<Using> {
     let slot = SLOTS.get(usize::try_from(file).ok()?)?;
     // Before the entry is read: see `put`.
     slot.users.fetch_add(1, Ordering::SeqCst);
@@ -107,6 +111,16 @@ pub(crate) fn known() -> impl Iterator<Item = c_int> {
     (0..end)
         .filter(|&number| !SLOTS[number].file.load(Ordering::Relaxed).is_null())
         .filter_map(|number| c_int::try_from(number).ok())
+}
+
+/// Whether any descriptor may be a file of a volume.
+pub(crate) fn has_any() -> bool {
+    known().next().is_some()
+}
+
+/// In a child of a thread that did not use the descriptor table of the process: of its own table, nothing is known.
+pub(crate) fn forget_all() {
+    known().for_each(|file| put(file, None));
 }
 
 /// In a child: nobody but this thread uses anything.

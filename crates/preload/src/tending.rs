@@ -16,7 +16,7 @@ use crate::within::Within;
 use crate::{changing, next, outline};
 
 /// What a program may say of how it uses memory, of which nothing follows here.
-const HINTS: [c_int; 15] = [
+const HINTS: [c_int; 16] = [
     libc::MADV_NORMAL,
     libc::MADV_RANDOM,
     libc::MADV_SEQUENTIAL,
@@ -32,6 +32,7 @@ const HINTS: [c_int; 15] = [
     libc::MADV_PAGEOUT,
     libc::MADV_DONTNEED_LOCKED,
     libc::MADV_COLLAPSE,
+    libc::MADV_KEEPONFORK,
 ];
 
 /// What comes of an address that is not mapped.
@@ -76,6 +77,7 @@ unsafe extern "C-unwind" fn msync(address: *mut c_void, size: size_t, flags: c_i
     let both = libc::MS_SYNC | libc::MS_ASYNC;
     let is_sound = flags & !(both | libc::MS_INVALIDATE) == 0 && flags & both != both;
     let sync = |part: &Range<usize>, piece: &Piece| match &piece.shown {
+        _ if piece.is_locked && flags & libc::MS_INVALIDATE != 0 => Err(Errno::BUSY),
         Shown::File { mapping, .. } if flags & libc::MS_SYNC != 0 => mapping
             .sync_range(position(mapping, part))
             .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO)),
@@ -142,6 +144,9 @@ unsafe extern "C-unwind" fn madvise(address: *mut c_void, size: size_t, advice: 
     let by_kernel = |address, size| unsafe { next::madvise(address, size, advice) };
     let Ok(range) = pages(address.expose_provenance(), size) else { return by_kernel(address, size) };
     let to_piece = |part: &Range<usize>, piece: &Piece| match advice {
+        libc::MADV_REMOVE | libc::MADV_DONTNEED | libc::MADV_COLD | libc::MADV_PAGEOUT if piece.is_locked => {
+            Err(Errno::INVAL)
+        }
         libc::MADV_REMOVE => removed(part, piece),
         libc::MADV_POPULATE_READ | libc::MADV_POPULATE_WRITE => {
             checked(by_kernel(pointer(part.start), part.len()))
@@ -152,7 +157,7 @@ unsafe extern "C-unwind" fn madvise(address: *mut c_void, size: size_t, advice: 
             Ok(())
         }
         // Of memory that is no file's.
-        libc::MADV_FREE | libc::MADV_WIPEONFORK | libc::MADV_KEEPONFORK => Err(Errno::INVAL),
+        libc::MADV_FREE | libc::MADV_WIPEONFORK => Err(Errno::INVAL),
         // The contents are where they are, whatever is said of them.
         known if HINTS.contains(&known) => Ok(()),
         _ => Err(Errno::INVAL),

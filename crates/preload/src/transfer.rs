@@ -5,12 +5,13 @@ use std::os::fd::BorrowedFd;
 use std::slice;
 
 use libc::{iovec, off_t, off64_t, size_t, ssize_t};
+use lodefs_direct::descriptor_table;
 use lodefs_direct::run::Counter;
 
-use crate::opened::{Alone, Opened};
-use crate::opening::{ask_for_size, refresh};
+use crate::opened::Opened;
+use crate::opening::{ask_for_size, by_reopened, refresh, refresh_end};
 use crate::within::Within;
-use crate::{next, stats, table};
+use crate::{mounts, next, stats, table};
 
 /// Most bytes that are gathered from, or scattered to, several buffers.
 const GATHERED_MAX: usize = 1 << 20;
@@ -50,13 +51,18 @@ fn done_by(
     Some(count?.cast_signed())
 }
 
-/// Reads or writes at the kernel's offset: without the kernel if that can be, else by it, but while no other thread is at it.
+/// Reads or writes at the position of the open file: without the kernel if that can be, else by it.
 fn done_here(
     file: c_int,
     counter: Counter,
-    how: impl FnOnce(&Opened, BorrowedFd<'_>, &Alone<'_>) -> Option<usize>,
+    how: impl FnOnce(&Opened, BorrowedFd<'_>) -> Option<usize>,
     by_kernel: impl FnOnce() -> ssize_t,
 ) -> ssize_t {
+    if counter == Counter::Writes && descriptor_table::was_left_here() {
+        // Of this thread's descriptors nothing is known. Where one appends, the position will be where the kernel has seen the end.
+        refresh_end(file);
+        return by_kernel();
+    }
     if !table::is_known(file) {
         return by_kernel();
     }
@@ -69,14 +75,10 @@ fn done_here(
         drop(within);
         return by_kernel();
     };
-    let alone = opened.position().alone();
-    match &alone {
-        None => stats::count(Counter::LeftShared),
-        Some(alone) => {
-            if let Some(count) = done_by(&opened, file, counter, |opened, file| how(opened, file, alone)) {
-                return count;
-            }
-        }
+    if opened.position().is_shared() {
+        stats::count(Counter::LeftShared);
+    } else if let Some(count) = done_by(&opened, file, counter, how) {
+        return count;
     }
     if counter == Counter::Writes && opened.appends() {
         // Where it ends is the offset then.
@@ -84,6 +86,7 @@ fn done_here(
     }
     let count = by_kernel();
     within.keep_errno();
+    opened.position().forget();
     count
 }
 
@@ -110,12 +113,12 @@ unsafe fn bytes<'a>(buffer: *const c_void, size: size_t) -> Option<&'a [u8]> {
 /// # Safety
 /// As for read(2).
 #[unsafe(no_mangle)]
-unsafe extern "C-unwind" fn read(file: c_int, buffer: *mut c_void, size: size_t) -> ssize_t {
+pub(crate) unsafe extern "C-unwind" fn read(file: c_int, buffer: *mut c_void, size: size_t) -> ssize_t {
     done_here(
         file,
         Counter::Reads,
         // SAFETY: by the caller's promise.
-        |opened, file, alone| opened.read(file, unsafe { room(buffer, size)? }, alone),
+        |opened, file| opened.read(file, unsafe { room(buffer, size)? }),
         // SAFETY: as above.
         || unsafe { next::read(file, buffer, size) },
     )
@@ -124,12 +127,12 @@ unsafe extern "C-unwind" fn read(file: c_int, buffer: *mut c_void, size: size_t)
 /// # Safety
 /// As for write(2).
 #[unsafe(no_mangle)]
-unsafe extern "C-unwind" fn write(file: c_int, buffer: *const c_void, size: size_t) -> ssize_t {
+pub(crate) unsafe extern "C-unwind" fn write(file: c_int, buffer: *const c_void, size: size_t) -> ssize_t {
     done_here(
         file,
         Counter::Writes,
         // SAFETY: by the caller's promise.
-        |opened, file, alone| opened.write(file, unsafe { bytes(buffer, size)? }, alone),
+        |opened, file| opened.write(file, unsafe { bytes(buffer, size)? }),
         // SAFETY: as above.
         || unsafe { next::write(file, buffer, size) },
     )
@@ -138,7 +141,12 @@ unsafe extern "C-unwind" fn write(file: c_int, buffer: *const c_void, size: size
 /// # Safety
 /// As for pread(2).
 #[unsafe(no_mangle)]
-unsafe extern "C-unwind" fn pread(file: c_int, buffer: *mut c_void, size: size_t, offset: off_t) -> ssize_t {
+pub(crate) unsafe extern "C-unwind" fn pread(
+    file: c_int,
+    buffer: *mut c_void,
+    size: size_t,
+    offset: off_t,
+) -> ssize_t {
     let read = done(file, Counter::Reads, |opened, file| {
         // SAFETY: by the caller's promise.
         opened.read_at(file, unsafe { room(buffer, size)? }, u64::try_from(offset).ok()?)
@@ -150,7 +158,7 @@ unsafe extern "C-unwind" fn pread(file: c_int, buffer: *mut c_void, size: size_t
 /// # Safety
 /// As for pwrite(2).
 #[unsafe(no_mangle)]
-unsafe extern "C-unwind" fn pwrite(
+pub(crate) unsafe extern "C-unwind" fn pwrite(
     file: c_int,
     buffer: *const c_void,
     size: size_t,
@@ -222,12 +230,12 @@ unsafe fn gathered(
 /// # Safety
 /// As for readv(2).
 #[unsafe(no_mangle)]
-unsafe extern "C-unwind" fn readv(file: c_int, parts: *const iovec, count: c_int) -> ssize_t {
+pub(crate) unsafe extern "C-unwind" fn readv(file: c_int, parts: *const iovec, count: c_int) -> ssize_t {
     done_here(
         file,
         Counter::Reads,
         // SAFETY: by the caller's promise.
-        |opened, file, alone| unsafe { scattered(parts, count, |into| opened.read(file, into, alone)) },
+        |opened, file| unsafe { scattered(parts, count, |into| opened.read(file, into)) },
         // SAFETY: as above.
         || unsafe { next::readv(file, parts, count) },
     )
@@ -236,12 +244,12 @@ unsafe extern "C-unwind" fn readv(file: c_int, parts: *const iovec, count: c_int
 /// # Safety
 /// As for writev(2).
 #[unsafe(no_mangle)]
-unsafe extern "C-unwind" fn writev(file: c_int, parts: *const iovec, count: c_int) -> ssize_t {
+pub(crate) unsafe extern "C-unwind" fn writev(file: c_int, parts: *const iovec, count: c_int) -> ssize_t {
     done_here(
         file,
         Counter::Writes,
         // SAFETY: by the caller's promise.
-        |opened, file, alone| unsafe { gathered(parts, count, |bytes| opened.write(file, bytes, alone)) },
+        |opened, file| unsafe { gathered(parts, count, |bytes| opened.write(file, bytes)) },
         // SAFETY: as above.
         || unsafe { next::writev(file, parts, count) },
     )
@@ -250,7 +258,12 @@ unsafe extern "C-unwind" fn writev(file: c_int, parts: *const iovec, count: c_in
 /// # Safety
 /// As for preadv(2).
 #[unsafe(no_mangle)]
-unsafe extern "C-unwind" fn preadv(file: c_int, parts: *const iovec, count: c_int, offset: off_t) -> ssize_t {
+pub(crate) unsafe extern "C-unwind" fn preadv(
+    file: c_int,
+    parts: *const iovec,
+    count: c_int,
+    offset: off_t,
+) -> ssize_t {
     let read = done(file, Counter::Reads, |opened, file| {
         let offset = u64::try_from(offset).ok()?;
         // SAFETY: by the caller's promise.
@@ -263,7 +276,7 @@ unsafe extern "C-unwind" fn preadv(file: c_int, parts: *const iovec, count: c_in
 /// # Safety
 /// As for pwritev(2).
 #[unsafe(no_mangle)]
-unsafe extern "C-unwind" fn pwritev(
+pub(crate) unsafe extern "C-unwind" fn pwritev(
     file: c_int,
     parts: *const iovec,
     count: c_int,
@@ -281,7 +294,7 @@ unsafe extern "C-unwind" fn pwritev(
 /// # Safety
 /// As for preadv2(2).
 #[unsafe(no_mangle)]
-unsafe extern "C-unwind" fn preadv2(
+pub(crate) unsafe extern "C-unwind" fn preadv2(
     file: c_int,
     parts: *const iovec,
     count: c_int,
@@ -298,10 +311,16 @@ unsafe extern "C-unwind" fn preadv2(
     }
 }
 
+/// What of pwritev2(2) changes where bytes go. (Of the other flags none has an effect: each write is durable, and nobody waits for a device.)
+const APPENDS: c_int = libc::RWF_APPEND;
+const NO_EFFECT: c_int = libc::RWF_HIPRI | libc::RWF_DSYNC | libc::RWF_SYNC;
+/// `RWF_NOAPPEND` of linux/fs.h.
+const KEEPS_OFFSET: c_int = 0x20;
+
 /// # Safety
 /// As for pwritev2(2).
 #[unsafe(no_mangle)]
-unsafe extern "C-unwind" fn pwritev2(
+pub(crate) unsafe extern "C-unwind" fn pwritev2(
     file: c_int,
     parts: *const iovec,
     count: c_int,
@@ -310,12 +329,69 @@ unsafe extern "C-unwind" fn pwritev2(
 ) -> ssize_t {
     // SAFETY: by the caller's promise.
     unsafe {
-        match (offset, flags) {
+        match (offset, flags & !NO_EFFECT) {
             (-1, 0) => writev(file, parts, count),
             (0.., 0) => pwritev(file, parts, count, offset),
+            (-1.., APPENDS) if is_of_volume(file) => appended(file, parts, count, offset, flags),
+            (0.., KEEPS_OFFSET) if is_of_volume(file) => placed(file, parts, count, offset, flags),
             _ => next::pwritev64v2(file, parts, count, offset, flags),
         }
     }
+}
+
+/// Whether a descriptor is a file of a volume, however it was opened.
+fn is_of_volume(file: c_int) -> bool {
+    if !mounts::are_there() || file < 0 {
+        return false;
+    }
+    // SAFETY: the caller's descriptor is open as long as he uses it.
+    table::is_known(file) || mounts::has(unsafe { BorrowedFd::borrow_raw(file) })
+}
+
+/// Appends, though the file was not opened for that. The kernel takes the end from what it has seen last, which may be long ago where programs
+/// append by themselves. The server finds the end if the file was opened to append: so it is opened once more.
+///
+/// # Safety
+/// As for pwritev2(2).
+unsafe fn appended(file: c_int, parts: *const iovec, count: c_int, offset: off_t, flags: c_int) -> ssize_t {
+    let written = done(file, Counter::Writes, |opened, file| {
+        let append = |bytes: &[u8]| match offset {
+            -1 => opened.position().follow(file, || opened.append_to(file, bytes)).map(|_| bytes.len()),
+            _ => opened.append_to(file, bytes).map(|_| bytes.len()),
+        };
+        // SAFETY: by the caller's promise.
+        unsafe { gathered(parts, count, append) }
+    });
+    if let Some(written) = written {
+        return written;
+    }
+    // SAFETY: as above.
+    let by_other = |other| unsafe {
+        let written = next::pwritev64v2(other, parts, count, -1, flags & !APPENDS);
+        (written, next::lseek64(other, 0, libc::SEEK_CUR))
+    };
+    let Some((written, end)) = by_reopened(file, libc::O_APPEND, by_other) else {
+        refresh_end(file);
+        // SAFETY: as above.
+        return unsafe { next::pwritev64v2(file, parts, count, offset, flags) };
+    };
+    if offset == -1 && written > 0 {
+        // SAFETY: moves the position of the caller's descriptor, as the call does.
+        unsafe { lseek(file, end, libc::SEEK_SET) };
+    }
+    written
+}
+
+/// Writes at an offset, though the file was opened to append: then the server takes each write for an append.
+///
+/// # Safety
+/// As for pwritev2(2).
+unsafe fn placed(file: c_int, parts: *const iovec, count: c_int, offset: off_t, flags: c_int) -> ssize_t {
+    // SAFETY: by the caller's promise.
+    let by_other = |other| unsafe { next::pwritev64v2(other, parts, count, offset, flags & !KEEPS_OFFSET) };
+    // SAFETY: as above.
+    by_reopened(file, 0, by_other)
+        .unwrap_or_else(|| unsafe { next::pwritev64v2(file, parts, count, offset, flags) })
 }
 
 /// The same functions by the names that programs with large files use.
@@ -348,22 +424,33 @@ also! {
 /// # Safety
 /// As for lseek(2).
 #[unsafe(no_mangle)]
-unsafe extern "C-unwind" fn lseek(file: c_int, offset: off_t, whence: c_int) -> off_t {
+pub(crate) unsafe extern "C-unwind" fn lseek(file: c_int, offset: off_t, whence: c_int) -> off_t {
     // SAFETY: by the caller's promise.
     let by_kernel = |offset, whence| unsafe { next::lseek64(file, offset, whence) };
-    if whence != libc::SEEK_END || !table::is_known(file) {
+    if !table::is_known(file) {
         return by_kernel(offset, whence);
     }
+    if whence != libc::SEEK_END {
+        let moved = by_kernel(offset, whence);
+        note_position(file, moved);
+        return moved;
+    }
     let Some(mut within) = Within::enter() else { return by_kernel(offset, whence) };
-    let opened = table::get(file);
-    let _alone = opened.as_ref().and_then(|opened| opened.position().alone());
     let end = ask_for_size(file).and_then(|size| off_t::try_from(size).ok()?.checked_add(offset));
     let moved = match end {
         Some(end) => by_kernel(end, libc::SEEK_SET),
         None => by_kernel(offset, whence),
     };
     within.keep_errno();
+    note_position(file, moved);
     moved
+}
+
+/// The kernel has said where an open file stands.
+fn note_position(file: c_int, position: off_t) {
+    if let (Some(opened), Ok(position)) = (table::get(file), u64::try_from(position)) {
+        opened.position().note(position);
+    }
 }
 
 /// # Safety

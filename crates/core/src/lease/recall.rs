@@ -169,8 +169,7 @@ pub(crate) fn is_asked(state: &InodeState, lease: u64) -> bool {
 pub(crate) fn is_reached_by_writer(state: &InodeState, block: u64) -> bool {
     let bounds = Bounds { from: block, to: block + 1 };
     let reaches = |asked: &Asked| asked.blocks.meets(bounds) && asked.round.is_open();
-    let mut writers =
-        state.leases.iter().filter(|leased| leased.purpose == Use::Data && leased.writable);
+    let mut writers = state.leases.iter().filter(|leased| leased.purpose == Use::Data && leased.writable);
     writers.any(|leased| leased.asked.iter().any(reaches))
 }
 
