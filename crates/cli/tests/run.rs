@@ -14,6 +14,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::programs::{open, play, play_on_stage, playing, run, stage, stage_with, system_calls, told};
+use common::unseen::{call, int};
 use common::{Mounted, Workbench, lodefs, succeed};
 
 /// What other tests run.
@@ -91,8 +92,11 @@ fn offsets(place: &Path) {
         expected.extend(bytes);
         // The kernel's own offset is where it should be.
         // SAFETY: asks for a number.
-        let offset = unsafe { libc::syscall(libc::SYS_lseek, copy.as_raw_fd(), 0, libc::SEEK_CUR) };
-        assert_eq!(usize::try_from(offset).unwrap(), expected.len());
+        let offset = unsafe {
+            let (file, whence) = (int(copy.as_raw_fd()), int(libc::SEEK_CUR));
+            call(libc::SYS_lseek, [file, 0, whence, 0, 0, 0])
+        };
+        assert_eq!(offset, Ok(expected.len().cast_signed()));
     }
     copy.seek(SeekFrom::Start(50)).unwrap();
     let mut read = Vec::new();

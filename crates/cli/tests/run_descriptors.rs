@@ -14,7 +14,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use common::programs::{open, play_on_stage, playing, stage, system_calls, told};
-use common::{Mounted, lodefs, on_memory, succeed};
+use common::{Mounted, lodefs, on_memory, succeed, unseen};
 
 /// The variable that says where another volume is mounted.
 const OTHER: &str = "LODEFS_TEST_OTHER";
@@ -44,8 +44,11 @@ fn needs_system_call(write: impl FnOnce()) -> bool {
 fn open_unseen(path: &Path) -> c_int {
     let path = CString::new(path.as_os_str().as_bytes()).unwrap();
     // SAFETY: the path is a string that ends.
-    let file = unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path.as_ptr(), libc::O_RDWR, 0) };
-    c_int::try_from(file).unwrap()
+    let file = unsafe {
+        let (at, flags) = (unseen::int(libc::AT_FDCWD), unseen::int(libc::O_RDWR));
+        unseen::call(libc::SYS_openat, [at, path.as_ptr().addr(), flags, 0, 0, 0])
+    };
+    c_int::try_from(file.unwrap()).unwrap()
 }
 
 fn closed_unseen(place: &Path) {
@@ -60,7 +63,7 @@ fn closed_unseen(place: &Path) {
         let number = file.as_raw_fd();
         std::mem::forget(file);
         // SAFETY: nobody uses the descriptor any more.
-        unsafe { libc::syscall(libc::SYS_close, number) };
+        unsafe { unseen::call(libc::SYS_close, [unseen::int(number), 0, 0, 0, 0, 0]).unwrap() };
         assert_eq!(open_unseen(&place.join("other")), number);
         // SAFETY: it has just been opened.
         let other = unsafe { File::from_raw_fd(number) };
@@ -92,7 +95,7 @@ fn copies(place: &Path) {
             sleep(Duration::from_millis(1));
         }
         // SAFETY: nobody uses the descriptor any more.
-        unsafe { libc::syscall(libc::SYS_close, number) };
+        unsafe { unseen::call(libc::SYS_close, [unseen::int(number), 0, 0, 0, 0, 0]).unwrap() };
         // Until what was taken back at the close is there again.
         while needs_system_call(|| file.write_all_at(&[3; 4096], 0).unwrap()) {
             sleep(Duration::from_millis(1));
@@ -101,7 +104,7 @@ fn copies(place: &Path) {
         other().read_exact_at(&mut page, 0).unwrap();
         assert!(page == [9; 4096], "{} of the other file", page[0]);
         // SAFETY: nobody uses the descriptor any more.
-        unsafe { libc::syscall(libc::SYS_close, number) };
+        unsafe { unseen::call(libc::SYS_close, [unseen::int(number), 0, 0, 0, 0, 0]).unwrap() };
         assert!(fs::read(place.join("f")).unwrap() == [3; 4096]);
     }
 }
@@ -149,8 +152,11 @@ fn volumes(place: &Path) {
     assert_eq!(first.metadata().unwrap().ino(), second.metadata().unwrap().ino());
     let same = open(&paths[0]);
     // SAFETY: both are descriptors of this test's.
-    let replaced = unsafe { libc::syscall(libc::SYS_dup2, second.as_raw_fd(), first.as_raw_fd()) };
-    assert_eq!(replaced, i64::from(first.as_raw_fd()));
+    let replaced = unsafe {
+        let (from, to) = (unseen::int(second.as_raw_fd()), unseen::int(first.as_raw_fd()));
+        unseen::call(libc::SYS_dup3, [from, to, 0, 0, 0, 0])
+    };
+    assert_eq!(replaced, Ok(first.as_raw_fd() as isize));
     let mut byte = [0];
     for _ in 0..200 {
         first.read_exact_at(&mut byte, 0).unwrap();

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test program uses its part")]
 
 pub(crate) mod programs;
+pub(crate) mod unseen;
 
 use std::ffi::OsStr;
 use std::fs::OpenOptions;

@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod copies;
+mod locked;
 mod lockstep;
 mod moves;
 mod refusals;
@@ -40,6 +41,8 @@ fn a_program() {
         "forced" => refusals::forced(&place),
         "refusals" => refusals::refusals(&place),
         "not-inherited" => refusals::not_inherited(&place),
+        "locked" => locked::locked(&place),
+        "locks-all" => locked::locks_all(&place),
         "beside" => threads::beside(&place),
         "taken" => threads::taken(&place),
         part => panic!("{part}"),
