@@ -9,6 +9,7 @@
 //! | [`census`] | what is mapped in this process, at one moment? |
 //! | [`pages`] | with what pages has the kernel mapped a range? |
 //! | `registry` | which addresses are mappings, and of what? |
+//! | `outline` | are there mappings at these addresses? Said without a lock. |
 //! | `teller` | how do others learn that? |
 //! | [`buffers`] | is a buffer of the caller's a mapping? |
 //! | [`window`] | how much of a hole should one touch decide? |
@@ -18,6 +19,7 @@
 pub mod buffers;
 mod census;
 mod mapping;
+mod outline;
 pub mod pages;
 mod registry;
 mod teller;

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use lodefs_mapping::{Inside, Region, enter};
 use lodefs_proto::maps::{DurableBy, FileId};
 
+use crate::outline;
 use crate::teller::Teller;
 
 /// All mappings, by where they begin. None overlaps another: who maps over one takes that from it. Used inside the gate only, so that no
@@ -69,7 +70,7 @@ impl Noted {
         let mut mapped = write(&inside);
         take(&mut mapped, &addresses, |_| true);
         mapped.insert(start, known);
-        COUNT.store(mapped.len(), Ordering::Release);
+        note(&mapped);
         drop(mapped);
         tell(&inside);
         Self { addresses, number }
@@ -80,12 +81,18 @@ impl Noted {
         let inside = enter();
         let mut mapped = write(&inside);
         take(&mut mapped, addresses, |known| known.number == self.number);
-        COUNT.store(mapped.len(), Ordering::Release);
+        note(&mapped);
         if mapped.is_empty() {
             // Before anybody can map something, and want to be told of.
             drop(teller(&inside).take());
         }
     }
+}
+
+/// Has readers without the lock know which mappings there are.
+fn note(mapped: &BTreeMap<usize, Known>) {
+    outline::replace(mapped.iter().map(|(start, known)| *start..*start + known.size));
+    COUNT.store(mapped.len(), Ordering::Release);
 }
 
 /// Takes these addresses from the entries that are meant.
@@ -132,6 +139,9 @@ pub fn tell_in_child() {
 pub(crate) fn has_some_of(addresses: &Range<usize>) -> bool {
     if COUNT.load(Ordering::Acquire) == 0 {
         return false;
+    }
+    if let Some(has_some) = outline::has_some_of(addresses) {
+        return has_some;
     }
     let inside = enter();
     let mapped = read(&inside);
