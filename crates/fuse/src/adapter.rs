@@ -26,6 +26,7 @@ use rustix::io::Errno as HostErrno;
 use crate::answer::Answers;
 use crate::negotiate::CACHE_TTL;
 use crate::served::{Found, New, Opened, Served};
+use crate::stale::StalePages;
 use crate::{caller, convert, negotiate};
 
 /// Most bytes that one request copies, so that a large copy cannot keep a thread for long.
@@ -42,6 +43,7 @@ thread_local! {
 /// The engine, as the FUSE library wants to see it.
 pub(crate) struct Adapter {
     served: Served,
+    stale: StalePages,
     answers: Answers,
     writeback: bool,
     /// The kernel understands that directories need not be opened.
@@ -49,8 +51,8 @@ pub(crate) struct Adapter {
 }
 
 impl Adapter {
-    pub(crate) fn new(served: Served, writeback: bool) -> Self {
-        Self { served, answers: Answers::default(), writeback, opens_no_directories: false }
+    pub(crate) fn new(served: Served, stale: StalePages, writeback: bool) -> Self {
+        Self { served, stale, answers: Answers::default(), writeback, opens_no_directories: false }
     }
 
     /// Runs the body of a request.
@@ -320,8 +322,11 @@ impl Filesystem for Adapter {
             let read = self.run("read", |served| {
                 let node = served.opened_node(ino, handle)?;
                 // The kernel names an owner where it reads for somebody, and none where it fills its cache.
-                if owner.is_none() && served.is_direct(handle) {
-                    return served.fs.read_to_cache(&node, offset, room);
+                if owner.is_none() {
+                    self.stale.note_fill(ino);
+                    if served.is_direct(handle) {
+                        return served.fs.read_to_cache(&node, offset, room);
+                    }
                 }
                 served.fs.read(&node, offset, room)
             });
@@ -346,16 +351,23 @@ impl Filesystem for Adapter {
     ) {
         let drops = flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         let appends = convert::open_intent(opened).append;
+        // A write that the kernel makes from its cache leaves pages there, which have the bytes that are written.
+        let is_cached = flags.contains(WriteFlags::FUSE_WRITE_CACHE) || !convert::bypasses_cache(opened);
         let outcome = self.run("write", |served| {
             let node = served.opened_node(ino, handle)?;
+            let is_direct = served.is_direct(handle);
             // Of what programs have appended to a direct file by themselves the kernel does not know.
-            if appends && served.is_direct(handle) {
+            if appends && is_direct {
                 return served.fs.append(&node, data, drops).map(|(_, written)| written);
+            }
+            if is_cached && !is_direct {
+                self.stale.note_fill(ino);
             }
             served.fs.write(&node, offset, data, drops)
         });
         match outcome {
-            Ok(written) => reply.written(written as u32),
+            Ok(written) if is_cached => reply.written(written as u32),
+            Ok(written) => self.stale.answer(ino, offset, written, reply),
             Err(errno) => reply.error(errno),
         }
     }

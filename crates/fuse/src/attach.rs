@@ -82,6 +82,9 @@ pub enum MountError {
     /// Kernel and server do not speak the same language.
     #[error("the kernel and the server did not come to terms: {0}; this needs Linux 5.11 or later")]
     Handshake(io::Error),
+    /// The server cannot have another thread.
+    #[error("cannot start a thread of the server: {0}; raise the limit of processes (ulimit -u)")]
+    Thread(io::Error),
     /// The volume has no usable root directory.
     #[error(transparent)]
     Root(lodefs_core::Error),

@@ -8,6 +8,7 @@ use lodefs_core::{
     Attr, Fallocate, Kind, NewKind, OpenIntent, RenameMode, Result, SeekTarget, SetTime, Time, XattrMode,
 };
 use lodefs_proto::ticket::TELLS_WHEN_CLOSED;
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 /// Preferred size of reads and writes that `stat(2)` shows.
@@ -131,6 +132,11 @@ pub(crate) fn open_intent(flags: OpenFlags) -> OpenIntent {
         append: flags.0 & O_APPEND != 0,
         truncate: false,
     }
+}
+
+/// Whether a file was opened with `O_DIRECT`.
+pub(crate) fn bypasses_cache(flags: OpenFlags) -> bool {
+    flags.0.cast_unsigned() & OFlags::DIRECT.bits() != 0
 }
 
 /// Whether somebody wants to be told when a descriptor of it is closed.

@@ -11,6 +11,7 @@
 //! | `convert`, `ioctl` | how do the kernel's words map to the engine's? |
 //! | `caller` | what may the process behind a request do? |
 //! | `table` | which inodes does the kernel hold? |
+//! | `stale` | which cached pages does a direct write make stale, and who drops them? |
 //! | `handles` | which files are open, and does that keep them direct or buffered? |
 //! | `negotiate` | which of the kernel's features are used, and why? |
 //! | `attach`, `fusermount` | how does the file system get into the tree of names? |
@@ -47,6 +48,7 @@ mod null_server;
 mod options;
 mod served;
 mod session;
+mod stale;
 mod table;
 
 pub use attach::{MountError, remount, resolve_target, unmount};

@@ -12,8 +12,12 @@ pub const CACHE_TTL: Duration = Duration::from_hours(365 * 24);
 /// Bytes in the largest write request: what the kernel is willing to put into one by default.
 pub const WRITE_SIZE_MAX: u32 = 1 << 20;
 
-/// Requests that nobody waits for (read-ahead, asynchronous direct I/O) that the kernel may have in flight.
-const BACKGROUND_MAX: u16 = 64;
+/// Slots for background requests (read-ahead, asynchronous direct I/O) that the server asks for. There are many, so that
+/// direct writes that wait for pages to be dropped never occupy all of them (`stale`).
+const BACKGROUND_MAX: u16 = 4096;
+
+/// What the kernel gives to a server without `CAP_SYS_ADMIN`, at most.
+const BACKGROUND_LIMIT: &str = "/sys/module/fuse/parameters/max_user_bgreq";
 
 /// Features that are switched on wherever the kernel has them.
 const WANTED: &[InitFlags] = &[
@@ -33,6 +37,7 @@ const WANTED: &[InitFlags] = &[
     InitFlags::FUSE_NO_OPENDIR_SUPPORT,
     InitFlags::FUSE_CACHE_SYMLINKS,
     InitFlags::FUSE_ASYNC_READ,
+    // An asynchronous direct write leaves stale pages behind, which the server has the kernel drop (`stale`).
     InitFlags::FUSE_ASYNC_DIO,
     InitFlags::FUSE_BIG_WRITES,
     InitFlags::FUSE_MAX_PAGES,
@@ -47,6 +52,13 @@ const WANTED: &[InitFlags] = &[
 
 /// Bytes in the longest name.
 pub const NAME_MAX: u32 = 255;
+
+/// How many background requests the kernel lets be under way, at least.
+pub(crate) fn background_slots() -> usize {
+    let limit = std::fs::read_to_string(BACKGROUND_LIMIT).ok().and_then(|text| text.trim().parse().ok());
+    // A limit that cannot be read is taken for the kernel's smallest default.
+    usize::from(BACKGROUND_MAX).min(limit.unwrap_or(12))
+}
 
 /// Settles with the kernel how the two will work together; says whether it understands that directories need not
 /// be opened.

@@ -15,8 +15,10 @@ use crate::adapter::Adapter;
 use crate::attach::{self, MountError};
 use crate::handles::Handles;
 use crate::mountinfo;
+use crate::negotiate;
 use crate::options::{Allow, MountOptions};
 use crate::served::Served;
+use crate::stale::StalePages;
 use crate::table::NodeTable;
 
 /// A mount that is ready to be served. Programs that touch it wait until it is.
@@ -29,6 +31,10 @@ pub struct Session {
 pub fn mount(fs: Arc<Fs>, target: &Path, options: &MountOptions) -> Result<Session, MountError> {
     let target = attach::resolve_target(target)?;
     let nodes = Arc::new(NodeTable::new(fs.root().map_err(MountError::Root)?));
+    let notifier = Arc::new(OnceLock::new());
+    let stale =
+        StalePages::start(Arc::clone(&notifier), options.threads.get(), negotiate::background_slots())
+            .map_err(MountError::Thread)?;
     let device = attach::attach(&target, options)?;
     // From here on there is a mount to take back.
     let handles = Arc::new(Handles::new());
@@ -38,7 +44,6 @@ pub fn mount(fs: Arc<Fs>, target: &Path, options: &MountOptions) -> Result<Sessi
         nodes: Arc::clone(&nodes),
         handles: Arc::clone(&handles),
     };
-    let notifier = Arc::new(OnceLock::new());
     let served = Served::new(
         fs,
         nodes,
@@ -47,7 +52,7 @@ pub fn mount(fs: Arc<Fs>, target: &Path, options: &MountOptions) -> Result<Sessi
         options.broker.clone(),
         Arc::clone(&notifier),
     );
-    let adapter = Adapter::new(served, options.writeback);
+    let adapter = Adapter::new(served, stale, options.writeback);
     let acl = match options.allow {
         Allow::OwnerAndRoot => SessionACL::RootAndOwner,
         // That only the owner may use it, the kernel sees to.
