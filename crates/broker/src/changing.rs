@@ -44,7 +44,8 @@ impl Changing {
         Change { changing: Arc::clone(self), ino }
     }
 
-    fn expire(&self, ino: Ino) {
+    /// Tells that attributes of a file that were seen before may be wrong.
+    pub(crate) fn expire(&self, ino: Ino) {
         if let Some(expire) = self.expire.get() {
             expire(ino);
         }

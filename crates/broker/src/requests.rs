@@ -8,6 +8,7 @@ use std::sync::mpsc::Receiver;
 use std::thread;
 use std::time::Duration;
 
+use lodefs_core::changes;
 use lodefs_core::{
     DataAnswer, DataGrant, DataLease, DataRight, Error, Fs, Lease, LeaseOptions, Lessee, Node, Touch,
     Touched, What,
@@ -76,7 +77,7 @@ impl Requests {
     /// Does what is asked for, one after the other, until nobody can ask any more. What it has left behind is returned.
     pub(crate) fn run(mut self, queued: &Receiver<FromProgram>) -> Self {
         for message in queued {
-            if catch_unwind(AssertUnwindSafe(|| self.take(message))).is_err() {
+            if catch_unwind(AssertUnwindSafe(|| self.take_and_tell(message))).is_err() {
                 // It has said why. What the program has mapped, it still has.
                 self.program.cut_off();
                 break;
@@ -88,6 +89,16 @@ impl Requests {
     /// Whether nothing is mapped, or read and written by the program itself.
     pub(crate) fn have_left_nothing(&self) -> bool {
         self.mapped.is_empty() && self.data.is_empty()
+    }
+
+    /// Does what a message asks for. Attributes that it has changed expire, unless others look at them each time.
+    fn take_and_tell(&mut self, message: FromProgram) {
+        let ((), changes) = changes::noting(|| self.take(message));
+        for (ino, _) in changes {
+            if !self.serving.changing.contains(ino) {
+                self.serving.changing.expire(ino);
+            }
+        }
     }
 
     fn take(&mut self, message: FromProgram) {

@@ -13,6 +13,7 @@ mod acl;
 mod alloc;
 mod bitmap;
 mod blob;
+pub mod changes;
 mod clock;
 mod committer;
 mod dir;

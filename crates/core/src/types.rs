@@ -177,9 +177,40 @@ pub struct SetAttr {
     pub mtime: Option<SetTime>,
     /// The change comes through an open file, so that rules that are checked at open are not checked again.
     pub by_handle: bool,
-    /// Drop set-user-id, set-group-id and file capabilities along with the change, because the caller
-    /// lacks the privilege to keep them.
-    pub drop_privileges: bool,
+    /// As whom the caller changes the size or the owner, or nothing: that decides which set-id bits stay.
+    pub writer: Writer,
+}
+
+/// As whom a process changes content, size or owner of a file. The process decides which set-id bits the file keeps. File
+/// capabilities go in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Writer {
+    /// The process has `CAP_FSETID`. A change of the content takes no set-id bits.
+    #[default]
+    Privileged,
+    /// The process belongs to the file's group. The set-user-id bit goes, and the set-group-id bit if the group may
+    /// execute the file.
+    Member,
+    /// Any other process. Both bits go.
+    Stranger,
+}
+
+impl Writer {
+    /// What is left of a mode after a change of the content.
+    pub(crate) fn keeps_of(self, mode: u32) -> u32 {
+        match self {
+            Self::Privileged => mode,
+            Self::Member if mode & S_IXGRP == 0 => mode & !S_ISUID,
+            Self::Member | Self::Stranger => mode & !(S_ISUID | S_ISGID),
+        }
+    }
+}
+
+impl From<bool> for Writer {
+    /// Whether the writer takes set-id bits from the file.
+    fn from(takes: bool) -> Self {
+        if takes { Self::Stranger } else { Self::Privileged }
+    }
 }
 
 /// What a new inode is.

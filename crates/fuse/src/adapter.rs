@@ -19,15 +19,17 @@ use fuser::{
     ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request,
     TimeOrNow, WriteFlags,
 };
-use lodefs_core::{Attr, Error, NewKind, Result, S_PERM, SetAttr};
+use lodefs_core::changes::{self, Attributes};
+use lodefs_core::{Attr, Error, Ino, NewKind, Result, S_PERM, SetAttr, Writer};
 use lodefs_proto::ticket::TICKET_IOCTL;
 use rustix::io::Errno as HostErrno;
 
 use crate::answer::Answers;
+use crate::caller::{self, Capability};
 use crate::negotiate::CACHE_TTL;
 use crate::served::{Found, New, Opened, Served};
 use crate::stale::StalePages;
-use crate::{caller, convert, negotiate};
+use crate::{convert, negotiate};
 
 /// Most bytes that one request copies, so that a large copy cannot keep a thread for long.
 const COPY_SIZE_MAX: u64 = 64 << 20;
@@ -55,9 +57,34 @@ impl Adapter {
         Self { served, stale, answers: Answers::default(), writeback, opens_no_directories: false }
     }
 
-    /// Runs the body of a request.
+    /// Runs the body of a request. The kernel forgets the attributes of each inode that the request has changed.
     fn run<T>(&self, operation: &'static str, body: impl FnOnce(&Served) -> Result<T>) -> Result<T, Errno> {
-        self.answers.run(operation, || body(&self.served), |error| self.is_told(error))
+        self.run_knowing((INodeNo(0), Attributes::empty()), operation, body)
+    }
+
+    /// The same. If the request succeeds, the kernel itself forgets or is told some attributes of one inode; and it then
+    /// believes no answer to an earlier request about them.
+    ///
+    /// Every other change must be told: the kernel believes attributes for ever ([`CACHE_TTL`]). A notification of
+    /// attributes takes no lock in the kernel, so a thread that serves a request may send it.
+    fn run_knowing<T>(
+        &self,
+        known: (INodeNo, Attributes),
+        operation: &'static str,
+        body: impl FnOnce(&Served) -> Result<T>,
+    ) -> Result<T, Errno> {
+        let (outcome, changes) = changes::noting(|| {
+            self.answers.run(operation, || body(&self.served), |error| self.is_told(error))
+        });
+        let is_known = |ino: Ino, changed| outcome.is_ok() && known.0.0 == ino.0 && known.1.contains(changed);
+        let mut last = None;
+        for (ino, changed) in changes {
+            if last != Some(ino) && !is_known(ino, changed) {
+                self.served.expire_attributes(INodeNo(ino.0));
+                last = Some(ino);
+            }
+        }
+        outcome
     }
 
     /// Whether the error is the failure of the medium that has made the volume read-only, which is told once, or comes of
@@ -160,23 +187,29 @@ impl Filesystem for Adapter {
             atime: atime.map(convert::set_time),
             mtime: mtime.map(convert::set_time),
             by_handle: handle.is_some(),
-            drop_privileges: false,
+            writer: Writer::Privileged,
         };
         // A request to change nothing is a chown to the same owner, or comes before a fallocate or copy: what is
         // left of it is that set-id bits go.
         let changes_nothing =
             ctime.is_none() && change == SetAttr { by_handle: change.by_handle, ..SetAttr::default() };
-        change.drop_privileges = uid.is_some()
-            || gid.is_some()
-            || changes_nothing
-            || size.is_some() && caller::drops_privileges(request);
-        reply_attr(
-            reply,
-            self.run(
-                "setattr",
-                |served| Ok(served.lasting(served.fs.set_attr(&served.node(ino)?, &change)?)),
-            ),
-        );
+        let asks_writer = changes_nothing || uid.is_some() || gid.is_some() || size.is_some();
+        let outcome = self.run_knowing((ino, Attributes::all()), "setattr", |served| {
+            let node = served.node(ino)?;
+            if asks_writer {
+                change.writer = served.fs.writer(
+                    &node,
+                    || caller::has(request, Capability::SetId),
+                    |group| caller::is_in_group(request, group),
+                )?;
+            }
+            if changes_nothing && change.writer == Writer::Privileged {
+                // The kernel has found that bits must go, whoever asks.
+                change.writer = Writer::Member;
+            }
+            Ok(served.lasting(served.fs.set_attr(&node, &change)?))
+        });
+        reply_attr(reply, outcome);
     }
 
     fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
@@ -319,7 +352,7 @@ impl Filesystem for Adapter {
                 buffer.resize(size as usize, 0);
             }
             let room = &mut buffer[..size as usize];
-            let read = self.run("read", |served| {
+            let read = self.run_knowing((ino, Attributes::ATIME), "read", |served| {
                 let node = served.opened_node(ino, handle)?;
                 // The kernel names an owner where it reads for somebody, and none where it fills its cache.
                 if owner.is_none() {
@@ -339,7 +372,7 @@ impl Filesystem for Adapter {
 
     fn write(
         &self,
-        _: &Request,
+        request: &Request,
         ino: INodeNo,
         handle: FileHandle,
         offset: u64,
@@ -353,17 +386,26 @@ impl Filesystem for Adapter {
         let appends = convert::open_intent(opened).append;
         // A write that the kernel makes from its cache leaves pages there, which have the bytes that are written.
         let is_cached = flags.contains(WriteFlags::FUSE_WRITE_CACHE) || !convert::bypasses_cache(opened);
-        let outcome = self.run("write", |served| {
+        // A write with O_DIRECT may be asynchronous. The kernel forgets the attributes when such a write begins, and may
+        // have asked for them since.
+        let known = !flags.contains(WriteFlags::FUSE_WRITE_CACHE) && !convert::bypasses_cache(opened);
+        let known = (ino, if known { Attributes::CONTENT } else { Attributes::empty() });
+        let outcome = self.run_knowing(known, "write", |served| {
             let node = served.opened_node(ino, handle)?;
+            let writer = if drops {
+                served.fs.writer(&node, || false, |group| caller::is_in_group(request, group))?
+            } else {
+                Writer::Privileged
+            };
             let is_direct = served.is_direct(handle);
             // Of what programs have appended to a direct file by themselves the kernel does not know.
             if appends && is_direct {
-                return served.fs.append(&node, data, drops).map(|(_, written)| written);
+                return served.fs.append(&node, data, writer).map(|(_, written)| written);
             }
             if is_cached && !is_direct {
                 self.stale.note_fill(ino);
             }
-            served.fs.write(&node, offset, data, drops)
+            served.fs.write(&node, offset, data, writer)
         });
         match outcome {
             Ok(written) if is_cached => reply.written(written as u32),
@@ -510,7 +552,10 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        let outcome = self.run("fallocate", |served| {
+        // While the size stays, the kernel forgets the attributes but believes answers to earlier requests.
+        let known =
+            if mode & convert::FALLOC_KEEP_SIZE == 0 { Attributes::CONTENT } else { Attributes::empty() };
+        let outcome = self.run_knowing((ino, known), "fallocate", |served| {
             let how = convert::fallocate_mode(mode)?;
             served.fs.fallocate(&served.node(ino)?, how, offset, size)
         });
@@ -547,7 +592,7 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let size = size.min(COPY_SIZE_MAX);
-        let outcome = self.run("copy_file_range", |served| {
+        let outcome = self.run_knowing((to, Attributes::CONTENT), "copy_file_range", |served| {
             served.fs.copy_range(&served.node(from)?, from_offset, &served.node(to)?, to_offset, size)
         });
         match outcome {

@@ -17,7 +17,7 @@ const IO_SIZE: u32 = 4096;
 // Flags of open(2), fallocate(2), lseek(2) and setxattr(2) as they stand in requests. They are the kernel's, not
 // those of a C library.
 const O_APPEND: i32 = 0o2000;
-const FALLOC_KEEP_SIZE: i32 = 0x01;
+pub(crate) const FALLOC_KEEP_SIZE: i32 = 0x01;
 const FALLOC_PUNCH_HOLE: i32 = 0x02;
 const FALLOC_ZERO_RANGE: i32 = 0x10;
 const SEEK_DATA: i32 = 3;

@@ -20,12 +20,13 @@ use rustix::io::Errno;
 use rustix::process::Uid;
 use zerocopy::IntoBytes;
 
+use crate::caller::{self, Capability};
 use crate::handles::Handles;
 use crate::negotiate::CACHE_TTL;
 use crate::options::Report;
 use crate::session::expire_attributes;
 use crate::table::NodeTable;
-use crate::{REPORT_ATTRIBUTE, caller, convert, ioctl};
+use crate::{REPORT_ATTRIBUTE, convert, ioctl};
 
 /// The attribute that holds the access ACL, whose change changes the mode.
 const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
@@ -294,7 +295,6 @@ impl Served {
             ioctl::Request::Get(form) => Ok(ioctl::answer(form, &attr)),
             ioctl::Request::Set { flags, project } => {
                 self.fs.set_flags(&node, flags, project)?;
-                self.expire_attributes(ino);
                 Ok(Vec::new())
             }
             ioctl::Request::Dax(dax::Request::Ask) => self.dax_status(&node, handle),
@@ -304,7 +304,6 @@ impl Served {
                 // The open file by which it is asked for does not stand in the way of a switch, but no data can be reached by
                 // it after one.
                 self.set_dax(&node, handle, on, how)?;
-                self.expire_attributes(ino);
                 self.dax_status(&node, handle)
             }
         }
@@ -379,7 +378,7 @@ impl Served {
     }
 
     /// Tells the kernel that the attributes of `ino` are not what it was told before (its data are).
-    fn expire_attributes(&self, ino: INodeNo) {
+    pub(crate) fn expire_attributes(&self, ino: INodeNo) {
         expire_attributes(&self.notifier, Ino(ino.0));
     }
 
@@ -395,7 +394,8 @@ impl Served {
         self.fs.set_xattr(&node, name, value, convert::xattr_mode(flags)?)?;
         if name == ACCESS_ACL {
             let attr = self.fs.attr(&node)?;
-            if attr.perm & S_ISGID != 0 && !caller::is_in_group(request, attr.gid) {
+            let keeps = || caller::is_in_group(request, attr.gid) || caller::has(request, Capability::SetId);
+            if attr.perm & S_ISGID != 0 && !keeps() {
                 let change = SetAttr { perm: Some(attr.perm & !S_ISGID), ..SetAttr::default() };
                 self.fs.set_attr(&node, &change)?;
             }
@@ -420,7 +420,8 @@ impl Served {
     }
 }
 
-/// Refuses whoever is neither the owner nor root (strictly: lacks `CAP_FOWNER`, which is not told).
-fn ensure_owner(caller: &Request, attr: &Attr) -> Result<()> {
-    if caller.uid() == attr.uid || caller.uid() == 0 { Ok(()) } else { Err(Errno::PERM.into()) }
+/// Refuses a caller that is neither the owner nor has `CAP_FOWNER`.
+fn ensure_owner(request: &Request, attr: &Attr) -> Result<()> {
+    let may = request.uid() == attr.uid || caller::has(request, Capability::Owner);
+    if may { Ok(()) } else { Err(Errno::PERM.into()) }
 }

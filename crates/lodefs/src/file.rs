@@ -5,7 +5,7 @@ use std::fs::Permissions;
 use std::io;
 use std::path::Path;
 
-use lodefs_core::{Error, Fallocate, Flags, SeekTarget, SetAttr, XattrMode};
+use lodefs_core::{Error, Fallocate, Flags, SeekTarget, SetAttr, Writer, XattrMode};
 use lodefs_mmap::{MapOptions, Mapping};
 use rustix::io::Errno;
 
@@ -110,17 +110,21 @@ impl File {
         }
     }
 
+    fn writer(&self) -> io::Result<Writer> {
+        Ok(self.credentials.writer(self.held.fs(), &self.held)?)
+    }
+
     /// Writes at byte `offset`. Returns how many bytes were written: fewer only if space ran out or the largest file
     /// (2^63-1 bytes) was reached on the way. Writing beyond the end leaves a hole that reads as zeros.
     ///
     /// If the file was opened to append, the bytes go to its end, as on Linux.
     pub fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
-        let drop_privileges = !self.credentials.keep_privileges();
+        let writer = self.writer()?;
         if self.access.append {
-            return Ok(self.held.fs().append(&self.held, &buffers::own(bytes), drop_privileges)?.1);
+            return Ok(self.held.fs().append(&self.held, &buffers::own(bytes), writer)?.1);
         }
         check(self.access.write)?;
-        Ok(self.held.fs().write(&self.held, offset, &buffers::own(bytes), drop_privileges)?)
+        Ok(self.held.fs().write(&self.held, offset, &buffers::own(bytes), writer)?)
     }
 
     /// Writes all of `bytes` at byte `offset`. After an error, some of them may have been written.
@@ -139,16 +143,15 @@ impl File {
     /// `StorageFull` if there is no room for all of them; then some of them may be there.
     pub fn append(&self, bytes: &[u8]) -> io::Result<u64> {
         check(self.access.append || self.access.write)?;
-        let drop_privileges = !self.credentials.keep_privileges();
-        let (offset, written) = self.held.fs().append(&self.held, &buffers::own(bytes), drop_privileges)?;
+        let writer = self.writer()?;
+        let (offset, written) = self.held.fs().append(&self.held, &buffers::own(bytes), writer)?;
         if written == bytes.len() { Ok(offset) } else { Err(Errno::NOSPC.into()) }
     }
 
     /// Cuts the file, or makes it longer with a hole that reads as zeros.
     pub fn set_len(&self, len: u64) -> io::Result<()> {
         check(self.access.write || self.access.append)?;
-        let drop_privileges = !self.credentials.keep_privileges();
-        self.change(&SetAttr { size: Some(len), drop_privileges, ..SetAttr::default() })
+        self.change(&SetAttr { size: Some(len), writer: self.writer()?, ..SetAttr::default() })
     }
 
     /// Gives the `len` bytes from `offset` on their blocks, zeroed where they had none, so that no later write to them
@@ -176,6 +179,7 @@ impl File {
 
     fn fallocate(&self, how: Fallocate, offset: u64, len: u64) -> io::Result<()> {
         check(self.access.write || self.access.append)?;
+        self.held.fs().take_privileges(&self.held, self.writer()?)?;
         Ok(self.held.fs().fallocate(&self.held, how, offset, len)?)
     }
 
@@ -205,6 +209,7 @@ impl File {
         check(self.access.read)?;
         check(to.access.write && !to.access.append)?;
         self.held.check_same_volume(&to.held)?;
+        to.held.fs().take_privileges(&to.held, to.writer()?)?;
         Ok(self.held.fs().copy_range(&self.held, offset, &to.held, to_offset, len)?)
     }
 

@@ -167,7 +167,7 @@ impl OpenOptions {
         if self.truncate {
             let empty = SetAttr {
                 size: Some(0),
-                drop_privileges: !dir.credentials.keep_privileges(),
+                writer: dir.credentials.writer(dir.held.fs(), node)?,
                 ..SetAttr::default()
             };
             dir.held.fs().set_attr(node, &empty)?;

@@ -4,7 +4,7 @@ use std::io;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use lodefs_core::{Fs, Node};
+use lodefs_core::{Fs, Node, Writer};
 
 use crate::pager::Maps;
 
@@ -84,9 +84,12 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// Whether a change of content leaves privileges to the file.
-    pub(crate) fn keep_privileges(&self) -> bool {
-        self.uid == 0
+    /// As whom they change a file.
+    pub(crate) fn writer(&self, fs: &Fs, node: &Node) -> lodefs_core::Result<Writer> {
+        if self.uid == 0 {
+            return Ok(Writer::Privileged);
+        }
+        fs.writer(node, || false, |gid| gid == self.gid)
     }
 }
 

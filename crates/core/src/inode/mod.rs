@@ -97,6 +97,8 @@ pub(crate) struct InodeState {
     pub(crate) nodes: NodeCache,
     /// Mappings by programs of this, which is direct then.
     pub(crate) leases: Vec<Leased>,
+    /// Whether the attributes have file capabilities, once that was needed.
+    pub(crate) has_capability: Option<bool>,
     /// A program appends to it by itself: the size is elsewhere.
     pub(crate) tail: Option<Tail>,
     /// What the kernel keeps of its content, though it is direct.
@@ -116,6 +118,7 @@ impl InodeState {
             extents: None,
             nodes: NodeCache::default(),
             leases: Vec::new(),
+            has_capability: None,
             tail: None,
             cached: Cached::default(),
             is_switching: false,

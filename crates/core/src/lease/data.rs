@@ -21,9 +21,10 @@ use super::{Bounds, Lease, LeaseOptions, Lessee, Part, Use, What};
 use crate::error::{Result, ensure};
 use crate::fs::Fs;
 use crate::inode::{InodeState, Node};
+use crate::ops::attr::has_set_id;
 use crate::ops::fault::parts;
 use crate::ops::locked::LockedInode;
-use crate::ops::write::has_privileges;
+use crate::ops::xattr;
 use crate::types::{Flags, Kind};
 use lodefs_sync::Arc;
 
@@ -150,8 +151,9 @@ impl DataLease {
             deliver(DataAnswer::Cached);
             return Ok(());
         }
-        let is_bound =
-            locked.flags().intersects(Flags::IMMUTABLE | Flags::APPEND) || has_privileges(&locked.state.slot);
+        let is_bound = locked.flags().intersects(Flags::IMMUTABLE | Flags::APPEND)
+            || has_set_id(locked.state.slot.mode.get())
+            || xattr::has_capability(&fs.volume, &mut locked.state);
         ensure(!write || !is_bound, Errno::PERM)?;
         let right = if write { DataRight::Write } else { DataRight::Read };
         recall_data(&mut locked.state, right, Some(lease.id()));

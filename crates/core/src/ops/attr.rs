@@ -8,9 +8,9 @@ use super::locked::LockedInode;
 use super::xattr;
 use crate::error::{Result, ensure};
 use crate::fs::Fs;
-use crate::inode::{Node, SetTimes, attr_of};
+use crate::inode::{InodeState, Node, SetTimes, attr_of};
 use crate::tx::Tx;
-use crate::types::{Attr, Flags, Kind, OpenIntent, S_ISGID, S_ISUID, S_IXGRP, SetAttr, SetTime};
+use crate::types::{Attr, Flags, Kind, OpenIntent, S_ISGID, S_ISUID, S_IXGRP, SetAttr, SetTime, Writer};
 
 impl Fs {
     /// The attributes of an inode.
@@ -72,11 +72,14 @@ impl Fs {
         if let Some(gid) = change.gid {
             locked.slot.gid = U32::new(gid);
         }
-        if (changes_owner || change.drop_privileges)
-            && locked.kind() != Kind::Directory
-            && change.perm.is_none()
-        {
-            self.drop_privileges(&mut tx, locked)?;
+        let takes = changes_owner || change.size.is_some() || change.writer != Writer::Privileged;
+        if takes && locked.kind() != Kind::Directory && change.perm.is_none() {
+            let writer = match change.writer {
+                // Nobody keeps the bits of a file for another owner.
+                Writer::Privileged if changes_owner => Writer::Member,
+                writer => writer,
+            };
+            self.drop_privileges(&mut tx, locked, writer)?;
         }
         if let Some(size) = change.size {
             self.change_size(&mut tx, locked, size)?;
@@ -100,29 +103,68 @@ impl Fs {
     }
 
     /// Takes away what lets a program run with more rights than its user has.
-    pub(super) fn drop_privileges(&self, tx: &mut Tx<'_>, locked: &mut LockedInode<'_>) -> Result<()> {
-        let mode = locked.slot.mode.get();
-        let mut kept = mode & !S_ISUID;
-        if mode & S_IXGRP != 0 {
-            kept &= !S_ISGID;
-        }
-        locked.slot.mode = U32::new(kept);
+    pub(super) fn drop_privileges(
+        &self,
+        tx: &mut Tx<'_>,
+        locked: &mut LockedInode<'_>,
+        writer: Writer,
+    ) -> Result<()> {
+        locked.slot.mode = U32::new(writer.keeps_of(locked.slot.mode.get()));
         xattr::drop_capability(tx, &self.volume, &mut locked.slot)
     }
+
+    /// Takes from a file what a change of its content by this writer takes. For changes that do not do so themselves
+    /// ([`Fs::fallocate`], [`Fs::copy_range`]).
+    pub fn take_privileges(&self, node: &Node, writer: Writer) -> Result<()> {
+        let loses = |state: &mut InodeState| self.loses_privileges(state, writer);
+        if !loses(&mut *node.inode().write()?) {
+            return Ok(());
+        }
+        let mut tx = Tx::begin(self)?;
+        let mut locked = LockedInode::lock(self, node.inode())?;
+        self.drop_privileges(&mut tx, &mut locked, writer)?;
+        let now = locked.now(self);
+        locked.slot.set_ctime(now);
+        locked.commit(tx)
+    }
+
+    /// As whom a process changes a file. The questions are asked only if the file has set-id bits: whether the process
+    /// has `CAP_FSETID`, and whether it belongs to a group.
+    pub fn writer(
+        &self,
+        node: &Node,
+        has_fsetid: impl FnOnce() -> bool,
+        is_in_group: impl FnOnce(u32) -> bool,
+    ) -> Result<Writer> {
+        let (mode, gid) = {
+            let state = node.inode().read()?;
+            (state.slot.mode.get(), state.slot.gid.get())
+        };
+        if !has_set_id(mode) || has_fsetid() {
+            return Ok(Writer::Privileged);
+        }
+        let asks = mode & S_ISGID != 0 && mode & S_IXGRP == 0;
+        Ok(if asks && is_in_group(gid) { Writer::Member } else { Writer::Stranger })
+    }
+}
+
+/// Whether a mode has bits that let a program run as another user or group.
+pub(crate) fn has_set_id(mode: u32) -> bool {
+    mode & (S_ISUID | S_ISGID) != 0
 }
 
 /// Whether a file is truncated, by its path, to the size it has: its times then stay, as on XFS.
 fn keeps_size(locked: &LockedInode<'_>, change: &SetAttr) -> bool {
     let size = locked.state.slot.size.get();
-    let only_size =
-        SetAttr { size: Some(size), drop_privileges: change.drop_privileges, ..SetAttr::default() };
+    let only_size = SetAttr { size: Some(size), writer: change.writer, ..SetAttr::default() };
     *change == only_size && locked.kind() == Kind::File
 }
 
 /// The rules of immutable and append-only inodes for a change of attributes.
 fn check_flags(locked: &LockedInode<'_>, change: &SetAttr) -> Result<()> {
     let flags = locked.flags();
-    let names_nothing = SetAttr { by_handle: false, drop_privileges: false, ..*change } == SetAttr::default();
+    let names_nothing =
+        SetAttr { by_handle: false, writer: Writer::Privileged, ..*change } == SetAttr::default();
     if names_nothing {
         // chown(-1, -1), which is how programs ask whether they may.
         return Ok(());

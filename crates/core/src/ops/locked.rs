@@ -9,6 +9,7 @@ use lodefs_layout::inode::InodeSlot;
 use rustix::io::Errno;
 use smallvec::SmallVec;
 
+use crate::changes;
 use crate::dir::Entry;
 use crate::dir::leaf::{self, Key};
 use crate::dir::tree::Tree;
@@ -66,6 +67,10 @@ impl<'i> LockedInode<'i> {
         let time = |slot: &InodeSlot| (slot.ctime_s, slot.times_ns[2]);
         if time(&self.slot) != time(&self.state.slot) {
             self.inode.times_seen.store(false, Ordering::Relaxed);
+        }
+        changes::note(&self.state.slot, &self.slot);
+        if self.state.slot.xattr_block != self.slot.xattr_block {
+            self.state.has_capability = None;
         }
         let before = self.state.slot.size.get();
         self.state.slot = self.slot;

@@ -1,6 +1,6 @@
 //! The operations of the file system, as methods of [`crate::Fs`].
 
-mod attr;
+pub(crate) mod attr;
 mod copy;
 mod create;
 pub(crate) mod fault;

@@ -11,11 +11,11 @@ use lodefs_layout::BLOCK_SIZE;
 use lodefs_layout::CHUNK_BLOCKS;
 use lodefs_layout::FILE_SIZE_MAX;
 use lodefs_layout::extent::EXTENT_BLOCKS_MAX;
-use lodefs_layout::inode::InodeSlot;
 use rustix::io::Errno;
 use zerocopy::little_endian::U64;
 
 use super::locked::LockedInode;
+use super::xattr;
 use crate::alloc::{Purpose, Request};
 use crate::error::{Error, Result, ensure};
 use crate::extents::map::Edits;
@@ -24,7 +24,7 @@ use crate::fs::Fs;
 use crate::inode::{InodeState, Node};
 use crate::lease::{DataRight, recall_data, recall_zeroes};
 use crate::tx::{Tx, offset_of};
-use crate::types::{Kind, S_ISGID, S_ISUID, Time};
+use crate::types::{Kind, Time, Writer};
 
 /// Most bytes that one transaction writes.
 const PIECE_MAX: u64 = 8 << 20;
@@ -40,15 +40,15 @@ impl Fs {
     /// Writes `bytes` at byte `offset`. Returns how many were written: fewer only if space ran out or the largest file
     /// was reached on the way. FBIG beyond the largest file.
     ///
-    /// `drop_privileges`: the writer may not keep set-id bits and capabilities on the file.
-    pub fn write(&self, node: &Node, offset: u64, bytes: &[u8], drop_privileges: bool) -> Result<usize> {
-        self.write_from(node, Position::At(offset), bytes, drop_privileges).map(|(_, written)| written)
+    /// The writer decides which set-id bits the file keeps.
+    pub fn write(&self, node: &Node, offset: u64, bytes: &[u8], writer: impl Into<Writer>) -> Result<usize> {
+        self.write_from(node, Position::At(offset), bytes, writer.into()).map(|(_, written)| written)
     }
 
     /// Writes `bytes` at the end of the file, in one step with finding the end. Returns where they were written, and how
     /// many.
-    pub fn append(&self, node: &Node, bytes: &[u8], drop_privileges: bool) -> Result<(u64, usize)> {
-        self.write_from(node, Position::End, bytes, drop_privileges)
+    pub fn append(&self, node: &Node, bytes: &[u8], writer: impl Into<Writer>) -> Result<(u64, usize)> {
+        self.write_from(node, Position::End, bytes, writer.into())
     }
 
     fn write_from(
@@ -56,7 +56,7 @@ impl Fs {
         node: &Node,
         position: Position,
         bytes: &[u8],
-        drop_privileges: bool,
+        writer: Writer,
     ) -> Result<(u64, usize)> {
         self.check_writable()?;
         let inode = node.inode();
@@ -74,7 +74,7 @@ impl Fs {
         }
         if let Position::At(offset) = position
             && (1..=PIECE_MAX).contains(&(bytes.len() as u64))
-            && !(drop_privileges && has_privileges(&state.slot))
+            && !self.loses_privileges(&mut state, writer)
             && self.overwrite(&state, offset, bytes, inode.now(self))?
         {
             state.keep_glimpse();
@@ -95,7 +95,7 @@ impl Fs {
         while done < bytes.len() {
             let offset = start + done as u64;
             let size = piece_size(offset, (bytes.len() - done) as u64) as usize;
-            match self.write_piece(&mut locked, offset, &bytes[done..done + size], drop_privileges) {
+            match self.write_piece(&mut locked, offset, &bytes[done..done + size], writer) {
                 Ok(written) => {
                     done += written;
                     if written < size {
@@ -114,21 +114,27 @@ impl Fs {
         locked: &mut LockedInode<'_>,
         offset: u64,
         bytes: &[u8],
-        drop_privileges: bool,
+        writer: Writer,
     ) -> Result<usize> {
         let now = locked.now(self);
-        let drop_privileges = drop_privileges && has_privileges(&locked.slot);
+        let loses = self.loses_privileges(&mut locked.state, writer).then_some(writer);
         locked.state.extents(&self.volume, locked.inode.ino)?;
-        if !drop_privileges && self.overwrite(&locked.state, offset, bytes, now)? {
+        if loses.is_none() && self.overwrite(&locked.state, offset, bytes, now)? {
             return Ok(bytes.len());
         }
         let mut tx = Tx::begin(self)?;
-        let result = self.write_transaction(&mut tx, locked, offset, bytes, now, drop_privileges);
+        let result = self.write_transaction(&mut tx, locked, offset, bytes, now, loses);
         let result = result.and_then(|written| locked.commit(tx).map(|()| written));
         if result.is_err() {
             locked.forget_changes();
         }
         result
+    }
+
+    /// Whether a write takes something from the file that lets a program run with more rights than its user has.
+    pub(super) fn loses_privileges(&self, state: &mut InodeState, writer: Writer) -> bool {
+        let mode = state.slot.mode.get();
+        writer.keeps_of(mode) != mode || xattr::has_capability(&self.volume, state)
     }
 
     /// The short way: all in one extent, within the file, and no time to store. `false` if it is not so.
@@ -160,7 +166,7 @@ impl Fs {
         offset: u64,
         bytes: &[u8],
         now: Time,
-        drop_privileges: bool,
+        loses: Option<Writer>,
     ) -> Result<usize> {
         let old_size = locked.slot.size.get();
         let mut edits = Edits::new();
@@ -173,8 +179,8 @@ impl Fs {
             }
         }
         locked.slot.size = U64::new(old_size.max(offset + done as u64));
-        if drop_privileges {
-            self.drop_privileges(tx, locked)?;
+        if let Some(writer) = loses {
+            self.drop_privileges(tx, locked, writer)?;
         }
         locked.touch_content(now);
         self.put_extents(tx, locked, &edits, false)?;
@@ -290,11 +296,6 @@ impl Fs {
 /// not at all; else whole pieces, so that the next one is aligned.
 fn piece_size(offset: u64, size: u64) -> u64 {
     if size <= PIECE_MAX { size } else { PIECE_MAX - offset % PIECE_MAX }
-}
-
-/// Whether there is something that a writer without privileges must not leave.
-pub(crate) fn has_privileges(slot: &InodeSlot) -> bool {
-    slot.mode.get() & (S_ISUID | S_ISGID) != 0 || slot.xattr_block.get() != 0
 }
 
 /// Where `wanted` blocks from `logical` on should lie: start and alignment.

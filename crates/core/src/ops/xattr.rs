@@ -12,7 +12,7 @@ use crate::acl::{Acl, AclError};
 use crate::blob;
 use crate::error::{Error, Result, ensure};
 use crate::fs::Fs;
-use crate::inode::{Node, SetTimes, kind_of};
+use crate::inode::{InodeState, Node, SetTimes, kind_of};
 use crate::tx::Tx;
 use crate::types::{Flags, Ino, Kind, S_PERM, XattrMode};
 use crate::volume::{Run, Volume};
@@ -193,6 +193,19 @@ pub(super) fn change_perm(tx: &mut Tx<'_>, volume: &Volume, slot: &mut InodeSlot
     acl.chmod(perm);
     attributes.set(ACL_ACCESS, &acl.to_bytes(), XattrMode::Set)?;
     store(tx, volume, slot, &attributes)
+}
+
+/// Whether a file has capabilities. Attributes that cannot be read give none to anybody: execve(2) fails on them.
+pub(crate) fn has_capability(volume: &Volume, state: &mut InodeState) -> bool {
+    if state.slot.xattr_block.get() == 0 {
+        return false;
+    }
+    if let Some(known) = state.has_capability {
+        return known;
+    }
+    let found = load(volume, &state.slot).is_ok_and(|attributes| attributes.get(CAPABILITY).is_some());
+    state.has_capability = Some(found);
+    found
 }
 
 /// Drops file capabilities, if there are any.

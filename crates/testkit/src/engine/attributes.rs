@@ -1,6 +1,6 @@
 //! Attributes: owner, permissions, times, flags, extended attributes, use of space.
 
-use lodefs_core::{Attr, Flags, Kind as InodeKind, Node as Inode, Result, SetAttr, Time};
+use lodefs_core::{Attr, Flags, Kind as InodeKind, Node as Inode, Result, SetAttr, Time, Writer};
 use rustix::io::Errno;
 
 use super::{EngineTarget, kind, text};
@@ -33,7 +33,7 @@ impl EngineTarget {
 
     pub(super) fn chown(&self, object: &Object, uid: Option<u32>, gid: Option<u32>) -> Result<Outcome> {
         // The kernel asks for this whoever calls.
-        let change = SetAttr { uid, gid, drop_privileges: true, ..SetAttr::default() };
+        let change = SetAttr { uid, gid, writer: Writer::Member, ..SetAttr::default() };
         self.change(&self.inode(object)?, &change)
     }
 
