@@ -196,6 +196,11 @@ pub enum Writer {
 }
 
 impl Writer {
+    /// Whether a change of the content by this writer takes a bit from a mode.
+    pub fn takes_from(self, mode: u32) -> bool {
+        self.keeps_of(mode) != mode
+    }
+
     /// What is left of a mode after a change of the content.
     pub(crate) fn keeps_of(self, mode: u32) -> u32 {
         match self {

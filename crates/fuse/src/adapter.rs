@@ -25,7 +25,7 @@ use lodefs_proto::ticket::TICKET_IOCTL;
 use rustix::io::Errno as HostErrno;
 
 use crate::answer::Answers;
-use crate::caller::{self, Capability};
+use crate::caller;
 use crate::negotiate::CACHE_TTL;
 use crate::served::{Found, New, Opened, Served};
 use crate::stale::StalePages;
@@ -179,7 +179,7 @@ impl Filesystem for Adapter {
         // Emptying a file by its name is an open with O_TRUNC for the most part: the times of an empty one move then, too.
         let empties = size == Some(0) && handle.is_none();
         let mtime = mtime.or(empties.then_some(TimeOrNow::Now));
-        let mut change = SetAttr {
+        let change = SetAttr {
             perm: mode.map(|mode| mode & S_PERM),
             uid,
             gid,
@@ -189,25 +189,12 @@ impl Filesystem for Adapter {
             by_handle: handle.is_some(),
             writer: Writer::Privileged,
         };
-        // A request to change nothing is a chown to the same owner, or comes before a fallocate or copy: what is
-        // left of it is that set-id bits go.
-        let changes_nothing =
-            ctime.is_none() && change == SetAttr { by_handle: change.by_handle, ..SetAttr::default() };
-        let asks_writer = changes_nothing || uid.is_some() || gid.is_some() || size.is_some();
         let outcome = self.run_knowing((ino, Attributes::all()), "setattr", |served| {
-            let node = served.node(ino)?;
-            if asks_writer {
-                change.writer = served.fs.writer(
-                    &node,
-                    || caller::has(request, Capability::SetId),
-                    |group| caller::is_in_group(request, group),
-                )?;
+            if ctime.is_some() {
+                // Only a kernel that keeps times itself sends one, and nothing else with it.
+                return Ok(served.lasting(served.fs.set_attr(&served.node(ino)?, &change)?));
             }
-            if changes_nothing && change.writer == Writer::Privileged {
-                // The kernel has found that bits must go, whoever asks.
-                change.writer = Writer::Member;
-            }
-            Ok(served.lasting(served.fs.set_attr(&node, &change)?))
+            Ok(served.lasting(served.set_attributes(request, ino, &change)?))
         });
         reply_attr(reply, outcome);
     }
@@ -544,7 +531,7 @@ impl Filesystem for Adapter {
 
     fn fallocate(
         &self,
-        _: &Request,
+        request: &Request,
         ino: INodeNo,
         _: FileHandle,
         offset: u64,
@@ -557,7 +544,9 @@ impl Filesystem for Adapter {
             if mode & convert::FALLOC_KEEP_SIZE == 0 { Attributes::CONTENT } else { Attributes::empty() };
         let outcome = self.run_knowing((ino, known), "fallocate", |served| {
             let how = convert::fallocate_mode(mode)?;
-            served.fs.fallocate(&served.node(ino)?, how, offset, size)
+            let node = served.node(ino)?;
+            served.fs.take_privileges(&node, served.writer(request, &node)?)?;
+            served.fs.fallocate(&node, how, offset, size)
         });
         reply_empty(reply, outcome);
     }
@@ -580,7 +569,7 @@ impl Filesystem for Adapter {
 
     fn copy_file_range(
         &self,
-        _: &Request,
+        request: &Request,
         from: INodeNo,
         _: FileHandle,
         from_offset: u64,
@@ -593,7 +582,9 @@ impl Filesystem for Adapter {
     ) {
         let size = size.min(COPY_SIZE_MAX);
         let outcome = self.run_knowing((to, Attributes::CONTENT), "copy_file_range", |served| {
-            served.fs.copy_range(&served.node(from)?, from_offset, &served.node(to)?, to_offset, size)
+            let to = served.node(to)?;
+            served.fs.take_privileges(&to, served.writer(request, &to)?)?;
+            served.fs.copy_range(&served.node(from)?, from_offset, &to, to_offset, size)
         });
         match outcome {
             Ok(copied) => reply.written(copied as u32),

@@ -21,8 +21,8 @@
 //!
 //! # What the kernel may rely on
 //! - Every change to the volume passes through this mount, so names and attributes never expire in the kernel's
-//!   caches ([`negotiate`]); what a request changes beside its target, the kernel invalidates itself, or the
-//!   adapter tells it (flags, whose change moves `ctime`).
+//!   caches ([`negotiate`]). The engine notes each attribute that a request changes. The adapter tells the kernel of
+//!   all that the kernel does not expect, before it answers.
 //! - The kernel checks permissions (`default_permissions`, POSIX ACLs), and serialises changes of one directory and
 //!   writes to one file. The engine relies on neither of the latter.
 //! - `O_APPEND` of a buffered file is resolved by the kernel: it knows the size, because all writes pass through it, and it

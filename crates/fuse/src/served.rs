@@ -12,8 +12,8 @@ use fuser::{
 };
 use lodefs_broker::{Broker, Caller};
 use lodefs_core::{
-    Asker, Attr, DirEntry, Effect, Fs, Hold, HolderKind, Ino, NewInode, NewKind, Node, Result, S_ISGID,
-    S_PERM, SetAttr, Switch,
+    Asker, Attr, DirEntry, Effect, Fs, Hold, HolderKind, Ino, Kind, NewInode, NewKind, Node, Result, S_ISGID,
+    S_PERM, SetAttr, Switch, Writer,
 };
 use lodefs_proto::{dax, ticket};
 use rustix::io::Errno;
@@ -294,7 +294,10 @@ impl Served {
         match request {
             ioctl::Request::Get(form) => Ok(ioctl::answer(form, &attr)),
             ioctl::Request::Set { flags, project } => {
-                self.fs.set_flags(&node, flags, project)?;
+                // As on XFS: the newer form, which has a project, takes set-id bits.
+                let takes = project.is_some();
+                let writer = if takes { self.writer(caller, &node)? } else { Writer::Privileged };
+                self.fs.set_flags_as(&node, flags, project, writer)?;
                 Ok(Vec::new())
             }
             ioctl::Request::Dax(dax::Request::Ask) => self.dax_status(&node, handle),
@@ -307,6 +310,39 @@ impl Served {
                 self.dax_status(&node, handle)
             }
         }
+    }
+
+    /// As whom the caller changes a file.
+    pub(crate) fn writer(&self, request: &Request, node: &Node) -> Result<Writer> {
+        let is_in_group = |group| caller::is_in_group(request, group);
+        self.fs.writer(node, || caller::has(request, Capability::SetId), is_in_group)
+    }
+
+    /// Sets attributes for a caller.
+    ///
+    /// A change of the owner takes set-id bits, which only the owner of the file may, or a process with `CAP_FOWNER`. A
+    /// request to change nothing comes of chown(-1, -1), which takes these bits too; or the kernel sends it before it
+    /// writes, allocates or copies for somebody who may not keep them, and these requests take the bits themselves. So
+    /// nothing is done then for a caller who does not own the file.
+    pub(crate) fn set_attributes(&self, request: &Request, ino: INodeNo, change: &SetAttr) -> Result<Attr> {
+        let node = self.node(ino)?;
+        let changes_owner = change.uid.is_some() || change.gid.is_some();
+        let changes_nothing = *change == SetAttr { by_handle: change.by_handle, ..SetAttr::default() };
+        if !changes_owner && !changes_nothing && change.size.is_none() {
+            return self.fs.set_attr(&node, change);
+        }
+        let writer = match self.writer(request, &node)? {
+            Writer::Privileged if changes_owner || changes_nothing => Writer::Member,
+            writer => writer,
+        };
+        if changes_owner || changes_nothing {
+            let attr = self.fs.attr(&node)?;
+            let loses = attr.kind != Kind::Directory && writer.takes_from(attr.perm);
+            if loses && ensure_owner(request, &attr).is_err() {
+                return if changes_owner { Err(Errno::PERM.into()) } else { Ok(attr) };
+            }
+        }
+        self.fs.set_attr(&node, &SetAttr { writer, ..*change })
     }
 
     /// The right of a program to a file that it has opened, to be shown to the broker.

@@ -299,6 +299,33 @@ fn whoever_is_not_root_takes_privileges_from_what_it_changes() {
 }
 
 #[test]
+fn who_is_not_in_the_group_takes_its_bit_from_what_it_may_not_execute() {
+    use lodefs::Credentials;
+    use std::os::unix::fs::PermissionsExt;
+
+    let mode_after = |gid, change: &dyn Fn(&File)| {
+        let volume = volume();
+        let owner = volume.with_credentials(Credentials { uid: 1000, gid: 1000, umask: 0 });
+        owner.write("f", "x").unwrap();
+        owner.set_permissions("f", PermissionsExt::from_mode(0o6666)).unwrap();
+        let other = volume.with_credentials(Credentials { uid: 1001, gid, umask: 0 });
+        change(&OpenOptions::new().read(true).write(true).open(&other, "f").unwrap());
+        volume.metadata("f").unwrap().mode() & 0o7777
+    };
+    let changes: [&dyn Fn(&File); 5] = [
+        &|file| file.write_all_at(b"y", 0).unwrap(),
+        &|file| assert!(file.append(b"y").is_ok()),
+        &|file| file.set_len(0).unwrap(),
+        &|file| file.allocate(0, 8192).unwrap(),
+        &|file| assert_eq!(file.copy_range(0, file, 4096, 1).unwrap(), 1),
+    ];
+    for change in changes {
+        assert_eq!(mode_after(1000, change), 0o2666, "a member");
+        assert_eq!(mode_after(1001, change), 0o666, "a stranger");
+    }
+}
+
+#[test]
 fn threads_share_a_file_without_taking_turns() {
     let volume = volume();
     let file = File::create_new(&volume, "f").unwrap();

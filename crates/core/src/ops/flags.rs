@@ -8,12 +8,23 @@ use crate::error::{Result, ensure};
 use crate::fs::Fs;
 use crate::inode::{Node, SetTimes};
 use crate::tx::Tx;
-use crate::types::{Flags, Kind};
+use crate::types::{Flags, Kind, Writer};
 
 impl Fs {
     /// Sets all flags, and the project identifier if given. Regular files and directories only, else INVAL. Whether the
     /// caller may is for the caller to know.
     pub fn set_flags(&self, node: &Node, flags: Flags, project: Option<u32>) -> Result<()> {
+        self.set_flags_as(node, flags, project, Writer::Privileged)
+    }
+
+    /// The same for a caller that may lack the right to keep set-id bits: then both go, as on XFS.
+    pub fn set_flags_as(
+        &self,
+        node: &Node,
+        flags: Flags,
+        project: Option<u32>,
+        writer: Writer,
+    ) -> Result<()> {
         let tx = Tx::begin(self)?;
         let mut locked = LockedInode::lock(self, node.inode())?;
         ensure(has_flags(locked.kind()), Errno::INVAL)?;
@@ -24,6 +35,9 @@ impl Fs {
             kept.remove(Flags::PROJINHERIT);
         }
         check_immutable(locked.flags(), kept)?;
+        if writer != Writer::Privileged {
+            locked.slot.mode = U32::new(Writer::Stranger.keeps_of(locked.slot.mode.get()));
+        }
         if let Some(project) = project {
             locked.slot.project = U32::new(project);
         }

@@ -36,10 +36,10 @@ impl Fs {
         let state = self.lock_content(node.inode())?;
         let size = state.slot.size.get();
         let wanted = (into.len() as u64).min(size.saturating_sub(offset));
-        let into = &mut into[..wanted as usize];
         if into.is_empty() {
             return Ok(0);
         }
+        let into = &mut into[..wanted as usize];
         self.read_mapped(loaded(&state), offset, into)?;
         let touched = self.atime_to_store(&state);
         if touched.is_none() {

@@ -45,10 +45,16 @@ impl Fs {
         let mut tx = Tx::begin(self)?;
         let mut locked = lock_for_change(self, node, name)?;
         let mut attributes = load(&self.volume, &locked.slot)?;
+        let was_there = attributes.get(name).is_some();
         match name {
             ACL_ACCESS => set_access_acl(&mut locked, &mut attributes, value)?,
             ACL_DEFAULT => set_default_acl(&locked, &mut attributes, value)?,
             _ => attributes.set(name, value, mode)?,
+        }
+        let is_there = attributes.get(name).is_some();
+        if !was_there && !is_there && locked.slot.mode == locked.state.slot.mode {
+            // An ACL that says what the mode says, where there is none.
+            return Ok(());
         }
         store(&mut tx, &self.volume, &mut locked.slot, &attributes)?;
         let now = locked.now(self);
