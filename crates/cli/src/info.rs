@@ -31,14 +31,14 @@ pub(crate) fn run(arguments: &InfoArguments) -> anyhow::Result<()> {
 
 fn of_directory(directory: &Path) -> anyhow::Result<Report> {
     let mount = lodefs_mount_at(&resolve(directory)?)?;
-    report::of_mount(&mount.target)
+    report::of_mount_now(&mount)
         .with_context(|| format!("{}: the server does not answer; see `lodefs umount`", directory.display()))
 }
 
 /// The report about a volume, and why it cannot be opened, if so.
 fn of_volume(path: &Path) -> anyhow::Result<(Report, Option<anyhow::Error>)> {
-    if let Some((_, report)) = report::mount_of(path) {
-        return Ok((report, None));
+    if let Some((mount, _)) = report::mount_of(path) {
+        return Ok((report::of_mount_now(&mount)?, None));
     }
     let absolute = path.canonicalize().unwrap_or_else(|_| path.into());
     let medium = match Medium::open(
@@ -136,8 +136,15 @@ fn as_text(report: &Report) -> String {
         let access = if mount.read_only { "read-only" } else { "read-write" };
         let writeback = if mount.writeback { ", writeback" } else { "" };
         line("mounted", &format_args!("on {} by process {}", mount.directory.display(), mount.pid));
-        line("options", &format_args!("{access}{writeback}, dax={}, commit={}", mount.dax, mount.commit_s));
+        let atime = if mount.atime.is_empty() { "relatime" } else { &mount.atime };
+        line(
+            "options",
+            &format_args!("{access}{writeback}, {atime}, dax={}, commit={}", mount.dax, mount.commit_s),
+        );
         line("attach", &mount.attach);
+        if let Some(fault) = &mount.fault {
+            line("fault", &format_args!("{}; read-only since then", fault.escape_debug()));
+        }
     }
     text
 }

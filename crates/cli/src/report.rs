@@ -97,6 +97,12 @@ pub(crate) struct MountReport {
     pub(crate) dax: String,
     pub(crate) attach: String,
     pub(crate) commit_s: u64,
+    /// Which access times are kept: `relatime`, `nodiratime` or `noatime`.
+    #[serde(default)]
+    pub(crate) atime: String,
+    /// The failure of the medium that has made the volume read-only.
+    #[serde(default)]
+    pub(crate) fault: Option<String>,
 }
 
 /// A path as JSON has it: what is not UTF-8 in it is replaced.
@@ -171,6 +177,15 @@ pub(crate) fn of_mount(target: &Path) -> anyhow::Result<Report> {
     let mut value = vec![0; ATTRIBUTE_SIZE_MAX];
     let size = rustix::fs::getxattr(target, REPORT_ATTRIBUTE, value.as_mut_slice())?;
     Ok(serde_json::from_slice(&value[..size])?)
+}
+
+/// The same as of now: the kernel, which the server has not asked, may have made the mount read-only.
+pub(crate) fn of_mount_now(mount: &Mount) -> anyhow::Result<Report> {
+    let mut report = of_mount(&mount.target)?;
+    if let Some(of_server) = &mut report.mount {
+        of_server.read_only |= mount.is_read_only();
+    }
+    Ok(report)
 }
 
 /// The mount of the volume at `path`, if there is one and its server answers.

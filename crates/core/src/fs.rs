@@ -34,6 +34,8 @@ pub struct OpenOptions {
     pub commit_interval: Option<Duration>,
     /// Do not update access times when files are read.
     pub no_atime: bool,
+    /// Do not store when a directory was last read.
+    pub no_dir_atime: bool,
     /// Which files are direct.
     pub dax: DaxPolicy,
 }
@@ -73,6 +75,7 @@ pub struct Fs {
     pub(crate) cache: InodeCache,
     pub(crate) clock: Timekeeper,
     pub(crate) keeps_atime: bool,
+    pub(crate) keeps_dir_atime: bool,
     pub(crate) dax_rules: Rules,
     pub(crate) holders: Holders,
     pub(crate) last_lease: AtomicU64,
@@ -166,6 +169,7 @@ impl Fs {
             cache: InodeCache::default(),
             clock: Timekeeper::new(options.clock.clone()),
             keeps_atime: !options.no_atime,
+            keeps_dir_atime: !options.no_atime && !options.no_dir_atime,
             moving_directories: Mutex::new(()),
             read_only: options.read_only,
             closed: AtomicBool::new(false),
@@ -308,6 +312,11 @@ impl Fs {
     /// Whether a failure of the medium has made the volume read-only. If so, the log has it by the time this returns.
     pub fn is_latched(&self) -> bool {
         self.check_latch().is_err()
+    }
+
+    /// The failure of the medium that has made the volume read-only, if there was one.
+    pub fn fault(&self) -> Option<String> {
+        self.check_latch().err().and_then(|_| self.latched.get().cloned())
     }
 
     /// Notes that something could not be made durable: from now on nothing is changed any more.

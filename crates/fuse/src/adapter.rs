@@ -483,9 +483,9 @@ impl Filesystem for Adapter {
         reply_xattr(reply, size, self.run("listxattr", |served| served.fs.list_xattr(&served.node(ino)?)));
     }
 
-    fn removexattr(&self, _: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let outcome =
-            self.run("removexattr", |served| served.fs.remove_xattr(&served.node(ino)?, name.as_bytes()));
+            self.run("removexattr", |served| served.remove_attribute(request, ino, name.as_bytes()));
         reply_empty(reply, outcome);
     }
 

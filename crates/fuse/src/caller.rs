@@ -15,6 +15,8 @@ pub(crate) enum Capability {
     Owner = 3,
     /// `CAP_FSETID`: to keep set-id bits.
     SetId = 4,
+    /// `CAP_SETFCAP`: to set and remove file capabilities.
+    SetFileCapabilities = 31,
 }
 
 /// Whether the caller has a capability that counts here: one of a process in the server's user namespace.

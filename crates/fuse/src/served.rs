@@ -31,6 +31,9 @@ use crate::{REPORT_ATTRIBUTE, convert, ioctl};
 /// The attribute that holds the access ACL, whose change changes the mode.
 const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
 
+/// The attribute that holds file capabilities.
+const CAPABILITY: &[u8] = b"security.capability";
+
 /// The kernel tells that a file was closed for good after close(2) has returned, and another thread may still be at it. So
 /// where a holder stands in the way of a switch, it is looked again for so long, at such intervals.
 const PATIENCE: Duration = Duration::from_millis(20);
@@ -437,6 +440,16 @@ impl Served {
             }
         }
         Ok(())
+    }
+
+    /// The kernel removes file capabilities itself for a process that changes a file. It lets no process without
+    /// `CAP_SETFCAP` ask for that, so such a request is the kernel's own, and flags of the file do not refuse it.
+    pub(crate) fn remove_attribute(&self, request: &Request, ino: INodeNo, name: &[u8]) -> Result<()> {
+        let node = self.node(ino)?;
+        if name == CAPABILITY && !caller::has(request, Capability::SetFileCapabilities) {
+            return self.fs.take_privileges(&node, Writer::Privileged);
+        }
+        self.fs.remove_xattr(&node, name)
     }
 
     pub(crate) fn attribute(&self, ino: INodeNo, name: &[u8]) -> Result<Vec<u8>> {

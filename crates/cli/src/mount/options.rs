@@ -72,7 +72,7 @@ impl Default for Options {
 }
 
 /// Flags of mounts: the option that sets each, and its opposite.
-const FLAGS: [(&str, &str, MountFlags); 10] = [
+const FLAGS: [(&str, &str, MountFlags); 9] = [
     ("ro", "rw", MountFlags::RDONLY),
     ("nosuid", "suid", MountFlags::NOSUID),
     ("nodev", "dev", MountFlags::NODEV),
@@ -80,14 +80,14 @@ const FLAGS: [(&str, &str, MountFlags); 10] = [
     ("noatime", "atime", MountFlags::NOATIME),
     ("nodiratime", "diratime", MountFlags::NODIRATIME),
     ("relatime", "norelatime", MountFlags::RELATIME),
-    ("strictatime", "nostrictatime", MountFlags::STRICTATIME),
     ("sync", "async", MountFlags::SYNCHRONOUS),
     ("dirsync", "nodirsync", MountFlags::DIRSYNC),
 ];
 
 /// Options that concern mount(8), or whoever reads /etc/fstab, or say what is so anyway.
-const IGNORED: [&str; 15] = [
+const IGNORED: [&str; 16] = [
     "defaults",
+    "nostrictatime",
     "auto",
     "noauto",
     "nofail",
@@ -167,6 +167,11 @@ impl Options {
             option.split_once('=').map_or((option, None), |(name, value)| (name, Some(value)));
         match (name, value) {
             ("remount", None) => self.remount = true,
+            ("strictatime", None) => bail!(Usage(
+                "-o strictatime: the kernel answers reads from its cache without the server, so not every read can move \
+                 an access time; leave it out for relatime"
+                    .to_owned()
+            )),
             ("writeback", None) => self.writeback = true,
             ("allow_other", None) => self.allow = Some(Allow::Everybody),
             ("allow_root", None) => self.allow = Some(Allow::OwnerAndRoot),
@@ -184,6 +189,17 @@ impl Options {
             _ => return Ok(false),
         }
         Ok(true)
+    }
+
+    /// Which access times are kept.
+    pub(crate) fn atime(&self) -> &'static str {
+        if self.set.contains(MountFlags::NOATIME) {
+            "noatime"
+        } else if self.set.contains(MountFlags::NODIRATIME) {
+            "nodiratime"
+        } else {
+            "relatime"
+        }
     }
 
     /// Whether the volume is only to be read.
@@ -267,6 +283,7 @@ mod tests {
             "commit=soon",
             "fsname=",
             "ro=1",
+            "rw,strictatime",
         ] {
             let fault = list.rsplit(',').next().unwrap();
             let message = Options::parse([list], false).unwrap_err().to_string();

@@ -66,10 +66,18 @@ fn changed_option(options: &Options, server: &MountReport) -> Option<&'static st
         ("dax", differs(&options.dax, &default.dax, &server.dax)),
         ("writeback", options.writeback && !server.writeback),
         ("attach", differs(&options.attach, &default.attach, &server.attach)),
+        ("noatime or atime", changes_flag(options, MountFlags::NOATIME, server.atime == "noatime")),
+        ("nodiratime or diratime", changes_flag(options, MountFlags::NODIRATIME, server.atime != "relatime")),
         ("commit", options.commit != default.commit && options.commit.as_secs() != server.commit_s),
     ]
     .into_iter()
     .find_map(|(name, changed)| changed.then_some(name))
+}
+
+/// Whether a flag that the server follows is asked for and is not what the server has. (The server moves access times, and
+/// is not told of a remount.)
+fn changes_flag(options: &Options, flag: MountFlags, has: bool) -> bool {
+    options.set.contains(flag) && !has || options.cleared.contains(flag) && has
 }
 
 /// The flags that a mount has now.
@@ -102,6 +110,8 @@ mod tests {
             dax: "never".into(),
             attach: "owner".into(),
             commit_s: 5,
+            atime: "relatime".into(),
+            fault: None,
         };
         let changed = |list| changed_option(&Options::parse([list], false).unwrap(), &server);
         assert_eq!(changed("remount,ro,dax=never,commit=5"), None);
@@ -109,6 +119,8 @@ mod tests {
         assert_eq!(changed("remount,dax=always"), Some("dax"));
         assert_eq!(changed("remount,writeback"), Some("writeback"));
         assert_eq!(changed("remount,commit=9"), Some("commit"));
+        assert_eq!(changed("remount,noatime"), Some("noatime or atime"));
+        assert_eq!(changed("remount,atime,relatime"), None);
     }
 
     #[test]

@@ -40,6 +40,7 @@ fn open(request: &Request) -> anyhow::Result<Arc<Fs>> {
         read_only: request.options.read_only(),
         commit_interval: Some(request.options.commit),
         no_atime: request.options.set.contains(MountFlags::NOATIME),
+        no_dir_atime: request.options.set.contains(MountFlags::NODIRATIME),
         dax: request.options.dax,
         ..OpenOptions::default()
     };
@@ -132,6 +133,8 @@ fn mount(request: &Request, fs: &Arc<Fs>, broker: Option<Arc<Broker>>) -> anyhow
         dax: options.dax.to_string(),
         attach: options.attach.to_string(),
         commit_s: options.commit.as_secs(),
+        atime: options.atime().to_owned(),
+        fault: None,
     };
     let everybody = if geteuid().is_root() { Allow::Everybody } else { Allow::Owner };
     let mount_options = MountOptions {
@@ -149,7 +152,10 @@ fn report_source(fs: Arc<Fs>, volume: PathBuf, mount: MountReport) -> ReportSour
     ReportSource(Arc::new(move || {
         let report = Report::of_open(volume.clone(), &fs, State::Mounted);
         // Only paths that are not text cannot be written as JSON; then there is no report.
-        serde_json::to_vec(&Report { mount: Some(mount.clone()), ..report }).unwrap_or_default()
+        let fault = fs.fault();
+        let read_only = mount.read_only || fault.is_some();
+        let mount = MountReport { read_only, fault, ..mount.clone() };
+        serde_json::to_vec(&Report { mount: Some(mount), ..report }).unwrap_or_default()
     }))
 }
 

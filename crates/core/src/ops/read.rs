@@ -160,7 +160,8 @@ impl Fs {
 
     /// The second from which on a read has to store an access time, if nothing changes; `None`: the next one does.
     fn atime_quiet_until(&self, state: &InodeState) -> Option<i64> {
-        if !self.keeps_atime || state.flags().contains(Flags::NOATIME) || self.check_writable().is_err() {
+        let keeps = if state.kind() == Kind::Directory { self.keeps_dir_atime } else { self.keeps_atime };
+        if !keeps || state.flags().contains(Flags::NOATIME) || self.check_writable().is_err() {
             return Some(i64::MAX);
         }
         let slot = &state.slot;
