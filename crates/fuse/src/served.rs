@@ -39,6 +39,12 @@ const CAPABILITY: &[u8] = b"security.capability";
 const PATIENCE: Duration = Duration::from_millis(20);
 const PAUSE: Duration = Duration::from_micros(100);
 
+/// How long it may take to switch a file that programs have mapped; how long it is waited for those who have given it back,
+/// at least; and how long they are left alone before it is tried again.
+const REVOKE_TIME_MAX: Duration = Duration::from_secs(1);
+const REVOKE_PATIENCE: Duration = Duration::from_millis(5);
+const REVOKE_PAUSE: Duration = Duration::from_millis(3);
+
 /// Entries that are read ahead of being looked up for a listing with attributes.
 const LISTING_BATCH: usize = 64;
 
@@ -394,15 +400,36 @@ impl Served {
         }
     }
 
+    /// Switches a file that programs have mapped. Tries several times, now and then with more patience.
+    ///
+    /// A program that has given a mapping of the kernel's back may still hold the file: a thread that was in a page fault
+    /// of that mapping holds it, and lets go only when the thread returns from the kernel. If the thread has met the
+    /// same page again meanwhile, it waits for the end of the switch. So no patience helps then. The attempt ends, the
+    /// thread goes on with the file as it was, and the next attempt most likely finds no thread in such a fault.
     fn revoke_dax(&self, node: &Node, on: bool, asker: Option<Asker>) -> Result<bool> {
-        let mut left = None;
-        let mut patience = || {
-            // The kernel has to close what programs had opened, after they have given it back.
-            let until: &mut Instant = left.get_or_insert_with(|| Instant::now() + PATIENCE);
-            thread::sleep(PAUSE);
-            Instant::now() < *until
-        };
-        self.fs.revoke_dax(node, on, asker, &mut patience)
+        let start = Instant::now();
+        for attempt in 1u32.. {
+            // 1, 2, 1, 4, 1, 2, 1, 8, ... times as long: a busy machine may take longer.
+            let patience = REVOKE_PATIENCE * (1 << attempt.trailing_zeros().min(5));
+            let mut until = None;
+            let mut wait = || {
+                // The kernel has to close what programs had opened, after they have given it back.
+                let until: &mut Instant = until.get_or_insert_with(|| Instant::now() + patience);
+                thread::sleep(PAUSE);
+                Instant::now() < *until
+            };
+            match self.fs.revoke_dax(node, on, asker, &mut wait) {
+                Err(error) if error.errno() == Errno::BUSY && until.is_some() => {
+                    if start.elapsed() > REVOKE_TIME_MAX {
+                        return Err(error);
+                    }
+                    // For the faults of the mapping that the thread now gets.
+                    thread::sleep(REVOKE_PAUSE);
+                }
+                outcome => return outcome,
+            }
+        }
+        Err(Errno::BUSY.into())
     }
 
     fn dax_status(&self, node: &Node, handle: FileHandle) -> Result<Vec<u8>> {

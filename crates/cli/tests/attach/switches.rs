@@ -56,11 +56,12 @@ fn no_store_is_lost_while_a_file_is_switched() {
     let rounds = 3_000_000_u32;
     program.begin(&format!("count 16 {rounds}"));
     let mut switches = 0;
+    // The program stores all the time, so its threads are in faults when the file is taken from them.
     for round in 0..60 {
         switches += u32::from(switch(&path, round % 2 == 1));
     }
     assert_eq!(program.answer(), "done");
-    assert!(switches >= 30, "{switches} of 60 switches were made");
+    assert_eq!(switches, 60, "switches that were made");
     let content = fs::read(&path).unwrap();
     let expected = (rounds % 256) as u8;
     assert_eq!(content.iter().step_by(4096).copied().collect::<Vec<_>>(), [expected; 16]);
