@@ -160,6 +160,9 @@ fn assert_latched(host: &Host, mounted: &Mounted, words: &[&str]) {
         assert_eq!(errno(fs::remove_file(mounted.path("f0"))), Some(Errno::ROFS));
         let fsync = File::open(mounted.path("f0")).and_then(|file| file.sync_all());
         assert_eq!(errno(fsync), Some(Errno::ROFS));
+        let report = common::info(&mounted.directory);
+        assert_eq!(report["mount"]["read_only"], true);
+        assert!(report["mount"]["fault"].is_string(), "{report}");
     }
     let log = host.log();
     let complaints = complaints(&log);

@@ -249,11 +249,52 @@ fn a_remount_changes_flags_and_nothing_else() {
     succeed(&mut remount("remount,ro,noexec"));
     assert!(File::create(mounted.path("f")).is_err());
     assert!(mount_line(&mounted.directory).unwrap()[3].starts_with("ro,nodev,noexec,"));
+    for path in [&mounted.directory, &bench.volume()] {
+        assert_eq!(info(path)["mount"]["read_only"], true);
+        assert!(succeed(lodefs(["info"]).arg(path)).contains("options      read-only"));
+    }
     succeed(&mut remount("remount,rw"));
+    assert_eq!(info(&mounted.directory)["mount"]["read_only"], false);
     File::create(mounted.path("f")).unwrap();
     assert!(mount_line(&mounted.directory).unwrap()[3].starts_with("rw,nodev,noexec,"));
     assert!(fail(1, &mut remount("remount,dax=never")).contains("dax"));
+    assert!(fail(1, &mut remount("remount,noatime")).contains("noatime"));
     mounted.unmount();
+}
+
+#[test]
+fn access_times_are_kept_as_it_is_said_or_the_option_is_refused() {
+    if !can_mount() {
+        return;
+    }
+    let bench = Workbench::new();
+    let message = fail(2, &mut bench.mount_command(&["-o", "strictatime"]));
+    assert!(message.contains("strictatime"), "{message}");
+    for (options, of_file, of_directory) in
+        [("rw", true, true), ("nodiratime", true, false), ("noatime", false, false)]
+    {
+        let mounted = bench.mount(&["-o", options]);
+        let place = mounted.path(options);
+        fs::create_dir(&place).unwrap();
+        fs::write(place.join("f"), "x").unwrap();
+        succeed(lodefs(["dax", "on"]).arg(place.join("f")));
+        let long_ago = rustix::fs::Timespec { tv_sec: 1, tv_nsec: 0 };
+        let times = rustix::fs::Timestamps { last_access: long_ago, last_modification: long_ago };
+        let moves = |path: &std::path::Path, read: &dyn Fn()| {
+            rustix::fs::utimensat(rustix::fs::CWD, path, &times, rustix::fs::AtFlags::empty()).unwrap();
+            read();
+            fs::metadata(path).unwrap().atime() != 1
+        };
+        let file = place.join("f");
+        // A file that is read past the cache.
+        assert_eq!(moves(&file, &|| drop(fs::read(&file).unwrap())), of_file, "{options}");
+        assert_eq!(
+            moves(&place, &|| assert_eq!(fs::read_dir(&place).unwrap().count(), 1)),
+            of_directory,
+            "{options}"
+        );
+        mounted.unmount();
+    }
 }
 
 #[test]
