@@ -115,19 +115,18 @@ mod tests {
     #[test]
     fn a_reader_never_sees_parts_of_two_moments() {
         let (outline, ends) = (Outline::new(), AtomicBool::new(false));
-        let moments = [[100..200, 300..400], [150..250, 450..500]];
-        outline.replace(moments[0].clone().into_iter());
+        let moments = [0..100, 200..300];
+        outline.replace(std::iter::once(moments[0].clone()));
         thread::scope(|scope| {
             scope.spawn(|| {
-                for round in 0..100_000 {
-                    outline.replace(moments[round % 2].clone().into_iter());
+                for round in 0..300_000 {
+                    outline.replace(std::iter::once(moments[round % 2].clone()));
                 }
                 ends.store(true, Relaxed);
             });
             while !ends.load(Relaxed) {
-                // At each moment some of these are mapped, and none of those.
-                assert_ne!(outline.has_some_of(&(150..200)), Some(false));
-                assert_ne!(outline.has_some_of(&(260..290)), Some(true));
+                // The start of one and the end of the other would be a range between them.
+                assert_ne!(outline.has_some_of(&(120..180)), Some(true));
             }
         });
     }
