@@ -67,7 +67,14 @@ impl Job {
             flags >= 0 && flags & libc::O_APPEND != 0
         });
         let way = if appends && !way.is_seen() { Way::Library } else { *way };
-        *done = Some([call.make(way, first, *table), call.make(way, second, *table)]);
+        let all = [call.make(way, first, *table), call.make(way, second, *table)];
+        if let Some(slot) = call.written().filter(|slot| appends && first.unseen[*table][*slot]) {
+            // The position is where the kernel has seen the end (docs/SEMANTICS.md).
+            for side in [&*first, &*second] {
+                Way::Unseen.seek(side.slots[*table][slot], 0, libc::SEEK_END).unwrap();
+            }
+        }
+        *done = Some(all);
     }
 }
 
@@ -171,6 +178,7 @@ impl Actors {
         }
         for side in &mut self.sides {
             side.slots[1] = side.slots[0];
+            side.unseen[1] = side.unseen[0];
         }
         // The old thread ends, and its table with it.
         drop(self.unshared.take());

@@ -202,12 +202,14 @@ impl Call {
             Self::Copy { from, to } => {
                 let copied = way.copy(file(from), file(to))?;
                 side.slots[table][to] = copied as c_int;
+                side.unseen[table][to] = !way.is_seen() || side.unseen[table][from];
                 Ok(0)
             }
             Self::Open { file, slot, mode } => {
                 let before = side.slots[table][slot];
                 let opened = way.open(&side.path(file), mode)?;
                 side.slots[table][slot] = opened as c_int;
+                side.unseen[table][slot] = !way.is_seen();
                 if before >= 0 {
                     way.close(before)?;
                 }

@@ -15,6 +15,8 @@ pub(crate) struct Side {
     place: PathBuf,
     /// In each table of descriptors, their numbers; -1 if it is not open.
     pub(crate) slots: [[c_int; SLOTS]; 2],
+    /// Those of them that were opened or copied in a way that the library does not see.
+    pub(crate) unseen: [[bool; SLOTS]; 2],
 }
 
 impl Side {
@@ -22,7 +24,7 @@ impl Side {
         for name in NAMES {
             std::fs::write(place.join(name), [b'0'; 5000]).unwrap();
         }
-        Self { place: place.to_path_buf(), slots: [[-1; SLOTS]; 2] }
+        Self { place: place.to_path_buf(), slots: [[-1; SLOTS]; 2], unseen: [[false; SLOTS]; 2] }
     }
 
     pub(crate) fn path(&self, file: usize) -> CString {
