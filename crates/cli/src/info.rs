@@ -8,6 +8,7 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use lodefs_core::{Fs, OpenOptions, VolumeInfo};
 use lodefs_layout::BLOCK_SIZE;
+use lodefs_layout::features::KEYED_NAMES;
 use lodefs_layout::superblock::Superblock;
 use lodefs_pmem::{Access, Medium, MediumError};
 
@@ -163,6 +164,9 @@ fn features_text(report: &Report) -> String {
     let Features { compatible, read_only, incompatible } = report.features;
     if compatible | read_only | incompatible == 0 {
         return String::new();
+    }
+    if (compatible, read_only, incompatible) == (0, 0, KEYED_NAMES) {
+        return ", features: keyed names".to_owned();
     }
     format!(", features {compatible:#x} compatible, {read_only:#x} read-only, {incompatible:#x} incompatible")
 }

@@ -6,6 +6,7 @@
 use lodefs_layout::geometry::{Geometry, VOLUME_SIZE_MAX, VOLUME_SIZE_MIN};
 use lodefs_layout::inode::{InodeSlot, SLOT_SIZE};
 use lodefs_layout::inode_map;
+use lodefs_layout::names::NameKey;
 use lodefs_layout::saved_bitmap;
 use lodefs_layout::state::{CLEAN, State};
 use lodefs_layout::superblock::{MAGIC, Region, Superblock};
@@ -35,6 +36,42 @@ pub struct FormatOptions {
     pub root_perm: u32,
     /// Source of timestamps.
     pub clock: Clock,
+    /// How its names are hashed.
+    pub names: NewNames,
+}
+
+/// How the names of a new volume are hashed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NewNames {
+    /// With a random key, which only those can read who can read the volume.
+    #[default]
+    Secret,
+    /// With this key. For tests: a volume with the same content is the same each time.
+    Key(NameKey),
+    /// With a seed that follows from the UUID, as by engines that do not know keyed names. Users can forge names that
+    /// share one hash.
+    FromUuid,
+}
+
+impl NewNames {
+    fn key(self) -> Result<Option<NameKey>> {
+        let mut key = [0; 16];
+        match self {
+            // All zeros stands for no key.
+            Self::Secret => {
+                while key == [0; 16] {
+                    getrandom(&mut key[..], GetRandomFlags::empty())?;
+                }
+            }
+            Self::Key(NameKey(given)) => {
+                ensure(given != [0; 16], rustix::io::Errno::INVAL)?;
+                key = given;
+            }
+            Self::FromUuid => return Ok(None),
+        }
+        Ok(Some(NameKey(key)))
+    }
 }
 
 impl Default for FormatOptions {
@@ -46,6 +83,7 @@ impl Default for FormatOptions {
             root_gid: 0,
             root_perm: 0o755,
             clock: Clock::System,
+            names: NewNames::Secret,
         }
     }
 }
@@ -59,6 +97,7 @@ pub(crate) fn format(medium: &Medium, options: &FormatOptions) -> Result<()> {
     })?;
     ensure(options.label.len() <= 64, rustix::io::Errno::NAMETOOLONG)?;
     let uuid = options.uuid.map_or_else(random_uuid, Ok)?;
+    let name_key = options.names.key()?;
     let seed = Seed::of_volume(&uuid);
     let now = options.clock.now();
     let last = geometry.total_blocks - 1;
@@ -87,7 +126,7 @@ pub(crate) fn format(medium: &Medium, options: &FormatOptions) -> Result<()> {
     let flushed = flushed.and(medium.write(state_block * BLOCK_SIZE, state.as_bytes())?);
     let _complete = medium.sync(flushed)?;
 
-    let superblock = superblock(&geometry, options, uuid, now);
+    let superblock = superblock(&geometry, options, uuid, name_key, now);
     for block in [last, 0] {
         let flushed = medium.write(block * BLOCK_SIZE, superblock.as_bytes())?;
         let _in_place = medium.sync(flushed)?;
@@ -153,7 +192,13 @@ fn write_bitmap(medium: &Medium, geometry: &Geometry, seed: Seed) -> Result<Flus
     Ok(flushed)
 }
 
-fn superblock(geometry: &Geometry, options: &FormatOptions, uuid: [u8; 16], now: Time) -> Superblock {
+fn superblock(
+    geometry: &Geometry,
+    options: &FormatOptions,
+    uuid: [u8; 16],
+    name_key: Option<NameKey>,
+    now: Time,
+) -> Superblock {
     let mut label = [0; 64];
     label[..options.label.len()].copy_from_slice(options.label.as_bytes());
     Superblock {
@@ -162,7 +207,7 @@ fn superblock(geometry: &Geometry, options: &FormatOptions, uuid: [u8; 16], now:
         version: U32::new(features::FORMAT_VERSION),
         compat: U64::ZERO,
         ro_compat: U64::ZERO,
-        incompat: U64::ZERO,
+        incompat: U64::new(if name_key.is_some() { features::KEYED_NAMES } else { 0 }),
         uuid,
         label,
         block_size: U32::new(BLOCK_SIZE as u32),
@@ -174,6 +219,9 @@ fn superblock(geometry: &Geometry, options: &FormatOptions, uuid: [u8; 16], now:
         inode_map: geometry.inode_map,
         saved_bitmap: geometry.saved_bitmap,
         data: geometry.data,
+        name_crc: U32::ZERO,
+        reserved: [U32::ZERO; 3],
+        name_key: name_key.unwrap_or(NameKey([0; 16])),
     }
     .sealed()
 }

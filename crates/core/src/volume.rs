@@ -78,7 +78,7 @@ impl Volume {
             return Err(Error::Truncated { expected, found: medium.size() });
         }
         let shape = check_shape(&superblock)?;
-        Ok(Self { medium, seed: Seed::of_volume(&superblock.uuid), shape, superblock })
+        Ok(Self { medium, seed: superblock.seed(), shape, superblock })
     }
 
     /// Reads a stored structure of the volume's metadata.

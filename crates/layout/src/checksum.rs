@@ -1,17 +1,26 @@
-//! Checksums (CRC-32C) and the volume's secret that seeds them.
+//! Checksums (CRC-32C), and what seeds them.
+
+use crate::names::{HashRange, NameHash, NameKey};
 
 /// Seeds every checksum and every name hash of one volume, so that a structure copied from another volume, or
 /// left over from an earlier one on the same medium, does not pass for one of this volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seed {
     crc: u32,
-    hash: u64,
+    /// How names are hashed.
+    pub names: NameHash,
 }
 
 impl Seed {
     /// Derives the seed from the volume's identity.
     pub fn of_volume(uuid: &[u8; 16]) -> Self {
-        Self { crc: crc32c::crc32c(uuid), hash: xxhash_rust::xxh3::xxh3_64(uuid) }
+        Self { crc: crc32c::crc32c(uuid), names: NameHash::Seeded(xxhash_rust::xxh3::xxh3_64(uuid)) }
+    }
+
+    /// The same for a volume with a secret key for its names.
+    #[must_use]
+    pub fn with_name_key(self, key: NameKey) -> Self {
+        Self { names: NameHash::Keyed(key), ..self }
     }
 
     /// The checksum of `bytes` that belong to `owner` (an inode number, a block address or an index: whatever
@@ -21,11 +30,9 @@ impl Seed {
         crc32c::crc32c_append(salted, bytes)
     }
 
-    /// The hash that places `name` in a directory: 63 bits, so that it is also a valid directory offset, and
-    /// never one of the few small values that stand for `.`, `..` and the start.
-    pub fn name_hash(&self, name: &[u8]) -> u64 {
-        let hash = xxhash_rust::xxh3::xxh3_64_with_seed(name, self.hash) >> 1;
-        hash.max(crate::directory::FIRST_HASH)
+    /// The hashes that an entry with this name may have in a directory.
+    pub fn name_range(&self, name: &[u8]) -> HashRange {
+        self.names.range(name)
     }
 }
 
@@ -44,15 +51,6 @@ mod tests {
         let b = Seed::of_volume(&[2; 16]);
         assert_ne!(a.crc(1, b"x"), a.crc(2, b"x"));
         assert_ne!(a.crc(1, b"x"), b.crc(1, b"x"));
-        assert_ne!(a.name_hash(b"x"), b.name_hash(b"x"));
-    }
-
-    #[test]
-    fn name_hashes_are_positive_offsets() {
-        let seed = Seed::of_volume(&[7; 16]);
-        for i in 0..10_000u32 {
-            let hash = seed.name_hash(&i.to_le_bytes());
-            assert!(hash >= crate::directory::FIRST_HASH && i64::try_from(hash).is_ok());
-        }
+        assert_ne!(a.name_range(b"x"), b.name_range(b"x"));
     }
 }

@@ -1,4 +1,4 @@
-//! Directories: a tree ordered by the hash of the names.
+//! Directories: a tree ordered by the hashes of the entries ([`crate::names`]).
 //!
 //! Interior nodes are written once, with a checksum over the whole block, and replaced when anything below them
 //! splits or disappears. Leaves change in place, through the journal: an entry is some bytes in the leaf's heap,
@@ -150,7 +150,7 @@ pub struct Leaf {
     /// Its head.
     pub head: BlockHead,
     /// One tag for each entry, in no order; zero is free. Low half: the entry's place in the block, in units of
-    /// eight bytes. High half: the low 16 bits of its hash, so that most entries need not be looked at.
+    /// eight bytes. High half: 16 bits of its hash, so that most entries need not be looked at.
     pub tags: [U32; TAGS],
     /// Entries, each at a multiple of eight bytes, in no order.
     pub heap: [u8; HEAP_END - HEAP_START],
@@ -171,7 +171,7 @@ pub struct EntryHead {
     pub kind: u8,
     /// Unused, zero.
     pub reserved: U16,
-    /// Hash of the name.
+    /// Orders the directory: one of the hashes that the name may have ([`crate::names`]).
     pub hash: U64,
     /// The inode.
     pub ino: U64,
@@ -219,9 +219,9 @@ impl EntryHead {
     }
 }
 
-/// The tag of an entry at byte `position` of its leaf.
-pub const fn tag(hash: u64, position: usize) -> u32 {
-    ((hash as u32 & 0xffff) << 16) | (position / 8) as u32
+/// The tag of an entry at byte `position` of its leaf, with the bits of [`tag_bits`](crate::names::NameHash::tag_bits).
+pub const fn tag(bits: u16, position: usize) -> u32 {
+    ((bits as u32) << 16) | (position / 8) as u32
 }
 
 /// The byte position that a tag points to.

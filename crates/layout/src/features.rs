@@ -8,7 +8,11 @@ pub const KNOWN_COMPAT: u64 = 0;
 /// Read-only-compatible features that this version knows.
 pub const KNOWN_RO_COMPAT: u64 = 0;
 /// Incompatible features that this version knows.
-pub const KNOWN_INCOMPAT: u64 = 0;
+pub const KNOWN_INCOMPAT: u64 = KEYED_NAMES;
+
+/// The names of directories are hashed with a secret key, which is in the superblock ([`crate::names`]). An engine that
+/// does not know the feature would look for names in the wrong places, find none of them and add them again.
+pub const KEYED_NAMES: u64 = 1;
 
 /// The version of the format that this crate writes.
 pub const FORMAT_VERSION: u32 = 1;

@@ -24,6 +24,7 @@ pub mod geometry;
 pub mod inode;
 pub mod inode_map;
 pub mod journal;
+pub mod names;
 pub mod saved_bitmap;
 pub mod state;
 pub mod superblock;

@@ -6,8 +6,10 @@
 use zerocopy::little_endian::{I64, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::checksum::unseeded_crc;
+use crate::checksum::{Seed, unseeded_crc};
+use crate::features::KEYED_NAMES;
 use crate::geometry::Geometry;
+use crate::names::NameKey;
 
 /// The first bytes of every volume.
 pub const MAGIC: [u8; 8] = *b"LODEFS\r\n";
@@ -28,7 +30,7 @@ pub struct Region {
 pub struct Superblock {
     /// [`MAGIC`].
     pub magic: [u8; 8],
-    /// CRC-32C of everything behind this field.
+    /// CRC-32C of everything behind this field, up to `name_crc`.
     pub crc: U32,
     /// Version of the format: [`crate::features::FORMAT_VERSION`].
     pub version: U32,
@@ -60,9 +62,19 @@ pub struct Superblock {
     pub saved_bitmap: Region,
     /// Blocks that hold inodes, directories and file data.
     pub data: Region,
+    /// CRC-32C of the UUID and of what follows; zero without [`KEYED_NAMES`].
+    pub name_crc: U32,
+    /// Unused, zero.
+    pub reserved: [U32; 3],
+    /// The secret key of the names; zero without [`KEYED_NAMES`].
+    pub name_key: NameKey,
 }
 
-const _: () = assert!(size_of::<Superblock>() == 224);
+/// Bytes that every version has, up to `name_crc`.
+const COMMON_SIZE: usize = 224;
+
+const _: () = assert!(core::mem::offset_of!(Superblock, name_crc) == COMMON_SIZE);
+const _: () = assert!(size_of::<Superblock>() == 256);
 
 /// Why bytes are not a superblock of this version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,20 +101,51 @@ impl Superblock {
         self
     }
 
-    /// Fills in the checksum.
+    /// Fills in the checksums.
     #[must_use]
     pub fn sealed(mut self) -> Self {
+        if self.has_keyed_names() {
+            self.name_crc = U32::new(self.name_checksum(&self.uuid));
+        } else {
+            self.clear_names();
+        }
         self.crc = U32::new(self.checksum());
         self
     }
 
     fn checksum(&self) -> u32 {
-        unseeded_crc(&self.as_bytes()[12..])
+        unseeded_crc(&self.as_bytes()[12..COMMON_SIZE])
+    }
+
+    fn name_checksum(&self, uuid: &[u8; 16]) -> u32 {
+        crc32c::crc32c_append(unseeded_crc(uuid), &self.as_bytes()[COMMON_SIZE + 4..])
+    }
+
+    fn clear_names(&mut self) {
+        (self.name_crc, self.reserved, self.name_key) = (U32::ZERO, [U32::ZERO; 3], NameKey([0; 16]));
+    }
+
+    /// The key of the names of the volume with this UUID, if the checksum of the key is right, be the rest of the superblock
+    /// damaged.
+    pub fn name_key_of(&self, uuid: &[u8; 16]) -> Option<NameKey> {
+        let is_set = self.name_key != NameKey([0; 16]);
+        (is_set && self.name_crc.get() == self.name_checksum(uuid)).then_some(self.name_key)
+    }
+
+    /// Whether the names of directories are hashed with a secret key.
+    pub fn has_keyed_names(&self) -> bool {
+        self.incompat.get() & KEYED_NAMES != 0
+    }
+
+    /// What seeds the checksums and the name hashes of this volume.
+    pub fn seed(&self) -> Seed {
+        let seed = Seed::of_volume(&self.uuid);
+        if self.has_keyed_names() { seed.with_name_key(self.name_key) } else { seed }
     }
 
     /// Reads a superblock from the first bytes of a block.
     pub fn parse(block: &[u8]) -> Result<Self, SuperblockError> {
-        let (found, _) = Self::read_from_prefix(block).map_err(|_| SuperblockError::NotAVolume)?;
+        let (mut found, _) = Self::read_from_prefix(block).map_err(|_| SuperblockError::NotAVolume)?;
         if found.magic != MAGIC {
             return Err(SuperblockError::NotAVolume);
         }
@@ -111,6 +154,12 @@ impl Superblock {
         }
         if found.version.get() != crate::features::FORMAT_VERSION {
             return Err(SuperblockError::NewerVersion(found.version.get()));
+        }
+        if !found.has_keyed_names() {
+            // Without the feature these bytes mean nothing.
+            found.clear_names();
+        } else if found.name_crc.get() != found.name_checksum(&found.uuid) {
+            return Err(SuperblockError::Damaged);
         }
         Ok(found)
     }
@@ -143,5 +192,24 @@ mod tests {
         changed = superblock(version);
         changed.magic = [0; 8];
         assert_eq!(parse(&changed), Err(SuperblockError::NotAVolume));
+    }
+    #[test]
+    fn the_key_counts_only_with_its_feature_and_its_checksum() {
+        let mut keyed = superblock(crate::features::FORMAT_VERSION);
+        keyed.incompat = U64::new(KEYED_NAMES);
+        keyed.name_key = NameKey([5; 16]);
+        let keyed = keyed.sealed();
+        assert_eq!(Superblock::parse(keyed.as_bytes()), Ok(keyed));
+        assert_ne!(keyed.seed().name_range(b"name"), Seed::of_volume(&keyed.uuid).name_range(b"name"));
+        let mut damaged = keyed;
+        damaged.name_key.0[3] ^= 1;
+        assert_eq!(Superblock::parse(damaged.as_bytes()), Err(SuperblockError::Damaged));
+        // An engine that knows no more than 224 bytes finds a right checksum, and refuses for the feature.
+        assert_eq!(keyed.crc.get(), unseeded_crc(&keyed.as_bytes()[12..224]));
+        let plain = superblock(crate::features::FORMAT_VERSION);
+        let mut followed = plain;
+        (followed.name_crc, followed.name_key) = (U32::new(1), NameKey([1; 16]));
+        assert_eq!(Superblock::parse(followed.as_bytes()), Ok(plain), "what follows means nothing");
+        assert_eq!(plain.seed(), Seed::of_volume(&plain.uuid));
     }
 }

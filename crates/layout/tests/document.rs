@@ -1,12 +1,16 @@
 //! docs/FORMAT.md gives the numbers that the code has.
 
+use std::mem::offset_of;
+
 use lodefs_layout::blob::BLOB_HEAD_SIZE;
 use lodefs_layout::directory::{CHILDREN_MAX, FIRST_HASH, HEAD_SIZE, LEVELS_MAX, TAGS};
 use lodefs_layout::extent::{InlineExtent, SLOTS, SLOTS_START};
+use lodefs_layout::features::KEYED_NAMES;
 use lodefs_layout::geometry::Geometry;
 use lodefs_layout::inode::{INLINE_EXTENTS, INLINE_SIZE};
 use lodefs_layout::inode_map::CHUNK_INODES;
 use lodefs_layout::journal::{RECORD_ALIGN, RECORD_HEAD_SIZE, RECORD_SIZE_MAX, WRITE_HEAD_SIZE};
+use lodefs_layout::names::{NameHash, NameKey};
 use lodefs_layout::saved_bitmap::WORDS;
 use lodefs_layout::state::State;
 use lodefs_layout::superblock::Superblock;
@@ -32,6 +36,8 @@ fn the_document_has_the_numbers_of_the_code() {
         format!("has a head of {SLOTS_START} bytes"),
         format!("and {SLOTS} slots of {} bytes", extent::SLOT_SIZE),
         format!("at least {FIRST_HASH}."),
+        format!("| incompatible | {KEYED_NAMES:#x} | keyed names |"),
+        format!("from byte {} on, and zero without", offset_of!(Superblock, name_crc)),
         format!("Blocks have a head of {HEAD_SIZE} bytes"),
         format!("(level 1 to {LEVELS_MAX},"),
         format!("up to {CHILDREN_MAX} children"),
@@ -70,4 +76,31 @@ fn the_document_lays_out_a_volume_as_the_code_does() {
         assert_eq!(geometry.data.start.get() + geometry.data.blocks.get(), total - 1);
     }
     assert!(Geometry::for_size((1 << 20) - 1).is_err() && Geometry::for_size((64 << 40) + 1).is_err());
+}
+
+/// The hashes of keyed names as the document says.
+#[test]
+fn the_document_hashes_names_as_the_code_does() {
+    let document: String =
+        include_str!("../../../docs/FORMAT.md").split_whitespace().collect::<Vec<_>>().join(" ");
+    let claims = [
+        "the upper 26 bits of SipHash-2-4 of the name, with the key in the superblock, but at least 1",
+        "Of the lower 37 bits the lowest is zero.",
+        "those whose lower 33 bits are zero, in ascending order (16 hashes)",
+        "those from bit 37 on",
+    ];
+    for claim in claims {
+        assert!(document.contains(claim), "{claim}");
+    }
+    // The first vectors of the reference implementation of SipHash-2-4: nothing, and one byte of zero.
+    let key: Vec<u8> = (0..16).collect();
+    let names = NameHash::Keyed(NameKey(key.try_into().unwrap()));
+    for (name, hash) in [(&b""[..], 0x726f_db47_dd0e_0e31_u64), (&[0], 0x74f8_39c5_93dc_67fd)] {
+        let range = names.range(name);
+        assert_eq!(range.first, hash >> 38 << 37);
+        assert_eq!(range.last, range.first + (1 << 37) - 2);
+        assert_eq!(range.slots().count(), 16);
+        assert!(range.slots().all(|slot| slot.trailing_zeros() >= 33));
+        assert_eq!(u64::from(names.tag_bits(range.first)), hash >> 38 & 0xffff);
+    }
 }

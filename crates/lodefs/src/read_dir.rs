@@ -114,9 +114,7 @@ impl ReadDir {
         let mut is_end = true;
         let dir = &self.listed.dir.held;
         dir.fs().read_dir(dir, position, &mut |entry| {
-            // Names with one hash follow each other, and reading goes on with the first of them: no break between two
-            // of them, which differ by at most one in where they say that it goes on.
-            if batch.len() >= BATCH && entry.next > position + 1 {
+            if batch.len() >= BATCH {
                 is_end = false;
                 return false;
             }

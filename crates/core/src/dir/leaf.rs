@@ -3,11 +3,15 @@
 //! A reader goes from the tags: a tag whose half of the hash matches leads to an entry, which is checked before it is
 //! believed. Adding an entry writes it to a free place in the heap and sets a free tag; removing one clears its tag.
 
+use std::ops::Range;
+
 use lodefs_layout::BLOCK_SIZE;
 use lodefs_layout::directory::{
     BlockHead, ENTRY_HEAD_SIZE, EntryHead, HEAP_END, HEAP_START, Leaf, TAGS, TAGS_START, entry_size, tag,
     tag_position,
 };
+use lodefs_layout::names::HashRange;
+use smallvec::SmallVec;
 use zerocopy::little_endian::U32;
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
@@ -17,11 +21,17 @@ use crate::tx::{Tx, offset_of};
 use crate::types::{Ino, Kind};
 use crate::volume::Volume;
 
-/// A name with its hash.
+/// A name with the hashes that its entry may have.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Key<'n> {
     pub(crate) name: &'n [u8],
-    pub(crate) hash: u64,
+    pub(crate) range: HashRange,
+}
+
+impl<'n> Key<'n> {
+    pub(crate) fn new(volume: &Volume, name: &'n [u8]) -> Self {
+        Self { name, range: volume.seed.name_range(name) }
+    }
 }
 
 /// A copy of an entry, to be listed or moved to another leaf.
@@ -61,16 +71,61 @@ impl Source for Tx<'_> {
 
 type Tags = [U32; TAGS];
 
-/// Looks for a name in the leaf at `block` of directory `owner`.
+/// Hashes of entries.
+pub(crate) type Hashes = SmallVec<[u64; 16]>;
+
+/// Looks for a name in the leaf at `block` of directory `owner`, into which `hashes` belong.
 pub(crate) fn find(
     source: &impl Source,
     volume: &Volume,
     owner: Ino,
     block: u64,
+    hashes: &Range<u64>,
     key: Key<'_>,
 ) -> Result<Option<Entry>> {
+    let mut found = None;
+    for_each_in(source, volume, block, key.range, |tag_index, position, head| {
+        if !hashes.contains(&head.hash.get()) || head.name_size as usize != key.name.len() {
+            return Ok(true);
+        }
+        let mut name = [0; lodefs_layout::NAME_MAX];
+        let name = &mut name[..key.name.len()];
+        check_end(block, position, name.len())?;
+        source.get_slice(offset_of(block) + (position + ENTRY_HEAD_SIZE) as u64, name)?;
+        if name == key.name {
+            let (ino, kind) = check_entry(volume, owner, block, head, name)?;
+            found = Some(Entry { block, tag_index, position, hash: head.hash.get(), ino, kind });
+        }
+        Ok(found.is_none())
+    })?;
+    Ok(found)
+}
+
+/// The hashes in `range` that entries of the leaf at `block` have.
+pub(crate) fn hashes_in(
+    source: &impl Source,
+    volume: &Volume,
+    block: u64,
+    range: HashRange,
+    found: &mut Hashes,
+) -> Result<()> {
+    for_each_in(source, volume, block, range, |_, _, head| {
+        found.push(head.hash.get());
+        Ok(true)
+    })
+}
+
+/// Visits the entries with a hash in `range`, by tag, position and head, until the visitor returns `false`. Of the other
+/// entries, only those with the same bits in their tags are read.
+fn for_each_in(
+    source: &impl Source,
+    volume: &Volume,
+    block: u64,
+    range: HashRange,
+    mut visit: impl FnMut(usize, usize, &EntryHead) -> Result<bool>,
+) -> Result<()> {
     let tags: Tags = source.get(offset_of(block) + TAGS_START as u64)?;
-    let wanted = (key.hash & 0xffff) as u32;
+    let wanted = u32::from(volume.seed.names.tag_bits(range.first));
     for (tag_index, tag) in tags.iter().enumerate() {
         let tag = tag.get();
         if tag >> 16 != wanted || tag == 0 {
@@ -78,19 +133,11 @@ pub(crate) fn find(
         }
         let position = check_position(block, tag)?;
         let head: EntryHead = source.get(offset_of(block) + position as u64)?;
-        if head.hash.get() != key.hash || head.name_size as usize != key.name.len() {
-            continue;
-        }
-        let mut name = [0; lodefs_layout::NAME_MAX];
-        let name = &mut name[..key.name.len()];
-        check_end(block, position, name.len())?;
-        source.get_slice(offset_of(block) + (position + ENTRY_HEAD_SIZE) as u64, name)?;
-        if name == key.name {
-            let (ino, kind) = check_entry(volume, owner, block, &head, name)?;
-            return Ok(Some(Entry { block, tag_index, position, ino, kind }));
+        if range.contains(head.hash.get()) && !visit(tag_index, position, &head)? {
+            break;
         }
     }
-    Ok(None)
+    Ok(())
 }
 
 fn check_position(block: u64, tag: u32) -> Result<usize> {
@@ -169,27 +216,25 @@ pub(crate) fn insert(
     volume: &Volume,
     owner: Ino,
     block: u64,
-    key: Key<'_>,
-    ino: Ino,
-    kind: Kind,
+    entry: &OwnedEntry,
 ) -> Result<bool> {
     let tags: Tags = tx.get(offset_of(block) + TAGS_START as u64)?;
     let Some(tag_index) = tags.iter().position(|tag| tag.get() == 0) else { return Ok(false) };
-    let size = entry_size(key.name.len());
+    let size = entry_size(entry.name.len());
     let Some(position) = find_room(tx, block, &tags, size)? else { return Ok(false) };
-    let bytes = encode(volume, owner, key, ino, kind);
+    let bytes = encode(volume, owner, &entry.name, entry.hash, entry.ino, entry.kind);
     tx.put(offset_of(block) + position as u64, &bytes.0[..size]);
-    put_tag(tx, block, tag_index, tag(key.hash, position));
+    put_tag(tx, block, tag_index, tag(volume.seed.names.tag_bits(entry.hash), position));
     Ok(true)
 }
 
 struct EntryBytes([u8; lodefs_layout::directory::ENTRY_SIZE_MAX]);
 
-fn encode(volume: &Volume, owner: Ino, key: Key<'_>, ino: Ino, kind: Kind) -> EntryBytes {
-    let head = EntryHead::new(owner.0, key.name, key.hash, ino.0, kind.d_type(), volume.seed);
+fn encode(volume: &Volume, owner: Ino, name: &[u8], hash: u64, ino: Ino, kind: Kind) -> EntryBytes {
+    let head = EntryHead::new(owner.0, name, hash, ino.0, kind.d_type(), volume.seed);
     let mut bytes = [0; lodefs_layout::directory::ENTRY_SIZE_MAX];
     bytes[..ENTRY_HEAD_SIZE].copy_from_slice(head.as_bytes());
-    bytes[ENTRY_HEAD_SIZE..ENTRY_HEAD_SIZE + key.name.len()].copy_from_slice(key.name);
+    bytes[ENTRY_HEAD_SIZE..ENTRY_HEAD_SIZE + name.len()].copy_from_slice(name);
     EntryBytes(bytes)
 }
 
@@ -241,11 +286,11 @@ pub(crate) fn redirect(
     volume: &Volume,
     owner: Ino,
     entry: &Entry,
-    key: Key<'_>,
+    name: &[u8],
     ino: Ino,
     kind: Kind,
 ) {
-    let bytes = encode(volume, owner, key, ino, kind);
+    let bytes = encode(volume, owner, name, entry.hash, ino, kind);
     tx.put(offset_of(entry.block) + entry.position as u64, &bytes.0[..ENTRY_HEAD_SIZE]);
 }
 
@@ -273,11 +318,11 @@ pub(crate) fn build(
     bytes[..TAGS_START].copy_from_slice(BlockHead::leaf(owner.0, block, volume.seed).as_bytes());
     let mut position = HEAP_START;
     for (index, entry) in entries.iter().enumerate() {
-        let key = Key { name: &entry.name, hash: entry.hash };
         let size = entry_size(entry.name.len());
-        bytes[position..position + size]
-            .copy_from_slice(&encode(volume, owner, key, entry.ino, entry.kind).0[..size]);
-        bytes[TAGS_START + index * 4..][..4].copy_from_slice(&tag(entry.hash, position).to_le_bytes());
+        let encoded = encode(volume, owner, &entry.name, entry.hash, entry.ino, entry.kind);
+        bytes[position..position + size].copy_from_slice(&encoded.0[..size]);
+        let tag = tag(volume.seed.names.tag_bits(entry.hash), position);
+        bytes[TAGS_START + index * 4..][..4].copy_from_slice(&tag.to_le_bytes());
         position += size;
     }
     bytes

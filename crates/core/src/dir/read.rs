@@ -1,49 +1,68 @@
 //! Listing a directory in the order of the hashes.
 //!
-//! The position behind an entry is its hash plus one. All entries with one hash are listed together or not at all, so
-//! that none is skipped when reading goes on from there.
+//! A listing may stop behind any entry and go on from the position of that entry ([`super::position`]).
 
-use lodefs_layout::directory::FIRST_HASH;
+use smallvec::smallvec;
 
-use super::leaf::OwnedEntry;
+use super::position::Group;
 use super::tree::Tree;
 use crate::error::{Error, Result};
 use crate::types::DirEntry;
 
-/// Visits the entries of the tree at `root` from position `from` on, until the visitor has enough (and returns
-/// `false`: it did not take the entry).
+/// Visits the entries of the tree at `root`, a directory of `size` entries, from position `from` on, until the visitor
+/// has enough (and returns `false`: it did not take the entry).
 pub(crate) fn read(
     tree: &Tree<'_>,
     root: u64,
+    size: u64,
     from: u64,
     visit: &mut dyn FnMut(&DirEntry) -> bool,
 ) -> Result<()> {
-    let mut from = from.max(FIRST_HASH);
-    while root != 0 && from < u64::MAX {
+    let ties = &tree.nodes.ties;
+    let start = ties.start(from);
+    let (mut from, mut behind) = (start.hash, start.behind);
+    // No entry has a hash of more than 63 bits.
+    while root != 0 && i64::try_from(from).is_ok() {
         let (leaf, hashes) = tree.leaf_for(root, from)?;
         let mut entries = tree.entries_of(tree.volume, leaf)?;
-        // The positions of others would not ascend, and looking them up would not find them.
+        // Looking such an entry up would not find it, and its position would lead elsewhere.
         if entries.iter().any(|entry| !hashes.contains(&entry.hash)) {
             return Err(Error::corrupt_block(leaf, "it holds an entry of another directory leaf"));
         }
         entries.retain(|entry| entry.hash >= from);
-        entries.sort_unstable_by(|a, b| (a.hash, &a.name).cmp(&(b.hash, &b.name)));
-        for group in entries.chunk_by(|a, b| a.hash == b.hash) {
-            if !visit_group(group, visit) {
+        entries.sort_unstable_by_key(|entry| entry.hash);
+        let mut entries = entries.into_iter().peekable();
+        while let Some(first) = entries.next() {
+            let hash = first.hash;
+            let mut group: Group = smallvec![first];
+            while let Some(other) = entries.next_if(|entry| entry.hash == hash) {
+                group.push(other);
+            }
+            let after = behind.take().filter(|_| hash == from);
+            ties.arrange(&mut group, after, size);
+            let next = entries.peek().map_or(hashes.end, |entry| entry.hash);
+            if !visit_group(tree, group, next, size, visit) {
                 return Ok(());
             }
         }
-        from = hashes.end;
+        (from, behind) = (hashes.end, None);
     }
     Ok(())
 }
 
-/// Entries with one hash carry the position of the hash itself until the last of them, so that a reader who stops among
-/// them starts again with the first.
-fn visit_group(group: &[OwnedEntry], visit: &mut dyn FnMut(&DirEntry) -> bool) -> bool {
-    let last = group.len() - 1;
-    group.iter().enumerate().all(|(i, entry)| {
-        let next = if i == last { entry.hash + 1 } else { entry.hash };
-        visit(&DirEntry { next, ino: entry.ino, kind: entry.kind, name: entry.name.clone() })
+/// Visits entries with one hash; the hash of those that follow is `next` or more.
+fn visit_group(
+    tree: &Tree<'_>,
+    group: Group,
+    next: u64,
+    size: u64,
+    visit: &mut dyn FnMut(&DirEntry) -> bool,
+) -> bool {
+    let mut left = group.len();
+    group.into_iter().all(|entry| {
+        left -= 1;
+        let next = if left == 0 { next } else { entry.hash };
+        let next = tree.nodes.ties.behind(&entry, next, size);
+        visit(&DirEntry { next, ino: entry.ino, kind: entry.kind, name: entry.name })
     })
 }

@@ -1,19 +1,21 @@
 //! The tree above the leaves: finding the leaf for a hash, splitting, packing and dropping leaves.
 //!
-//! All names with one hash are in one leaf, so that a directory can be read on from a hash. A split therefore only
-//! happens between different hashes.
+//! The entries with one hash are in one leaf. Without keyed names an entry has the hash of its name, so a leaf is divided
+//! only between different hashes. With keyed names, every entry has a hash of its own, and the names of one bucket may
+//! lie in several leaves: looking for one then reads all of these leaves.
 
 use std::ops::Range;
 
 use lodefs_layout::directory::{BlockHead, CHILDREN_MAX, Child, LEVELS_MAX, Node};
 use lodefs_layout::inode::InodeSlot;
+use lodefs_layout::names::HashRange;
 use rustix::io::Errno;
 use smallvec::SmallVec;
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::U64;
 
-use super::leaf::{self, Key, OwnedEntry, Source};
-use super::{Entry, NodeCache};
+use super::leaf::{self, Hashes, Key, OwnedEntry, Source};
+use super::{Entry, NodeCache, split};
 use crate::error::{Error, Result, ensure};
 use crate::tx::{Tx, offset_of};
 use crate::types::{Ino, Kind};
@@ -48,8 +50,35 @@ impl Tree<'_> {
         if root == 0 {
             return Ok(None);
         }
-        let path = self.descend(source, root, key.hash)?;
-        leaf::find(source, self.volume, self.owner, path.leaf, key)
+        let mut from = key.range.first;
+        loop {
+            let path = self.descend(source, root, from)?;
+            let found = leaf::find(source, self.volume, self.owner, path.leaf, &path.hashes, key)?;
+            // The end of the leaf's hashes is behind `from`, so this ends.
+            if found.is_some() || path.hashes.end > key.range.last {
+                return Ok(found);
+            }
+            from = path.hashes.end;
+        }
+    }
+
+    /// A hash for a new entry, which no other entry of the directory has if names are keyed. `NOSPC` if all are used.
+    fn choose_hash(&self, source: &impl Source, root: u64, range: HashRange) -> Result<u64> {
+        if root == 0 || !self.volume.seed.names.is_keyed() {
+            return Ok(range.first);
+        }
+        let mut used = Hashes::new();
+        let mut from = range.first;
+        loop {
+            let path = self.descend(source, root, from)?;
+            leaf::hashes_in(source, self.volume, path.leaf, range, &mut used)?;
+            if path.hashes.end > range.last {
+                break;
+            }
+            from = path.hashes.end;
+        }
+        used.sort_unstable();
+        Ok(range.free_hash(&used).ok_or(Errno::NOSPC)?)
     }
 
     /// The leaf that holds the hashes around `hash`, and which hashes those are.
@@ -133,14 +162,15 @@ impl Tree<'_> {
     ) -> Result<()> {
         // An image may say that there are as many as there can be numbers; to count them is for fsck.
         slot.size = U64::new(slot.size.get().saturating_add(1));
-        let added = OwnedEntry { hash: key.hash, ino, kind, name: key.name.to_vec() };
+        let hash = self.choose_hash(&*tx, slot.root.get(), key.range)?;
+        let added = OwnedEntry { hash, ino, kind, name: key.name.to_vec() };
         if slot.root.get() == 0 {
             let block = self.write_leaf(tx, slot, &[added], false)?;
             slot.root = U64::new(block);
             return Ok(());
         }
-        let path = self.descend(&*tx, slot.root.get(), key.hash)?;
-        if leaf::insert(tx, self.volume, self.owner, path.leaf, key, ino, kind)? {
+        let path = self.descend(&*tx, slot.root.get(), hash)?;
+        if leaf::insert(tx, self.volume, self.owner, path.leaf, &added)? {
             return Ok(());
         }
         let mut entries = self.entries_of(&*tx, path.leaf)?;
@@ -151,14 +181,8 @@ impl Tree<'_> {
         self.replace_child(tx, slot, &path.steps, &replacements, false)
     }
 
-    /// Removes an entry that was found with `key`.
-    pub(crate) fn remove(
-        &self,
-        tx: &mut Tx<'_>,
-        slot: &mut InodeSlot,
-        key: Key<'_>,
-        entry: &Entry,
-    ) -> Result<()> {
+    /// Removes an entry that was found.
+    pub(crate) fn remove(&self, tx: &mut Tx<'_>, slot: &mut InodeSlot, entry: &Entry) -> Result<()> {
         slot.size = U64::new(slot.size.get().saturating_sub(1));
         let leaf = leaf::read(&*tx, self.volume, self.owner, entry.block)?;
         let others = leaf.tags.iter().filter(|tag| tag.get() != 0).count() - 1;
@@ -166,7 +190,7 @@ impl Tree<'_> {
             leaf::remove(tx, entry);
             return Ok(());
         }
-        let path = self.descend(&*tx, slot.root.get(), key.hash)?;
+        let path = self.descend(&*tx, slot.root.get(), entry.hash)?;
         let (mark, before) = (tx.mark(), *slot);
         self.free_block(tx, slot, path.leaf);
         match self.replace_child(tx, slot, &path.steps, &[], true) {
@@ -197,20 +221,11 @@ impl Tree<'_> {
         entries: &[OwnedEntry],
     ) -> Result<SmallVec<[Child; 2]>> {
         let mut children = SmallVec::new();
-        let mut start_hash = first_hash;
-        let mut rest = entries;
-        // A leaf that is full of live entries is split even if they would just fit, or the next entry would do it.
-        while rest.len() > 1 && (!leaf::fits(rest) || leaf::heap_size(rest) > leaf::FULL_HEAP) {
-            let middle = split_point(rest).ok_or(Errno::NOSPC)?;
-            let (left, right) = rest.split_at(middle);
-            ensure(leaf::fits(left), Errno::NOSPC)?;
-            let block = self.write_leaf(tx, slot, left, false)?;
-            children.push(Child { hash: U64::new(start_hash), block: U64::new(block) });
-            start_hash = right[0].hash;
-            rest = right;
+        for part in split::parts(self.volume.seed.names, entries)? {
+            let block = self.write_leaf(tx, slot, part, false)?;
+            let start = if children.is_empty() { first_hash } else { part[0].hash };
+            children.push(Child { hash: U64::new(start), block: U64::new(block) });
         }
-        let block = self.write_leaf(tx, slot, rest, false)?;
-        children.push(Child { hash: U64::new(start_hash), block: U64::new(block) });
         Ok(children)
     }
 
@@ -352,23 +367,5 @@ impl Tree<'_> {
             self.visit_below(child.block.get(), Some(node.head.claimed_level() - 1), visit)?;
         }
         Ok(())
-    }
-}
-
-/// Where to split: the boundary between two hashes that is nearest to the middle.
-fn split_point(entries: &[OwnedEntry]) -> Option<usize> {
-    let is_boundary = |i: &usize| entries[i - 1].hash != entries[*i].hash;
-    let half = leaf::heap_size(entries) / 2;
-    let mut size = 0;
-    let middle = entries.iter().position(|entry| {
-        size += lodefs_layout::directory::entry_size(entry.name.len());
-        size > half
-    })?;
-    let middle = middle.clamp(1, entries.len() - 1);
-    let above = (middle..entries.len()).find(is_boundary);
-    let below = (1..middle).rev().find(is_boundary);
-    match (below, above) {
-        (Some(below), Some(above)) => Some(if middle - below < above - middle { below } else { above }),
-        (below, above) => below.or(above),
     }
 }

@@ -3,7 +3,7 @@
 use lodefs_layout::BLOCK_SIZE;
 use lodefs_layout::directory::{EntryHead, HEAP_END, HEAP_START, TAGS, TAGS_START, entry_size, tag_position};
 use lodefs_layout::inode_map::CHUNK_INODES;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 use zerocopy::FromBytes;
 
@@ -76,14 +76,14 @@ fn read_entry(block: &RawBlock, position: usize) -> Option<(EntryHead, &[u8])> {
 
 /// What is wrong with an entry by itself, and why.
 fn fault_of(volume: &Volume, block: &RawBlock, hashes: &Range<u64>, entry: &RawEntry<'_>) -> Option<Code> {
-    let hash = volume.seed.name_hash(entry.name);
+    let hash = entry.head.hash.get();
     let tag_at = TAGS_START + entry.tag_index * 4;
     let tag_bits = u16::from_le_bytes([block[tag_at + 2], block[tag_at + 3]]);
     if check_name(entry.name).is_err() {
         Some(Code::EntryName)
-    } else if hash != entry.head.hash.get() {
+    } else if !volume.seed.name_range(entry.name).contains(hash) {
         Some(Code::EntryHash)
-    } else if tag_bits != hash as u16 {
+    } else if tag_bits != volume.seed.names.tag_bits(hash) {
         Some(Code::EntryTag)
     } else if !hashes.is_empty() && !hashes.contains(&hash) {
         Some(Code::EntryMisplaced)
@@ -120,6 +120,7 @@ pub(super) fn judge<'b>(
 ) -> Vec<Judged<'b>> {
     let mut by_position: BTreeMap<usize, usize> = BTreeMap::new();
     let mut names: Vec<&[u8]> = Vec::new();
+    let mut keyed_hashes = HashSet::new();
     let mut all = Vec::new();
     for (tag, entry) in entries(volume, owner, block) {
         let entry = match entry {
@@ -133,6 +134,10 @@ pub(super) fn judge<'b>(
         if !overlaps(&by_position, &entry) {
             by_position.insert(entry.position, entry.size());
             fault = fault_of(volume, block, hashes, &entry);
+            if fault.is_none() && volume.seed.names.is_keyed() && !keyed_hashes.insert(entry.head.hash.get())
+            {
+                fault = Some(Code::EntryHash);
+            }
         }
         if fault.is_none_or(|code| !code.asks()) {
             if names.contains(&entry.name) {

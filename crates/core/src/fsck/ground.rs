@@ -2,9 +2,10 @@
 
 use lodefs_layout::BLOCK_SIZE;
 use lodefs_layout::checksum::Seed;
-use lodefs_layout::features;
+use lodefs_layout::features::{self, KEYED_NAMES};
 use lodefs_layout::geometry::Geometry;
 use lodefs_layout::journal::RECORD_ALIGN;
+use lodefs_layout::names::NameKey;
 use lodefs_layout::state::State;
 use lodefs_layout::superblock::{MAGIC, Superblock, SuperblockError};
 use lodefs_pmem::Medium;
@@ -114,6 +115,19 @@ fn choose_superblock(medium: &Medium, findings: &mut Vec<Finding>) -> Result<Sup
     }
 }
 
+/// The key of the names, if either copy of the superblock still has it.
+fn left_name_key(medium: &Medium, last: u64, uuid: &[u8; 16]) -> Result<Option<NameKey>> {
+    for block in [0, last] {
+        let mut bytes = [0; size_of::<Superblock>()];
+        medium.read(offset_of(block), &mut bytes)?;
+        let left = Superblock::read_from_bytes(&bytes).expect("the size of a superblock");
+        if let Some(key) = left.name_key_of(uuid) {
+            return Ok(Some(key));
+        }
+    }
+    Ok(None)
+}
+
 fn text_of(fault: SuperblockError) -> &'static str {
     match fault {
         SuperblockError::NotAVolume => "no magic number",
@@ -139,14 +153,17 @@ fn rebuild_superblock(medium: &Medium, last: u64) -> Result<Option<Superblock>> 
             let mut bytes = [0; size_of::<State>()];
             medium.read(offset_of(geometry.state.start.get() + slot), &mut bytes)?;
             if State::parse(&bytes, seed).is_some() {
-                return Ok(Some(superblock_like(&left, &geometry)));
+                let name_key = left_name_key(medium, last, &left.uuid)?;
+                return Ok(Some(superblock_like(&left, &geometry, name_key)));
             }
         }
     }
     Ok(None)
 }
 
-fn superblock_like(left: &Superblock, geometry: &Geometry) -> Superblock {
+/// `name_key`: the key of the names, if it was found. Without it, every entry of every directory seems to have a wrong hash,
+/// and the directories are built again, with the hashes of a volume without keyed names.
+fn superblock_like(left: &Superblock, geometry: &Geometry, name_key: Option<NameKey>) -> Superblock {
     let is_text = std::str::from_utf8(&left.label).is_ok();
     Superblock {
         magic: MAGIC,
@@ -154,7 +171,7 @@ fn superblock_like(left: &Superblock, geometry: &Geometry) -> Superblock {
         version: U32::new(features::FORMAT_VERSION),
         compat: U64::ZERO,
         ro_compat: U64::ZERO,
-        incompat: U64::ZERO,
+        incompat: U64::new(if name_key.is_some() { KEYED_NAMES } else { 0 }),
         uuid: left.uuid,
         label: if is_text { left.label } else { [0; 64] },
         block_size: U32::new(BLOCK_SIZE as u32),
@@ -166,6 +183,9 @@ fn superblock_like(left: &Superblock, geometry: &Geometry) -> Superblock {
         inode_map: geometry.inode_map,
         saved_bitmap: geometry.saved_bitmap,
         data: geometry.data,
+        name_crc: U32::ZERO,
+        reserved: [U32::ZERO; 3],
+        name_key: name_key.unwrap_or(NameKey([0; 16])),
     }
     .sealed()
 }

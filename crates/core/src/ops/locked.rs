@@ -133,15 +133,9 @@ impl<'i> LockedInode<'i> {
     }
 
     /// Removes an entry that was found in this directory.
-    pub(super) fn remove_entry(
-        &mut self,
-        fs: &Fs,
-        tx: &mut Tx<'_>,
-        key: Key<'_>,
-        entry: &Entry,
-    ) -> Result<()> {
+    pub(super) fn remove_entry(&mut self, fs: &Fs, tx: &mut Tx<'_>, entry: &Entry) -> Result<()> {
         let tree = Tree { volume: &fs.volume, nodes: &self.state.nodes, owner: self.inode.ino };
-        tree.remove(tx, &mut self.slot, key, entry)
+        tree.remove(tx, &mut self.slot, entry)
     }
 
     /// Makes an entry that was found in this directory lead elsewhere.
@@ -154,7 +148,7 @@ impl<'i> LockedInode<'i> {
         ino: Ino,
         kind: Kind,
     ) {
-        leaf::redirect(tx, &fs.volume, self.inode.ino, entry, key, ino, kind);
+        leaf::redirect(tx, &fs.volume, self.inode.ino, entry, key.name, ino, kind);
     }
 
     fn tree<'s>(&'s self, fs: &'s Fs) -> Tree<'s> {

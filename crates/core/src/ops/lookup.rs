@@ -33,9 +33,9 @@ impl Fs {
         }
     }
 
-    /// A name with its hash.
+    /// A name with its hashes.
     pub(super) fn key<'n>(&self, name: &'n [u8]) -> Key<'n> {
-        Key { name, hash: self.volume.seed.name_hash(name) }
+        Key::new(&self.volume, name)
     }
 
     /// Looks for an entry of a directory whose state is locked.

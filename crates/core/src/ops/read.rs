@@ -19,7 +19,7 @@ use crate::tx::{Tx, offset_of};
 use crate::types::{DirEntry, Flags, Ino, Kind, SeekTarget, Time};
 use lodefs_sync::RwLockReadGuard;
 
-/// Positions of the first entries of a directory. The next ones are hashes.
+/// Positions of the first entries of a directory. For the next ones see `dir::position`.
 const AFTER_DOT: u64 = 1;
 const AFTER_DOT_DOT: u64 = 2;
 const _: () = assert!(AFTER_DOT_DOT < FIRST_HASH);
@@ -232,7 +232,7 @@ impl Fs {
             }
         }
         let tree = Tree { volume: &self.volume, nodes: &state.nodes, owner: dir.ino() };
-        dir::read::read(&tree, state.slot.root.get(), from, visit)?;
+        dir::read::read(&tree, state.slot.root.get(), state.slot.size.get(), from, visit)?;
         let touched = self.atime_to_store(&state);
         drop(state);
         match touched {

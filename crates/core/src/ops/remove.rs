@@ -50,7 +50,7 @@ impl Fs {
             return Ok(false);
         };
         check_may_remove(parent)?;
-        parent.remove_entry(self, &mut tx, key, &entry)?;
+        parent.remove_entry(self, &mut tx, &entry)?;
         parent.touch_content(now);
         if removal == Removal::Rmdir {
             parent.add_links(-1)?;

@@ -190,7 +190,7 @@ impl Rename<'_> {
             let whiteout = self.put_whiteout(tx, old_parent)?;
             old_parent.redirect_entry(fs, tx, from.key, &entry, whiteout, Kind::CharDevice);
         } else {
-            old_parent.remove_entry(fs, tx, from.key, &entry)?;
+            old_parent.remove_entry(fs, tx, &entry)?;
         }
         if kind == Kind::Directory {
             adopt(locked, from.dir, to.dir, source)?;

@@ -9,7 +9,6 @@ use lodefs_core::{
     DataRight, DaxPolicy, Flags, Fs, HolderKind, NewInode, NewKind, Node, OpenOptions, SeekTarget, SetAttr,
     fsck,
 };
-use lodefs_layout::checksum::Seed;
 use lodefs_layout::inode::{InodeSlot, SLOT_SIZE};
 use lodefs_layout::superblock::Superblock;
 use lodefs_pmem::{Access, Domain, Medium, What as Event};
@@ -73,7 +72,7 @@ fn scattered(volume: &Volume, name: &str, extents: u64) -> Node {
 /// Changes the slot of an inode, with a right checksum or without.
 fn edit_slot(path: &Path, ino: u64, seal: bool, edit: impl Fn(&mut InodeSlot)) {
     let mut bytes = fs::read(path).unwrap();
-    let seed = Seed::of_volume(&Superblock::read_from_prefix(&bytes).unwrap().0.uuid);
+    let seed = Superblock::read_from_prefix(&bytes).unwrap().0.seed();
     let mut edited = 0;
     for place in bytes.chunks_exact_mut(SLOT_SIZE) {
         let mut slot = InodeSlot::read_from_bytes(place).unwrap();

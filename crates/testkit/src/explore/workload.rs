@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use lodefs_core::{Clock, FormatOptions, Fs, OpenOptions};
+use lodefs_core::{Clock, FormatOptions, Fs, NewNames, OpenOptions};
+use lodefs_layout::names::NameKey;
 use lodefs_pmem::{Access, Domain, Event, Medium, Recording, What};
 use serde::{Deserialize, Serialize};
 
@@ -187,6 +188,7 @@ fn make_base(workload: &Workload) -> Result<Base, String> {
     let options = FormatOptions {
         uuid: Some(*b"lodefs testkit  "),
         clock: Clock::Manual(Arc::clone(&clock)),
+        names: NewNames::Key(NameKey(*b"lodefs testkit  ")),
         ..FormatOptions::default()
     };
     Fs::format(&open()?, &options).map_err(|error| error.to_string())?;

@@ -1,5 +1,6 @@
 //! A volume with everything that version 1 of the format has.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use lodefs_core::{
@@ -14,6 +15,8 @@ use crate::hostile::sample::acl;
 const SCATTERED: u64 = 140;
 /// Files in the directory `/wide`: several leaves below a node.
 const WIDE: u32 = 48;
+/// Names among which some share a bucket.
+const CANDIDATES: u32 = 60_000;
 /// Names in the directory of [`tree`]: more leaves than one node has room for.
 const NAMES: u32 = 1600;
 
@@ -203,6 +206,24 @@ pub(super) fn tree(fs: &Arc<Fs>) -> Result<()> {
     // In the order of their hashes, so that every leaf that splits stays half full.
     let seed = Seed::of_volume(&fs.info().uuid);
     let mut names: Vec<String> = (0..NAMES).map(|i| format!("{}{i}", "t".repeat(240))).collect();
-    names.sort_by_key(|name| seed.name_hash(name.as_bytes()));
+    names.sort_by_key(|name| seed.name_range(name.as_bytes()).first);
     names.iter().try_for_each(|name| fs.link(&file, &tree, name.as_bytes()))
+}
+
+/// Makes a directory in which names share buckets of hashes, besides everything else.
+pub(super) fn keyed(fs: &Arc<Fs>, seed: Seed) -> Result<()> {
+    furnish(fs)?;
+    let root = fs.root()?;
+    let shared = fs.create(&root, b"shared", &new(NewKind::Directory))?;
+    let file = file(fs, &shared, "file")?;
+    let mut by_bucket: BTreeMap<u64, Vec<String>> = BTreeMap::new();
+    for i in 0..CANDIDATES {
+        let name = format!("shared {i}");
+        by_bucket.entry(seed.name_range(name.as_bytes()).first).or_default().push(name);
+    }
+    for names in by_bucket.values().filter(|names| names.len() > 1) {
+        names.iter().try_for_each(|name| fs.link(&file, &shared, name.as_bytes()))?;
+    }
+    // Enough for several leaves.
+    (0..WIDE).try_for_each(|i| fs.link(&file, &shared, format!("{i} {}", "s".repeat(200)).as_bytes()))
 }

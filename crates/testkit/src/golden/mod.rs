@@ -22,7 +22,7 @@ pub use self::recipes::make;
 use crate::hostile::image::{BOOT, Image};
 
 /// The images. The number in front is the version of the format.
-pub const ALL: [&str; 5] = ["1-closed", "1-tree", "1-crashed", "1-gated", "1-orphans"];
+pub const ALL: [&str; 6] = ["1-closed", "1-tree", "1-crashed", "1-gated", "1-orphans", "1-keyed"];
 
 /// Another boot of the host than that in which the images were made.
 pub const LATER_BOOT: [u8; 16] = [2; 16];

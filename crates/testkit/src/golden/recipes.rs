@@ -3,7 +3,9 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use lodefs_core::{FormatOptions, Fs, Result};
+use lodefs_core::{FormatOptions, Fs, NewNames, Result};
+use lodefs_layout::checksum::Seed;
+use lodefs_layout::names::NameKey;
 use lodefs_pmem::{Access, Domain, Medium};
 use lodefs_sync::set_thread_number;
 
@@ -13,14 +15,17 @@ use crate::hostile::image::{BOOT, Image, open_options};
 
 /// Bytes in most images.
 const SIZE: u64 = 3 << 19;
+/// The key of the image with keyed names.
+const KEY: NameKey = NameKey(*b"golden key      ");
 /// Bytes in the image with a large directory.
 const TREE_SIZE: u64 = 5 << 19;
 
 /// Makes an image. `None` if there is no such image.
 pub fn make(name: &str) -> Option<Result<Image>> {
     let made = match name {
-        "1-closed" => closed(SIZE, furnish::furnish),
-        "1-tree" => closed(TREE_SIZE, furnish::tree),
+        "1-closed" => closed(SIZE, NewNames::FromUuid, furnish::furnish),
+        "1-tree" => closed(TREE_SIZE, NewNames::FromUuid, furnish::tree),
+        "1-keyed" => keyed(),
         "1-crashed" => furnished().and_then(|image| crashed(&image, changes::of_every_kind)),
         "1-gated" => furnished().and_then(|image| gated(&image)),
         "1-orphans" => furnished().and_then(|image| crashed(&image, changes::that_leave_orphans)),
@@ -30,14 +35,21 @@ pub fn make(name: &str) -> Option<Result<Image>> {
 }
 
 fn furnished() -> Result<Image> {
-    closed(SIZE, furnish::furnish)
+    closed(SIZE, NewNames::FromUuid, furnish::furnish)
+}
+
+/// A volume with keyed names, as made since there are such.
+fn keyed() -> Result<Image> {
+    let seed = Seed::of_volume(&[7; 16]).with_name_key(KEY);
+    closed(SIZE, NewNames::Key(KEY), |fs| furnish::keyed(fs, seed))
 }
 
 /// A volume that was filled and closed.
-fn closed(size: u64, fill: impl FnOnce(&Arc<Fs>) -> Result<()>) -> Result<Image> {
+fn closed(size: u64, names: NewNames, fill: impl FnOnce(&Arc<Fs>) -> Result<()>) -> Result<Image> {
     // Which lane of the journal a record goes to follows from it.
     set_thread_number(0);
-    let options = FormatOptions { label: "golden".into(), root_gid: 7, root_perm: 0o775, ..Image::format() };
+    let label = "golden".into();
+    let options = FormatOptions { label, root_gid: 7, root_perm: 0o775, names, ..Image::format() };
     let mut filled = Ok(());
     let image = Image::made_as(size, &options, |fs| filled = fill(fs));
     filled.map(|()| image)

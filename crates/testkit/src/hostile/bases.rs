@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use lodefs_core::{Fs, NewInode, NewKind};
+use lodefs_core::{FormatOptions, Fs, NewInode, NewKind, NewNames};
 use lodefs_pmem::Domain;
 
 use super::atlas::Atlas;
@@ -41,6 +41,9 @@ pub fn all() -> &'static [Base] {
 fn make_all() -> Vec<Base> {
     let empty = Image::made_with(SMALL, |_| ());
     let furnished = Image::made_with(MEDIUM, sample::fill);
+    // As made before there were keyed names.
+    let options = FormatOptions { names: NewNames::FromUuid, ..Image::format() };
+    let from_uuid = Image::made_as(MEDIUM, &options, sample::fill);
     let aged = Image::made_with(MEDIUM, |fs| drop(age(fs, 1)));
     let full = Image::made_with(SMALL, fill_up);
     let crashed = furnished.crashed_as(Domain::Volatile, |fs| age(fs, 2));
@@ -57,6 +60,7 @@ fn make_all() -> Vec<Base> {
     vec![
         base("empty", empty, true),
         base("furnished", furnished, true),
+        base("from-uuid", from_uuid, true),
         base("aged", aged, true),
         base("full", full, true),
         base("crashed", crashed, false),

@@ -301,7 +301,7 @@ impl Case {
         let name = bytes.get_mut(ENTRY_HEAD_SIZE..ENTRY_HEAD_SIZE + usize::from(head.name_size))?;
         let at = usize::from(field).checked_rem(name.len())?;
         name[at] = value as u8;
-        head.hash = seed_of(&self.bytes).name_hash(name).into();
+        head.hash = seed_of(&self.bytes).name_range(name).first.into();
         bytes[..ENTRY_HEAD_SIZE].copy_from_slice(head.as_bytes());
         Some(Patch { at: entry.at, bytes })
     }

@@ -1,7 +1,7 @@
 //! Looking at all of a volume that may be damaged, and using it. Errors are answers; only that it ends matters, and that
 //! what was said fits together.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use lodefs_core::{
@@ -101,10 +101,11 @@ fn look_at(fs: &Fs, node: &Node, seen: &mut Seen) {
 /// The inodes to which the entries of a directory lead.
 fn list(fs: &Fs, directory: &Node, seen: &mut Seen) -> Vec<Ino> {
     let mut children = Vec::new();
-    let mut last = 0;
+    let (mut last, mut positions) = (0, HashSet::new());
     let ino = directory.ino().0;
     let listed = fs.read_dir(directory, 0, &mut |entry| {
-        assert!(entry.next >= last, "positions ascend, or reading would not end");
+        assert!(i64::try_from(entry.next).is_ok(), "a position is positive");
+        assert!(positions.insert(entry.next), "no position comes twice, or reading would not end");
         last = entry.next;
         if entry.name != b"." && entry.name != b".." {
             children.push((entry.ino, entry.name.clone()));

@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use lodefs_core::fsck::{self, Finding, Options, Report};
-use lodefs_core::{Clock, FormatOptions, Fs, OpenOptions, Result};
+use lodefs_core::{Clock, FormatOptions, Fs, NewNames, OpenOptions, Result};
 use lodefs_layout::BLOCK_SIZE;
 use lodefs_layout::checksum::Seed;
 use lodefs_layout::directory::{
@@ -22,6 +22,7 @@ use lodefs_layout::extent::{
 };
 use lodefs_layout::inode::{InodeSlot, SLOT_SIZE};
 use lodefs_layout::inode_map::{CHUNK_INODES, ENTRY_SIZE, Entry, Found};
+use lodefs_layout::names::NameKey;
 use lodefs_layout::saved_bitmap::{BitmapBlock, COVERED_BLOCKS};
 use lodefs_layout::state::State;
 use lodefs_layout::superblock::Superblock;
@@ -70,6 +71,9 @@ pub struct Image {
 }
 
 impl Image {
+    /// How names are hashed, the same each time.
+    pub const NAMES: NewNames = NewNames::Key(NameKey([11; 16]));
+
     /// These bytes.
     pub fn of(bytes: Vec<u8>) -> Self {
         Self { bytes }
@@ -82,7 +86,7 @@ impl Image {
 
     /// How volumes are made, the same each time.
     pub(crate) fn format() -> FormatOptions {
-        FormatOptions { uuid: Some([7; 16]), clock: clock(), ..FormatOptions::default() }
+        FormatOptions { uuid: Some([7; 16]), names: Self::NAMES, clock: clock(), ..FormatOptions::default() }
     }
 
     /// A new volume made in this way, filled and closed.
@@ -188,7 +192,7 @@ impl Image {
 
     /// What seeds the checksums.
     pub fn seed(&self) -> Seed {
-        Seed::of_volume(&self.superblock().uuid)
+        self.superblock().seed()
     }
 
     /// Where a state slot is.
@@ -350,9 +354,19 @@ impl Image {
 
     /// Adds an entry to the leaf of a directory where its hash belongs, with everything right but what is asked for.
     pub fn add_entry(&mut self, directory: u64, name: &[u8], ino: u64, kind: u8) -> EntryAt {
-        let hash = self.seed().name_hash(name);
+        let hash = self.free_hash(directory, name);
         let block = self.leaf_for(directory, hash);
         self.add_entry_to(block, directory, name, hash, ino, kind)
+    }
+
+    /// A hash for a new entry of a directory, as the engine chooses one.
+    fn free_hash(&self, directory: u64, name: &[u8]) -> u64 {
+        let range = self.seed().name_range(name);
+        let entries = self.tree(directory).1.into_iter().flat_map(|leaf| self.entries(leaf));
+        let hashes = entries.map(|entry| self.get::<EntryHead>(entry.head).hash.get());
+        let mut used: Vec<u64> = hashes.filter(|hash| range.contains(*hash)).collect();
+        used.sort_unstable();
+        range.free_hash(&used).unwrap_or(range.first)
     }
 
     /// Adds an entry to a certain leaf.
@@ -377,7 +391,7 @@ impl Image {
         assert!(position + size_of::<EntryHead>() + name.len() <= BLOCK_SIZE as usize, "the leaf is full");
         self.put(at, &head);
         self.put(at + size_of::<EntryHead>() as u64, name);
-        self.put(Self::tag_at(block, free), &tag(hash, position).to_le_bytes());
+        self.put(Self::tag_at(block, free), &tag(self.seed().names.tag_bits(hash), position).to_le_bytes());
         EntryAt { block, tag: free, head: at }
     }
 

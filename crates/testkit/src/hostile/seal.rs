@@ -1,5 +1,6 @@
 //! Making the checksum of a structure right, whatever is in it.
 
+use std::mem::offset_of;
 use std::ops::Range;
 
 use lodefs_layout::blob::{BLOB_HEAD_SIZE, BlobHead};
@@ -7,14 +8,14 @@ use lodefs_layout::checksum::{Seed, unseeded_crc};
 use lodefs_layout::directory::{ENTRY_HEAD_SIZE, EntryHead};
 use lodefs_layout::journal::RecordHead;
 use lodefs_layout::superblock::Superblock;
-use zerocopy::FromBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
 use super::structure::{Kind, Structure};
 
-/// The seed of a volume according to the identity in its first superblock, whether that is intact or not.
+/// The seed of a volume according to its first superblock, whether that is intact or not.
 pub(super) fn seed_of(bytes: &[u8]) -> Seed {
-    let uuid = Superblock::read_from_prefix(bytes).map_or([0; 16], |(superblock, _)| superblock.uuid);
-    Seed::of_volume(&uuid)
+    let superblock = Superblock::read_from_prefix(bytes);
+    superblock.map_or_else(|_| Seed::of_volume(&[0; 16]), |(superblock, _)| superblock.seed())
 }
 
 /// Fills in the checksum. What the structure says of its own size counts as far as there are bytes.
@@ -26,7 +27,10 @@ pub(super) fn seal(volume: &mut [u8], structure: &Structure, seed: Seed) {
     let salted = |bytes: &[u8], range: Range<usize>| seed.crc(structure.salt, &bytes[range]);
     let (place, crc) = match structure.kind {
         Kind::Tags => return,
-        Kind::Superblock => (8, unseeded_crc(&bytes[12..structure.size])),
+        Kind::Superblock => {
+            seal_names(bytes);
+            (8, unseeded_crc(&bytes[12..offset_of!(Superblock, name_crc)]))
+        }
         Kind::MapEntry => (8, salted(bytes, 0..8)),
         Kind::ExtentSlot => (24, salted(bytes, 0..24)),
         Kind::State | Kind::Inode | Kind::ExtentHead | Kind::Node | Kind::LeafHead | Kind::Bitmap => {
@@ -46,6 +50,16 @@ pub(super) fn seal(volume: &mut [u8], structure: &Structure, seed: Seed) {
         }
     };
     bytes[place..place + 4].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// Fills in the checksum of the key of the names, if the superblock says that there is one.
+fn seal_names(superblock: &mut [u8]) {
+    if let Ok((found, _)) = Superblock::read_from_prefix(superblock)
+        && found.has_keyed_names()
+    {
+        let at = offset_of!(Superblock, name_crc);
+        superblock[at..at + 4].copy_from_slice(found.sealed().name_crc.as_bytes());
+    }
 }
 
 /// The checksum of a head and, with that as its owner, of the `size` bytes behind it.

@@ -146,11 +146,13 @@ impl<'v> Salvage<'v> {
         }
     }
 
-    /// The entry with the hash that its name has. One of unknown type gets the right one later.
+    /// The entry with a hash that its name may have. One of unknown type gets the right one later.
     fn owned(&self, entry: &RawEntry<'_>) -> Option<OwnedEntry> {
         check_name(entry.name).ok()?;
+        let range = self.volume.seed.name_range(entry.name);
+        let stored = Some(entry.head.hash.get()).filter(|hash| range.contains(*hash));
         Some(OwnedEntry {
-            hash: self.volume.seed.name_hash(entry.name),
+            hash: stored.unwrap_or(range.first),
             ino: entry.ino(),
             kind: Kind::from_d_type(entry.head.kind).unwrap_or(Kind::File),
             name: entry.name.to_vec(),
@@ -193,10 +195,35 @@ impl<'v> Salvage<'v> {
     /// Brings the entries into order, and leaves one of each name.
     fn sort(&mut self) {
         let before = self.entries.len();
-        self.entries.sort_by(|a, b| (a.hash, &a.name).cmp(&(b.hash, &b.name)));
+        self.entries.sort_by(|a, b| (&a.name, a.hash).cmp(&(&b.name, b.hash)));
         self.entries.dedup_by(|b, a| a.name == b.name);
         self.is_incomplete |= self.entries.len() < before;
+        self.entries.sort_by(|a, b| (a.hash, &a.name).cmp(&(b.hash, &b.name)));
+        let names = self.volume.seed.names;
+        if names.is_keyed() {
+            let same_bucket = |a: &OwnedEntry, b: &OwnedEntry| names.same_bucket(a.hash, b.hash);
+            self.entries.chunk_by_mut(same_bucket).for_each(|bucket| tell_apart(self.volume, bucket));
+        }
     }
+}
+
+/// Gives each entry of a bucket, sorted by hash, a hash of its own. Those that have one keep it.
+fn tell_apart(volume: &Volume, bucket: &mut [OwnedEntry]) {
+    if bucket.windows(2).all(|pair| pair[0].hash < pair[1].hash) {
+        return;
+    }
+    let mut used: Vec<u64> = bucket.iter().map(|entry| entry.hash).collect();
+    used.dedup();
+    let mut before = None;
+    for entry in bucket.iter_mut() {
+        if before.replace(entry.hash) == Some(entry.hash) {
+            let range = volume.seed.name_range(&entry.name);
+            // A bucket has more hashes than a volume has room for entries.
+            entry.hash = range.free_hash(&used).expect("a bucket has 2^36 hashes");
+            used.insert(used.partition_point(|hash| *hash < entry.hash), entry.hash);
+        }
+    }
+    bucket.sort_by_key(|entry| entry.hash);
 }
 
 /// Whether an inode lacks a name, and is of this type; then it lacks one less.

@@ -42,7 +42,7 @@ impl Repair {
     }
 
     fn key<'n>(&self, name: &'n [u8]) -> Key<'n> {
-        Key { name, hash: self.fs.volume.seed.name_hash(name) }
+        Key::new(&self.fs.volume, name)
     }
 
     /// The directory `lost+found`, made if there is none.

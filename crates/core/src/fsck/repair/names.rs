@@ -5,7 +5,7 @@ use zerocopy::little_endian::U64;
 
 use super::{Applied, Repair};
 use crate::dir::Entry;
-use crate::dir::leaf::{self, Key};
+use crate::dir::leaf;
 use crate::error::{Error, Result};
 use crate::fsck::directories::read_block;
 use crate::fsck::entries::entries;
@@ -54,10 +54,10 @@ impl Repair {
         let bytes = read_block(volume, block)?;
         let mut all = entries(volume, directory, &bytes);
         let raw = all.find_map(|(index, entry)| entry.ok().filter(|_| index == tag)).ok_or_else(gone)?;
-        let entry = Entry { block, tag_index: tag, position: raw.position, ino: target, kind };
-        let key = Key { name: raw.name, hash: raw.head.hash.get() };
+        let hash = raw.head.hash.get();
+        let entry = Entry { block, tag_index: tag, position: raw.position, hash, ino: target, kind };
         let mut tx = Tx::begin(&self.fs)?;
-        leaf::redirect(&mut tx, volume, directory, &entry, key, target, kind);
+        leaf::redirect(&mut tx, volume, directory, &entry, raw.name, target, kind);
         tx.commit()
     }
 }

@@ -1,15 +1,18 @@
 //! Superblock, state and journal.
 
+use std::collections::BTreeSet;
+
 use lodefs_core::fsck::{Code, Object};
 use lodefs_core::{FormatOptions, Fs, NewInode, NewKind};
 use lodefs_layout::BLOCK_SIZE;
 use lodefs_layout::journal::{RECORD_ALIGN, RECORD_HEAD_SIZE, RecordHead, WriteHead, seal};
 use lodefs_layout::state::State;
+use lodefs_layout::superblock::Superblock;
 use lodefs_pmem::{Domain, Medium};
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::image::Image;
-use crate::sample::{SAMPLE, SIZE};
+use crate::sample::{SAMPLE, SIZE, contents};
 use crate::seeded::{Seeded, is_note};
 
 #[test]
@@ -91,6 +94,42 @@ fn superblock_lost() {
     let (report, repaired) = image.repair(&mut |_| true);
     report.unwrap();
     assert_eq!(repaired.superblock().uuid, SAMPLE.image.superblock().uuid);
+}
+
+/// Without the key of the names no name would be found. The directories are built again.
+#[test]
+fn superblock_lost_with_the_key_of_the_names() {
+    let key_at = std::mem::offset_of!(Superblock, name_key) as u64;
+    let mut image = SAMPLE.image.clone();
+    for at in [0, image.last_block()] {
+        image.flip(at + 100);
+        image.flip(at + key_at);
+    }
+    let before = contents(&SAMPLE.image);
+    let (report, repaired) = image.repair(&mut |finding| finding.code == Code::SuperblockLost);
+    let codes: BTreeSet<Code> = report.unwrap().findings.iter().map(|finding| finding.code).collect();
+    assert_eq!(codes, [Code::SuperblockLost, Code::EntryHash].into());
+    assert!(repaired.check().unwrap().is_clean());
+    assert!(!repaired.superblock().has_keyed_names());
+    let after = contents(&repaired);
+    assert_eq!(before.keys().collect::<Vec<_>>(), after.keys().collect::<Vec<_>>());
+    for (path, content) in before {
+        assert!((after[&path].ino, &after[&path].bytes) == (content.ino, &content.bytes), "{path}");
+    }
+}
+
+/// If the key is whole in one copy, it counts, whatever else is damaged there.
+#[test]
+fn superblock_lost_but_for_the_key_of_the_names() {
+    let mut image = SAMPLE.image.clone();
+    let last = image.last_block();
+    image.flip(100);
+    image.flip(std::mem::offset_of!(Superblock, name_key) as u64);
+    image.flip(last + 101);
+    let (report, repaired) = image.repair(&mut |_| true);
+    assert_eq!(report.unwrap().findings.len(), 1);
+    assert_eq!(repaired.superblock().name_key, SAMPLE.image.superblock().name_key);
+    assert!(repaired.check().unwrap().is_clean());
 }
 
 #[test]

@@ -1,7 +1,10 @@
 //! Directory entries by themselves.
 
-use lodefs_core::fsck::{Code, Object};
-use lodefs_core::{Ino, Kind};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use lodefs_core::fsck::{Code, Object, Outcome};
+use lodefs_core::{Fs, Ino, Kind, NewInode, NewKind};
 use lodefs_layout::BLOCK_SIZE;
 use lodefs_layout::directory::{EntryHead, entry_size, tag, tag_position};
 
@@ -72,6 +75,72 @@ fn entry_hash() {
     Seeded::new(|image, _| image.edit_entry(at, |head| head.hash = (head.hash.get() ^ 1).into()))
         .finds(Code::EntryHash, object(at, NAME))
         .verify();
+}
+
+/// Two names in one bucket of the sample's hashes.
+fn two_of_one_bucket() -> [String; 2] {
+    let mut by_bucket: HashMap<u64, String> = HashMap::new();
+    for number in 0_u32.. {
+        let name = format!("name {number}");
+        let bucket = SAMPLE.image.seed().name_range(name.as_bytes()).first;
+        if let Some(other) = by_bucket.insert(bucket, name.clone()) {
+            return [other, name];
+        }
+    }
+    unreachable!("there are fewer buckets than numbers")
+}
+
+/// The names in the root directory, listed one at a time.
+fn listed_singly(fs: &Arc<Fs>) -> Vec<Vec<u8>> {
+    let root = fs.root().unwrap();
+    let (mut next, mut listed) = (Some(0), Vec::new());
+    while let Some(from) = next.take() {
+        fs.read_dir(&root, from, &mut |entry| {
+            let is_first = next.is_none();
+            if is_first {
+                next = Some(entry.next);
+                listed.push(entry.name.clone());
+            }
+            is_first
+        })
+        .unwrap();
+    }
+    listed
+}
+
+/// Names of one bucket must not have one hash.
+#[test]
+fn entry_hash_of_another_name() {
+    let [first, second] = two_of_one_bucket();
+    let mut image = SAMPLE.image.clone();
+    let made = image.open_and(|fs| {
+        let root = fs.root().unwrap();
+        let new = NewInode { kind: NewKind::File, perm: 0o600, umask: 0, uid: 0, gid: 0 };
+        for name in [&first, &second] {
+            fs.create(&root, name.as_bytes(), &new).unwrap();
+        }
+    });
+    image = made.unwrap();
+    let [one, other] = [&first, &second].map(|name| image.entry(1, name));
+    let hashes = [one, other].map(|at| image.get::<EntryHead>(at.head).hash);
+    assert_ne!(hashes[0], hashes[1]);
+    image.edit_entry(other, |head| head.hash = hashes[0]);
+    let found = image.check().unwrap().findings;
+    assert_eq!(found.iter().map(|finding| finding.code).collect::<Vec<_>>(), [Code::EntryHash]);
+    // Until it is repaired, both are found and listed.
+    let both = image.open_and(|fs| {
+        let listed = listed_singly(fs);
+        for name in [&first, &second] {
+            assert_eq!(listed.iter().filter(|listed| *listed == name.as_bytes()).count(), 1);
+            fs.lookup(&fs.root().unwrap(), name.as_bytes()).unwrap();
+        }
+    });
+    both.unwrap();
+    let (report, repaired) = image.repair(&mut |_| panic!("nothing is lost"));
+    assert!(report.unwrap().findings.iter().all(|finding| finding.outcome == Outcome::Repaired));
+    assert!(repaired.check().unwrap().is_clean());
+    let [one, other] = [&first, &second].map(|name| repaired.entry(1, name));
+    assert_ne!(repaired.get::<EntryHead>(one.head).hash, repaired.get::<EntryHead>(other.head).hash);
 }
 
 /// Puts an entry for `ino` with the name of one that is there into another leaf of the large directory.
