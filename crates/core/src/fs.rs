@@ -15,6 +15,7 @@ use crate::inode::cache::{InodeCache, Node};
 use crate::inode::table::InodeTable;
 use crate::journal::{CleanCounters, Journal};
 use crate::lease::{Quarantine, Words};
+use crate::ops::ancestry::Forest;
 use crate::ops::tail::AllowedTails;
 use crate::types::{Ino, Kind, SpaceUse};
 use crate::volume::{self, Volume, VolumeInfo};
@@ -82,7 +83,7 @@ pub struct Fs {
     pub(crate) quarantine: Quarantine,
     pub(crate) words: Words,
     /// Held while a directory moves to another parent, so that the ancestors of directories stand still.
-    pub(crate) moving_directories: Mutex<()>,
+    pub(crate) moving_directories: Mutex<Forest>,
     read_only: bool,
     closed: AtomicBool,
     committer: Mutex<Option<Committer>>,
@@ -170,7 +171,7 @@ impl Fs {
             clock: Timekeeper::new(options.clock.clone()),
             keeps_atime: !options.no_atime,
             keeps_dir_atime: !options.no_atime && !options.no_dir_atime,
-            moving_directories: Mutex::new(()),
+            moving_directories: Mutex::new(Forest::default()),
             read_only: options.read_only,
             closed: AtomicBool::new(false),
             committer: Mutex::new(None),

@@ -4,7 +4,7 @@
 //! value, unpadded. Bytes from a volume are untrusted: whatever decodes follows every rule that [`XattrSet::set`]
 //! enforces, so it can be listed and encoded again.
 
-use std::collections::BTreeMap;
+use std::ops::Range;
 
 use lodefs_layout::blob::{BLOB_SIZE_MAX, XattrHead};
 use rustix::io::Errno;
@@ -71,12 +71,12 @@ impl XattrError {
     }
 }
 
-/// The attributes of an inode.
+/// The attributes of an inode, as they are stored: changing one moves the bytes behind it, and allocates nothing for the
+/// others. What a change costs is bounded by `BLOB_SIZE_MAX`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct XattrSet {
-    attributes: BTreeMap<Box<[u8]>, Box<[u8]>>,
-    /// Bytes in the encoded set, at most `BLOB_SIZE_MAX`.
-    size: usize,
+    /// Checked: every rule holds.
+    bytes: Vec<u8>,
 }
 
 /// An attribute in a blob: name and value.
@@ -123,41 +123,49 @@ impl<'a> Attributes<'a> {
     }
 }
 
+/// Where an attribute is in the encoded set, or where it belongs.
+struct Place<'s> {
+    bytes: Range<usize>,
+    value: Option<&'s [u8]>,
+}
+
 impl XattrSet {
     /// Interprets the content of a blob.
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
-        let mut set = Self { size: bytes.len(), ..Self::default() };
-        let mut attributes = Attributes::new(bytes)?;
-        while let Some((name, value)) = attributes.next()? {
-            set.attributes.insert(name.into(), value.into());
-        }
-        Ok(set)
+    pub(crate) fn decode(bytes: Vec<u8>) -> Result<Self, Malformed> {
+        let mut attributes = Attributes::new(&bytes)?;
+        while attributes.next()?.is_some() {}
+        Ok(Self { bytes })
     }
 
     /// The content of the blob.
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(self.size);
-        for (name, value) in &self.attributes {
-            let head = XattrHead {
-                name_size: U32::new(name.len() as u32),
-                value_size: U32::new(value.len() as u32),
-            };
-            bytes.extend_from_slice(head.as_bytes());
-            bytes.extend_from_slice(name);
-            bytes.extend_from_slice(value);
-        }
-        bytes
+    pub(crate) fn encoded(&self) -> &[u8] {
+        &self.bytes
     }
 
-    /// Bytes in the content of the blob; zero: none is needed.
-    #[cfg(test)]
-    pub(crate) fn encoded_size(&self) -> usize {
-        self.size
+    /// All attributes, in ascending order of their names.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Attribute<'_>> {
+        let mut attributes = Attributes { bytes: &self.bytes, offset: 0, last_name: b"" };
+        std::iter::from_fn(move || attributes.next().expect("checked when it was decoded"))
+    }
+
+    fn place(&self, name: &[u8]) -> Place<'_> {
+        let mut at = 0;
+        for (found, value) in self.iter() {
+            let end = at + encoded_size(found, value);
+            if found == name {
+                return Place { bytes: at..end, value: Some(value) };
+            }
+            if found > name {
+                break;
+            }
+            at = end;
+        }
+        Place { bytes: at..at, value: None }
     }
 
     /// The value of an attribute.
     pub(crate) fn get(&self, name: &[u8]) -> Option<&[u8]> {
-        self.attributes.get(name).map(|value| &**value)
+        self.place(name).value
     }
 
     /// Sets an attribute.
@@ -168,36 +176,42 @@ impl XattrSet {
         if value.len() > XATTR_VALUE_MAX {
             return Err(XattrError::Value);
         }
-        let replaced = match (self.get(name), mode) {
+        let place = self.place(name);
+        match (place.value, mode) {
             (Some(_), XattrMode::Create) => return Err(XattrError::Exists),
             (None, XattrMode::Replace) => return Err(XattrError::NoData),
-            (Some(old), _) => encoded_size(name, old),
-            (None, _) => 0,
-        };
-        let size = self.size - replaced + encoded_size(name, value);
-        if size > BLOB_SIZE_MAX {
+            _ => {}
+        }
+        let replaced = place.bytes;
+        if self.bytes.len() - replaced.len() + encoded_size(name, value) > BLOB_SIZE_MAX {
             return Err(XattrError::NoSpace);
         }
-        self.attributes.insert(name.into(), value.into());
-        self.size = size;
+        let head =
+            XattrHead { name_size: U32::new(name.len() as u32), value_size: U32::new(value.len() as u32) };
+        let encoded = [head.as_bytes(), name, value].concat();
+        self.bytes.splice(replaced, encoded);
         Ok(())
     }
 
     /// Removes an attribute.
     pub(crate) fn remove(&mut self, name: &[u8]) -> Result<(), XattrError> {
-        let value = self.attributes.remove(name).ok_or(XattrError::NoData)?;
-        self.size -= encoded_size(name, &value);
+        let place = self.place(name);
+        if place.value.is_none() {
+            return Err(XattrError::NoData);
+        }
+        let removed = place.bytes;
+        self.bytes.drain(removed);
         Ok(())
     }
 
     /// Whether there is none.
     pub(crate) fn is_empty(&self) -> bool {
-        self.attributes.is_empty()
+        self.bytes.is_empty()
     }
 
     /// The names, each with a zero byte behind it, as listxattr(2) returns them.
     pub(crate) fn list(&self) -> Vec<u8> {
-        self.attributes.keys().flat_map(|name| name.iter().copied().chain([0])).collect()
+        self.iter().flat_map(|(name, _)| name.iter().copied().chain([0])).collect()
     }
 }
 
@@ -223,6 +237,8 @@ fn encoded_size(name: &[u8], value: &[u8]) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use proptest::prelude::*;
 
@@ -242,7 +258,7 @@ mod tests {
         assert_eq!(set.set(b"user.a", b"22", XattrMode::Replace), Ok(()));
         assert_eq!(set.set(b"user.b", b"", XattrMode::Set), Ok(()));
         assert_eq!(set.list(), b"user.a\0user.b\0");
-        assert_eq!(set.encode(), [stored(b"user.a", b"22"), stored(b"user.b", b"")].concat());
+        assert_eq!(set.encoded(), [stored(b"user.a", b"22"), stored(b"user.b", b"")].concat());
         assert_eq!((set.remove(b"user.a"), set.remove(b"user.a")), (Ok(()), Err(XattrError::NoData)));
         assert_eq!((set.get(b"user.a"), set.get(b"user.b")), (None, Some(&b""[..])));
     }
@@ -257,22 +273,22 @@ mod tests {
         assert_eq!(set.set(b"user.a", &large, XattrMode::Set), Err(XattrError::Value));
         assert_eq!(set.set(&[b'n'; XATTR_NAME_MAX], &large[1..], XattrMode::Set), Ok(()));
         let mut number = 0_u8;
-        while set.encoded_size() + encoded_size(b"n0", &large[1..]) <= BLOB_SIZE_MAX {
+        while set.encoded().len() + encoded_size(b"n0", &large[1..]) <= BLOB_SIZE_MAX {
             set.set(&[b'n', number + 1], &large[1..], XattrMode::Set).unwrap();
             number += 1;
         }
-        let rest = BLOB_SIZE_MAX - set.encoded_size() - encoded_size(b"last", b"");
+        let rest = BLOB_SIZE_MAX - set.encoded().len() - encoded_size(b"last", b"");
         assert_eq!(set.set(b"last", &large[..=rest], XattrMode::Set), Err(XattrError::NoSpace));
         assert_eq!(set.set(b"last", &large[..rest], XattrMode::Set), Ok(()));
         assert_eq!(set.set(b"last", &large[..rest], XattrMode::Set), Ok(()), "replacing needs no more");
-        assert_eq!(XattrSet::decode(&set.encode()), Ok(set));
+        assert_eq!(XattrSet::decode(set.encoded().to_vec()), Ok(set));
     }
 
     #[test]
     fn what_is_malformed_is_named() {
         let a = stored(b"user.a", b"1");
         let b = stored(b"user.b", b"2");
-        let decode = |parts: &[&[u8]]| XattrSet::decode(&parts.concat()).map(|set| set.list());
+        let decode = |parts: &[&[u8]]| XattrSet::decode(parts.concat()).map(|set| set.list());
         assert_eq!(decode(&[&a, &b]), Ok(b"user.a\0user.b\0".to_vec()));
         assert_eq!(decode(&[&b, &a]), Err(Malformed::Order(b.len())));
         assert_eq!(decode(&[&a, &a]), Err(Malformed::Order(a.len())));
@@ -315,12 +331,12 @@ mod tests {
                 let at = at.index(bytes.len());
                 bytes[at] = value;
             }
-            if let Ok(set) = XattrSet::decode(&bytes) {
-                prop_assert_eq!(set.encoded_size(), bytes.len());
-                prop_assert_eq!(set.encode(), bytes.clone());
+            if let Ok(set) = XattrSet::decode(bytes.clone()) {
+                prop_assert_eq!(set.encoded().len(), bytes.len());
+                prop_assert_eq!(set.encoded(), bytes.as_slice());
             }
             for (name, _) in &parts {
-                if let (Ok(set), found) = (XattrSet::decode(&bytes), find(&bytes, name)) {
+                if let (Ok(set), found) = (XattrSet::decode(bytes.clone()), find(&bytes, name)) {
                     prop_assert_eq!(found, Ok(set.get(name)));
                 }
             }
@@ -343,9 +359,9 @@ mod tests {
             for (name, value) in &model {
                 prop_assert_eq!(set.get(name), Some(&value[..]));
             }
-            let again = XattrSet::decode(&set.encode()).unwrap();
+            let again = XattrSet::decode(set.encoded().to_vec()).unwrap();
             prop_assert_eq!(&again, &set);
-            prop_assert_eq!(again.attributes.len(), model.len());
+            prop_assert_eq!(again.iter().count(), model.len());
         }
     }
 }

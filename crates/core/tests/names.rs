@@ -179,7 +179,7 @@ impl World {
         match *step {
             Step::Create(d, n) => self.create(usize::from(d), &name(n)),
             Step::Unlink(d, n) => self.unlink(usize::from(d), &name(n)),
-            Step::Rename(d, n, e, m) => self.rename(usize::from(d), name(n), usize::from(e), name(m)),
+            Step::Rename(d, n, e, m) => self.rename(usize::from(d), &name(n), usize::from(e), &name(m)),
             Step::Exchange(d, n, e, m) => self.exchange(usize::from(d), name(n), usize::from(e), name(m)),
             Step::ListAcrossChanges(d, gone, made, count) => {
                 self.list_across_changes(usize::from(d), &name(gone), &name(made), count);
@@ -207,16 +207,16 @@ impl World {
         }
     }
 
-    fn rename(&mut self, d: usize, from: Vec<u8>, e: usize, to: Vec<u8>) {
+    fn rename(&mut self, d: usize, from: &[u8], e: usize, to: &[u8]) {
         let (mode, nobody) = (RenameMode::Replace, (0, 0));
-        let done = self.volume.fs.rename(&self.dirs[d], &from, &self.dirs[e], &to, mode, nobody);
-        let Some(ino) = self.expected[d].get(&from).copied() else {
+        let done = self.volume.fs.rename(&self.dirs[d], from, &self.dirs[e], to, mode, nobody);
+        let Some(ino) = self.expected[d].get(from).copied() else {
             assert_eq!(done.unwrap_err().errno(), Errno::NOENT);
             return;
         };
-        if !self.is_refused(e, &to, done) {
-            self.expected[d].remove(&from);
-            self.expected[e].insert(to, ino);
+        if !self.is_refused(e, to, done) {
+            self.expected[d].remove(from);
+            self.expected[e].insert(to.to_vec(), ino);
         }
     }
 

@@ -6,7 +6,7 @@
 //!
 //! Invariants: extents do not overlap, none is empty, and every slot number is used by one extent or is free.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lodefs_layout::extent::EXTENT_BLOCKS_MAX;
 #[cfg(test)]
@@ -62,7 +62,8 @@ pub(crate) type Edits = SmallVec<[Edit; 4]>;
 #[derive(Debug, Default)]
 pub(crate) struct ExtentMap {
     tree: BTreeMap<u64, Placed>,
-    free_slots: Vec<SlotNumber>,
+    /// The lowest is taken first, so that the last blocks of the chain become empty before others.
+    free_slots: BTreeSet<SlotNumber>,
     /// Extent blocks, in the order in which their slots are numbered (the end of the chain first).
     pub(crate) chain: Vec<u64>,
 }
@@ -71,7 +72,7 @@ impl ExtentMap {
     /// A map without extents, and with the slots of an inode.
     #[cfg(test)]
     pub(crate) fn empty() -> Self {
-        Self { free_slots: (0..INLINE_EXTENTS as u32).rev().collect(), ..Self::default() }
+        Self { free_slots: (0..INLINE_EXTENTS as u32).collect(), ..Self::default() }
     }
 
     /// Adds what was read from a slot; `false` if it overlaps another extent.
@@ -86,7 +87,7 @@ impl ExtentMap {
 
     /// Adds a slot that was found free.
     pub(crate) fn load_free(&mut self, slot: SlotNumber) {
-        self.free_slots.push(slot);
+        self.free_slots.insert(slot);
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -99,6 +100,21 @@ impl ExtentMap {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = Extent> + '_ {
         self.tree.iter().map(|(logical, placed)| extent_of(*logical, placed))
+    }
+
+    /// Where the extent starts that has `others` extents behind it. `None` if there are not so many.
+    pub(crate) fn start_from_end(&self, others: usize) -> Option<u64> {
+        self.tree.keys().rev().nth(others).copied()
+    }
+
+    /// Whether all slots from `first` to before `end` are free.
+    pub(crate) fn are_free(&self, first: SlotNumber, end: SlotNumber) -> bool {
+        self.free_slots.range(first..end).count() == (end - first) as usize
+    }
+
+    /// Forgets the free slots from `first` on, which are given back.
+    pub(crate) fn forget_free_from(&mut self, first: SlotNumber) {
+        self.free_slots.split_off(&first);
     }
 
     /// The extent that holds block `logical`, clipped to start there; or else how many blocks of hole there are from
@@ -141,7 +157,7 @@ impl ExtentMap {
                 return true;
             }
         }
-        let Some(slot) = self.free_slots.pop() else { return false };
+        let Some(slot) = self.free_slots.pop_first() else { return false };
         self.place(extent, slot);
         edits.push((slot, Some(extent)));
         true
@@ -167,12 +183,12 @@ impl ExtentMap {
             }
             if keeps_end {
                 let rest = extent.clip(to, u64::MAX);
-                let own_slot = if keeps_start { self.free_slots.pop() } else { Some(slot) };
+                let own_slot = if keeps_start { self.free_slots.pop_first() } else { Some(slot) };
                 let Some(slot) = own_slot else { return false };
                 self.replace(rest, slot, edits);
             }
             if !keeps_start && !keeps_end {
-                self.free_slots.push(slot);
+                self.free_slots.insert(slot);
                 edits.push((slot, None));
             }
         }
@@ -199,7 +215,7 @@ impl ExtentMap {
     /// Heap bytes in use, roughly.
     pub(crate) fn memory(&self) -> usize {
         self.tree.len() * (size_of::<u64>() + size_of::<Placed>()) * 3 / 2
-            + self.free_slots.capacity() * size_of::<SlotNumber>()
+            + self.free_slots.len() * size_of::<SlotNumber>() * 3 / 2
             + self.chain.capacity() * size_of::<u64>()
     }
 }

@@ -1,7 +1,15 @@
 //! The stored form of a file's extents: slots in the inode and in a chain of extent blocks.
 //!
-//! One change writes one slot. When a change would touch more slots than a record has room for, or no slot is free,
-//! the whole list is written afresh, into new extent blocks, and the inode then points there: still one record.
+//! One change writes one slot. When a change touches more slots than a record has room for, it is still one record:
+//! blocks at the end of the chain (where the inode points to) that became empty are given back, and if that is not
+//! enough, the blocks of the chain from its end to the first with a changed slot are copied, with the changes, into fresh
+//! blocks, to which the inode then points. So truncating the last extents of a file costs what these extents take, not what
+//! the file has. If most slots are empty then, the whole list is written afresh instead.
+//!
+//! What a crash can tear: nothing. The blocks of the old chain are not changed, and the inode points to the old chain or to
+//! the new one.
+
+use std::collections::BTreeMap;
 
 use lodefs_layout::BLOCK_SIZE;
 use lodefs_layout::extent::{
@@ -11,7 +19,7 @@ use lodefs_layout::inode::{INLINE_EXTENTS, InodeSlot};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::map::{Edits, Extent, ExtentMap, SlotNumber};
+use super::map::{Edit, Edits, Extent, ExtentMap, SlotNumber};
 use crate::error::{Error, Result};
 use crate::tx::{Tx, offset_of};
 use crate::types::Ino;
@@ -129,32 +137,113 @@ pub(crate) fn put(
     if map.len() == 0 && !map.chain.is_empty() {
         return rewrite(tx, volume, ino, slot, map, reclaim);
     }
-    let outside = edits.iter().filter(|(number, _)| *number as usize >= INLINE_EXTENTS).count();
-    if !tx.has_room(outside * EDIT_SIZE) {
-        return rewrite(tx, volume, ino, slot, map, reclaim);
+    if !has_room(tx, edits, map) {
+        drop_empty_end(tx, slot, map);
+    }
+    if !has_room(tx, edits, map) {
+        return renew_end(tx, volume, ino, slot, map, edits, reclaim);
     }
     let mut inline = slot.inline_extents();
     for (number, extent) in edits {
         let number = *number as usize;
         if number < INLINE_EXTENTS {
             inline[number] = stored_form(*extent);
-            continue;
+        } else if chain_index(number) < map.chain.len() {
+            tx.put(slot_offset(map, number), stored_slot(volume, ino, *extent).as_bytes());
         }
-        let stored = match extent {
-            Some(_) => ExtentSlot::new(stored_form(*extent), ino.0, volume.seed),
-            None => ExtentSlot::default(),
-        };
-        tx.put(slot_offset(map, number), stored.as_bytes());
     }
     slot.set_inline_extents(inline);
     slot.extents = U32::new(map.len() as u32);
     Ok(())
 }
 
+/// Whether a record has room for the changed slots that are in the chain.
+fn has_room(tx: &Tx<'_>, edits: &Edits, map: &ExtentMap) -> bool {
+    let in_chain = |number: usize| number >= INLINE_EXTENTS && chain_index(number) < map.chain.len();
+    let count = edits.iter().filter(|(number, _)| in_chain(*number as usize)).count();
+    tx.has_room(count * EDIT_SIZE)
+}
+
+fn stored_slot(volume: &Volume, ino: Ino, extent: Option<Extent>) -> ExtentSlot {
+    match extent {
+        Some(_) => ExtentSlot::new(stored_form(extent), ino.0, volume.seed),
+        None => ExtentSlot::default(),
+    }
+}
+
+/// Which block of the chain has a slot.
+fn chain_index(number: usize) -> usize {
+    (number - INLINE_EXTENTS) / SLOTS
+}
+
+/// Where a slot is in its block.
+fn place_in_block(number: usize) -> usize {
+    SLOTS_START + (number - INLINE_EXTENTS) % SLOTS * SLOT_SIZE
+}
+
 fn slot_offset(map: &ExtentMap, number: usize) -> u64 {
-    let outside = number - INLINE_EXTENTS;
-    let block = map.chain[outside / SLOTS];
-    offset_of(block) + (SLOTS_START + outside % SLOTS * SLOT_SIZE) as u64
+    offset_of(map.chain[chain_index(number)]) + place_in_block(number) as u64
+}
+
+/// Gives back the blocks at the end of the chain in which no slot is used any more.
+fn drop_empty_end(tx: &mut Tx<'_>, slot: &mut InodeSlot, map: &mut ExtentMap) {
+    let mut dropped = 0;
+    while let Some(last) = map.chain.len().checked_sub(1) {
+        if !map.are_free(slot_number(last, 0), slot_number(last + 1, 0)) {
+            break;
+        }
+        tx.free_metadata(Run { start: map.chain[last], blocks: 1 });
+        map.chain.pop();
+        dropped += 1;
+    }
+    map.forget_free_from(slot_number(map.chain.len(), 0));
+    slot.root = U64::new(map.chain.last().copied().unwrap_or_default());
+    slot.blocks = U64::new(slot.blocks.get().saturating_sub(dropped));
+}
+
+/// Copies the chain, from its end to the first block with a changed slot, into fresh blocks, with the changes.
+fn renew_end(
+    tx: &mut Tx<'_>,
+    volume: &Volume,
+    ino: Ino,
+    slot: &mut InodeSlot,
+    map: &mut ExtentMap,
+    edits: &Edits,
+    reclaim: bool,
+) -> Result<()> {
+    let mut inline = slot.inline_extents();
+    let mut by_block: BTreeMap<usize, Vec<&Edit>> = BTreeMap::new();
+    for edit in edits {
+        let number = edit.0 as usize;
+        if number < INLINE_EXTENTS {
+            inline[number] = stored_form(edit.1);
+        } else {
+            by_block.entry(chain_index(number)).or_default().push(edit);
+        }
+    }
+    let first = by_block.keys().next().copied().unwrap_or(map.chain.len());
+    if map.len().div_ceil(SLOTS) * 2 < map.chain.len().saturating_sub(first) {
+        return rewrite(tx, volume, ino, slot, map, reclaim);
+    }
+    for index in first..map.chain.len() {
+        let (old, block) = (map.chain[index], tx.allocate_metadata_block(reclaim)?);
+        let mut bytes = [0; BLOCK_SIZE as usize];
+        tx.read(offset_of(old), &mut bytes)?;
+        let next = index.checked_sub(1).map_or(0, |before| map.chain[before]);
+        let head = ExtentBlockHead::new(ino.0, next, block, volume.seed);
+        bytes[..SLOTS_START].copy_from_slice(head.as_bytes());
+        for (number, extent) in by_block.get(&index).into_iter().flatten() {
+            let stored = stored_slot(volume, ino, *extent);
+            bytes[place_in_block(*number as usize)..][..SLOT_SIZE].copy_from_slice(stored.as_bytes());
+        }
+        tx.write_fresh(offset_of(block), &bytes)?;
+        tx.free_metadata(Run { start: old, blocks: 1 });
+        map.chain[index] = block;
+    }
+    slot.set_inline_extents(inline);
+    slot.extents = U32::new(map.len() as u32);
+    slot.root = U64::new(map.chain.last().copied().unwrap_or_default());
+    Ok(())
 }
 
 /// Adds an empty extent block to the chain, so that [`ExtentMap::insert`] finds free slots.

@@ -21,7 +21,7 @@ impl Survey<'_> {
             return Ok(0);
         }
         let Some((content, run)) = self.read_blob(ino, block, size, Code::XattrBlob)? else { return Ok(0) };
-        match XattrSet::decode(&content) {
+        match XattrSet::decode(content) {
             Ok(set) if set.is_empty() => self.report_inode(Code::XattrContent, ino, "there are none"),
             Ok(set) => self.look_at_each_attribute(ino, kind, &set),
             Err(error) => self.report_inode(Code::XattrContent, ino, error.to_string()),
@@ -30,8 +30,7 @@ impl Survey<'_> {
     }
 
     fn look_at_each_attribute(&mut self, ino: Ino, kind: Kind, set: &XattrSet) {
-        for name in set.list().split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-            let value = set.get(name).unwrap_or_default();
+        for (name, value) in set.iter() {
             let fault = if check_attribute(name, kind).is_err() {
                 Some((Code::XattrName, String::new()))
             } else if name == ACL_ACCESS || name == ACL_DEFAULT {

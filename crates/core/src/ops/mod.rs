@@ -1,5 +1,6 @@
 //! The operations of the file system, as methods of [`crate::Fs`].
 
+pub(crate) mod ancestry;
 pub(crate) mod attr;
 mod copy;
 mod create;

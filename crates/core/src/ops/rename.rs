@@ -3,10 +3,11 @@
 use rustix::io::Errno;
 use smallvec::SmallVec;
 
+use super::ancestry::{Forest, is_within, key_of};
 use super::locked::{Locked, LockedInode};
 use super::remove::{check_may_remove, drop_link};
 use crate::dir::leaf::Key;
-use crate::error::{Error, Result, ensure};
+use crate::error::{Result, ensure};
 use crate::fs::Fs;
 use crate::inode::{Inode, Node, SetTimes};
 use crate::tx::Tx;
@@ -125,21 +126,25 @@ impl Rename<'_> {
 
     /// If a directory is to get another parent, or to be replaced from below: keeps all directories in place, and
     /// refuses to put one below itself, or to replace one that the source is in.
-    fn check_ancestry(&self, resolved: &Resolved) -> Result<Option<MutexGuard<'_, ()>>> {
+    fn check_ancestry(&self, resolved: &Resolved) -> Result<Option<MutexGuard<'_, Forest>>> {
         let Resolved { source, target } = resolved;
         let is_dir = |node: &Node| node.kind() == Kind::Directory;
         let crossing = self.from.dir.ino() != self.to.dir.ino();
         if !crossing || !(is_dir(source) || target.as_ref().is_some_and(is_dir)) {
             return Ok(None);
         }
-        let standstill = self.fs.moving_directories.lock();
-        ensure(!is_within(self.to.dir, source.ino())?, Errno::INVAL)?;
+        let mut forest = self.fs.moving_directories.lock();
+        ensure(!is_within(&mut forest, self.to.dir, source)?, Errno::INVAL)?;
         if let Some(target) = target {
             let exchanges = self.mode == RenameMode::Exchange;
             let refusal = if exchanges { Errno::INVAL } else { Errno::NOTEMPTY };
-            ensure(!is_within(self.from.dir, target.ino())?, refusal)?;
+            ensure(!is_within(&mut forest, self.from.dir, target)?, refusal)?;
         }
-        Ok(Some(standstill))
+        // Whatever becomes of it: the next question finds the parents anew.
+        for node in std::iter::once(source).chain(target).filter(|node| is_dir(node)) {
+            forest.moved(key_of(node)?);
+        }
+        Ok(Some(forest))
     }
 
     fn check(&self, locked: &mut Locked<'_>, resolved: &Resolved) -> Result<()> {
@@ -220,23 +225,6 @@ impl Rename<'_> {
         }
         Ok(())
     }
-}
-
-/// Whether `dir` is `ancestor` or lies below it. Directories must not be moving.
-fn is_within(dir: &Node, ancestor: Ino) -> Result<bool> {
-    let mut node = dir.clone();
-    // On a sound volume no path is longer than there are inodes.
-    for _ in 0..=dir.fs().table.used() {
-        if node.ino() == ancestor {
-            return Ok(true);
-        }
-        let parent = Ino(node.inode().read()?.slot.parent.get());
-        if node.ino() == Ino::ROOT || parent == node.ino() {
-            return Ok(false);
-        }
-        node = node.fs().node(parent)?;
-    }
-    Err(Error::corrupt_inode(dir.ino(), "its parents form a circle"))
 }
 
 /// Whether a name leads to `expected` (or nowhere).

@@ -300,6 +300,5 @@ fn end_of(map: &ExtentMap) -> u64 {
 
 /// The block from which on a file has so many extents as one record can let go of; at least `end`.
 fn last_places(map: &ExtentMap, end: u64) -> u64 {
-    let starts: Vec<u64> = map.iter().map(|extent| extent.logical).collect();
-    starts.len().checked_sub(PLACES_MAX).map_or(end, |first| starts[first].max(end))
+    map.start_from_end(PLACES_MAX - 1).map_or(end, |start| start.max(end))
 }

@@ -116,7 +116,7 @@ pub(super) fn load(volume: &Volume, slot: &InodeSlot) -> Result<XattrSet> {
     if slot.xattr_block.get() == 0 {
         return Ok(XattrSet::default());
     }
-    XattrSet::decode(&load_bytes(volume, slot)?).map_err(|_| makes_no_sense(slot))
+    XattrSet::decode(load_bytes(volume, slot)?).map_err(|_| makes_no_sense(slot))
 }
 
 fn load_bytes(volume: &Volume, slot: &InodeSlot) -> Result<Vec<u8>> {
@@ -143,8 +143,8 @@ pub(super) fn store(
         slot.xattr_block = U64::ZERO;
         slot.xattr_size = U32::ZERO;
     } else {
-        let bytes = attributes.encode();
-        let run = blob::write(tx, volume, Ino(slot.ino.get()), &bytes)?;
+        let bytes = attributes.encoded();
+        let run = blob::write(tx, volume, Ino(slot.ino.get()), bytes)?;
         slot.xattr_block = U64::new(run.start);
         slot.xattr_size = U32::new(bytes.len() as u32);
         blocks += run.blocks;

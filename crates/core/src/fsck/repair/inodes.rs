@@ -105,17 +105,17 @@ impl Repair {
         let slot = self.inode(ino)?;
         let content = blob::read(volume, ino, slot.xattr_block.get(), slot.xattr_size.get() as usize)?;
         let fault = "its attributes make no sense";
-        let mut set = XattrSet::decode(&content).map_err(|_| Error::corrupt_inode(ino, fault))?;
+        let freed = blob::run(0, content.len()).blocks;
+        let mut set = XattrSet::decode(content).map_err(|_| Error::corrupt_inode(ino, fault))?;
         // Gone already if its name was wrong and its value too.
         let _ = set.remove(name);
         let mut tx = Tx::begin(&self.fs)?;
         let (block, size) = if set.is_empty() {
             (0, 0)
         } else {
-            let bytes = set.encode();
-            (blob::write(&mut tx, volume, ino, &bytes)?.start, bytes.len())
+            let bytes = set.encoded();
+            (blob::write(&mut tx, volume, ino, bytes)?.start, bytes.len())
         };
-        let freed = blob::run(0, content.len()).blocks;
         let added = if size == 0 { 0 } else { blob::run(0, size).blocks };
         self.edit_inode_in(&mut tx, ino, |slot| {
             slot.xattr_block = U64::new(block);
