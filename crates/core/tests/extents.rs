@@ -145,7 +145,7 @@ fn a_crash_leaves_all_extents_or_those_that_stay() {
         // The blocks at the end of the chain become empty, or some of the slots of all blocks.
         crash(backwards, |fs, file| resize(fs, file, 700 * BLOCK));
         crash(backwards, |fs, file| {
-            fs.fallocate(file, Fallocate::PunchHole, 100 * BLOCK, 700 * BLOCK).unwrap()
+            fs.fallocate(file, Fallocate::PunchHole, 100 * BLOCK, 700 * BLOCK).unwrap();
         });
     }
 }
