@@ -51,6 +51,9 @@ fn file_size(path: &Path, arguments: &MkfsArguments) -> anyhow::Result<Option<u6
         (Occupant::Content, _, false) => {
             bail!("{name}: has content already; choose another path, or lose it with --force")
         }
+        (Occupant::Unfinished, None, _) if volume::is_too_small(path) => {
+            bail!("{name}: has no size yet, because making a volume was interrupted; give one with --size")
+        }
         (_, None, _) => Ok(None),
         (_, Some(size), _) => empty_file(path).map(|()| Some(size)),
     }

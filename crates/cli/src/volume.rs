@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{anyhow, bail};
 use lodefs_core::{Error, FormatOptions, Fs};
 use lodefs_layout::geometry::{VOLUME_SIZE_MAX, VOLUME_SIZE_MIN};
-use lodefs_pmem::{Access, Medium, MediumError, OpenOptions, Reserve, create_file};
+use lodefs_pmem::{Access, Medium, MediumError, OpenOptions, Reserve};
 use rustix::fs::SeekFrom;
 use rustix::process::{getegid, geteuid};
 
@@ -93,6 +94,8 @@ pub(crate) enum Occupant {
     EmptyFile(u64),
     /// A device without content.
     EmptyDevice,
+    /// What is left of an attempt to make a volume that was interrupted; nothing else was there.
+    Unfinished,
     /// A volume with this label.
     Volume(String),
     /// Something else.
@@ -109,10 +112,12 @@ pub(crate) fn occupant(path: &Path) -> anyhow::Result<Occupant> {
         return Ok(Occupant::EmptyFile(0));
     }
     let medium = open(path, Access::ReadOnly)?;
-    if let Ok(found) = Fs::probe(&medium) {
-        return Ok(Occupant::Volume(found.label));
+    match Fs::probe(&medium) {
+        Ok(found) => return Ok(Occupant::Volume(found.label)),
+        Err(Error::Unfinished) => return Ok(Occupant::Unfinished),
+        Err(_) => {}
     }
-    let is_empty = if metadata.is_file() { is_all_hole(path)? } else { starts_with_zeros(&medium)? };
+    let is_empty = if metadata.is_file() { is_blank(path)? } else { starts_with_zeros(&medium)? };
     Ok(match (is_empty, metadata.is_file()) {
         (true, true) => Occupant::EmptyFile(metadata.len()),
         (true, false) => Occupant::EmptyDevice,
@@ -120,10 +125,38 @@ pub(crate) fn occupant(path: &Path) -> anyhow::Result<Occupant> {
     })
 }
 
-/// Whether nothing was ever written to a file. A host that does not know says that everything was.
-fn is_all_hole(path: &Path) -> anyhow::Result<bool> {
+/// Whether the file at `path` would have to grow to hold a volume.
+pub(crate) fn is_too_small(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.len() < VOLUME_SIZE_MIN)
+}
+
+/// Whether nothing but zeros was ever written to a file, and little of these: a page that was only read may count as
+/// written (tmpfs). A host that does not know what was written says that everything was.
+fn is_blank(path: &Path) -> anyhow::Result<bool> {
     let file = fs::File::open(path)?;
-    Ok(rustix::fs::seek(&file, SeekFrom::Data(0)) == Err(rustix::io::Errno::NXIO))
+    let (mut at, mut left) = (0, PROBED_BYTES as u64);
+    while let Some(data) = next_part(&file, SeekFrom::Data(at))? {
+        at = next_part(&file, SeekFrom::Hole(data))?.unwrap_or(data);
+        let size = at - data;
+        if size > left {
+            return Ok(false);
+        }
+        left -= size;
+        let mut bytes = vec![0; size as usize];
+        file.read_exact_at(&mut bytes, data)?;
+        if bytes.iter().any(|byte| *byte != 0) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Where the next data or hole of a file starts; `None` if there is none before the end.
+fn next_part(file: &fs::File, from: SeekFrom) -> anyhow::Result<Option<u64>> {
+    match rustix::fs::seek(file, from) {
+        Err(rustix::io::Errno::NXIO) => Ok(None),
+        found => Ok(Some(found?)),
+    }
 }
 
 fn starts_with_zeros(medium: &Medium) -> Result<bool, MediumError> {
@@ -142,22 +175,8 @@ pub(crate) struct NewVolume<'a> {
     pub(crate) reserve: Reserve,
 }
 
-/// Makes a volume whose root directory belongs to the caller. If that fails, a file that was made for it goes.
+/// Makes a volume whose root directory belongs to the caller, and opens it.
 pub(crate) fn make(new: &NewVolume<'_>) -> anyhow::Result<Medium> {
-    let is_new = !new.path.exists();
-    let made = try_make(new);
-    if made.is_err() && is_new {
-        let _ = fs::remove_file(new.path);
-    }
-    made
-}
-
-fn try_make(new: &NewVolume<'_>) -> anyhow::Result<Medium> {
-    if let Some(size) = new.size {
-        check_size(new.path, size)?;
-        create_file(new.path, size, new.reserve).map_err(|error| anyhow!("{error}"))?;
-    }
-    let medium = open(new.path, Access::ReadWrite)?;
     let options = FormatOptions {
         label: new.label.to_owned(),
         uuid: new.uuid,
@@ -166,8 +185,16 @@ fn try_make(new: &NewVolume<'_>) -> anyhow::Result<Medium> {
         root_perm: 0o755,
         ..FormatOptions::default()
     };
-    Fs::format(&medium, &options).map_err(|error| explain(new.path, error))?;
-    Ok(medium)
+    let explain = |error| explain(new.path, error);
+    let Some(size) = new.size else {
+        let medium = open(new.path, Access::ReadWrite)?;
+        Fs::format(&medium, &options).map_err(explain)?;
+        return Ok(medium);
+    };
+    check_size(new.path, size)?;
+    let file = lodefs_core::NewVolume { path: new.path, size, reserve: new.reserve, force_domain: None };
+    Fs::make(&file, &options).map_err(explain)?;
+    open(new.path, Access::ReadWrite)
 }
 
 /// Refuses a size before a file of that size is made.
@@ -197,12 +224,26 @@ mod tests {
     }
 
     #[test]
+    fn a_page_of_zeros_is_no_content_but_many_may_be() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("v");
+        let file = fs::File::create(&path).unwrap();
+        file.set_len(1 << 24).unwrap();
+        for at in [0, 1 << 23, (1 << 24) - 4096] {
+            file.write_all_at(&[0; 4096], at).unwrap();
+        }
+        assert_eq!(occupant(&path).unwrap(), Occupant::EmptyFile(1 << 24));
+        file.write_all_at(&vec![0; 2 * PROBED_BYTES], 0).unwrap();
+        assert_eq!(occupant(&path).unwrap(), Occupant::Content);
+    }
+
+    #[test]
     fn content_is_noticed_wherever_it_is() {
         let scratch = tempfile::tempdir().unwrap();
         let path = scratch.path().join("v");
         let file = fs::File::create(&path).unwrap();
         file.set_len(1 << 24).unwrap();
-        std::os::unix::fs::FileExt::write_all_at(&file, b"x", (1 << 24) - 1).unwrap();
+        file.write_all_at(b"x", (1 << 24) - 1).unwrap();
         assert_eq!(occupant(&path).unwrap(), Occupant::Content);
     }
 

@@ -30,6 +30,9 @@ pub enum Error {
     /// These bytes are no volume.
     #[error("not a lodefs volume (no superblock found); make one with `lodefs mkfs`")]
     NotAVolume,
+    /// The making of a volume was interrupted.
+    #[error("the making of a volume here was interrupted; run `lodefs mkfs` again")]
+    Unfinished,
     /// The volume was made by a later version, or uses a feature this one does not know.
     #[error("the volume needs a newer lodefs: {0}")]
     Incompatible(String),
@@ -74,7 +77,9 @@ impl Error {
         match self {
             Self::Refused(errno) => *errno,
             Self::Corrupt { .. } => Errno::UCLEAN,
-            Self::NotAVolume | Self::Incompatible(_) | Self::VolumeSize { .. } => Errno::INVAL,
+            Self::NotAVolume | Self::Unfinished | Self::Incompatible(_) | Self::VolumeSize { .. } => {
+                Errno::INVAL
+            }
             Self::Latched(_) => Errno::ROFS,
             Self::Truncated { .. } => Errno::IO,
             Self::Medium(error) => medium_errno(error),
@@ -84,7 +89,9 @@ impl Error {
     /// The kind of the [`std::io::Error`] that this becomes.
     pub fn kind(&self) -> io::ErrorKind {
         match self {
-            Self::Corrupt { .. } | Self::NotAVolume | Self::Truncated { .. } => io::ErrorKind::InvalidData,
+            Self::Corrupt { .. } | Self::NotAVolume | Self::Unfinished | Self::Truncated { .. } => {
+                io::ErrorKind::InvalidData
+            }
             Self::Incompatible(_) => io::ErrorKind::Unsupported,
             _ => io::Error::from(self.errno()).kind(),
         }

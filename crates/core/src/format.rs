@@ -1,7 +1,9 @@
 //! Making a new volume.
 //!
-//! The superblock is written last, and the old one is wiped first: whatever a crash leaves is either no volume or a
-//! complete one.
+//! The superblock is written last, and a mark replaces the old one first: a crash leaves the old volume as it was, a
+//! mark by which [`Error::Unfinished`] tells that the volume is to be made again, or a complete volume.
+
+use std::path::Path;
 
 use lodefs_layout::geometry::{Geometry, VOLUME_SIZE_MAX, VOLUME_SIZE_MIN};
 use lodefs_layout::inode::{InodeSlot, SLOT_SIZE};
@@ -9,9 +11,9 @@ use lodefs_layout::inode_map;
 use lodefs_layout::names::NameKey;
 use lodefs_layout::saved_bitmap;
 use lodefs_layout::state::{CLEAN, State};
-use lodefs_layout::superblock::{MAGIC, Region, Superblock};
+use lodefs_layout::superblock::{MAGIC, Region, Superblock, UNFINISHED};
 use lodefs_layout::{BLOCK_SIZE, ROOT_INO, checksum::Seed, features};
-use lodefs_pmem::{Flushed, Medium};
+use lodefs_pmem::{Domain, Flushed, Medium, NewFile, Reserve};
 use rustix::rand::{GetRandomFlags, getrandom};
 use zerocopy::little_endian::{I64, U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
@@ -88,24 +90,35 @@ impl Default for FormatOptions {
     }
 }
 
+/// A file in which a new volume is to be made.
+#[derive(Clone, Copy, Debug)]
+pub struct NewVolume<'a> {
+    /// Where. There is nothing, an empty file, or a file that an interrupted attempt left.
+    pub path: &'a Path,
+    /// Its size, in bytes.
+    pub size: u64,
+    /// Whether the host sets room aside.
+    pub reserve: Reserve,
+    /// The domain to treat the file as.
+    pub force_domain: Option<Domain>,
+}
+
 /// Makes a volume that fills `medium`. What was there is lost.
 pub(crate) fn format(medium: &Medium, options: &FormatOptions) -> Result<()> {
-    let geometry = Geometry::for_size(medium.size()).map_err(|_| Error::VolumeSize {
-        size: medium.size(),
-        min: VOLUME_SIZE_MIN,
-        max: VOLUME_SIZE_MAX,
-    })?;
-    ensure(options.label.len() <= 64, rustix::io::Errno::NAMETOOLONG)?;
+    let geometry = check_size(medium.size())?;
+    check_label(&options.label)?;
     let uuid = options.uuid.map_or_else(random_uuid, Ok)?;
     let name_key = options.names.key()?;
     let seed = Seed::of_volume(&uuid);
     let now = options.clock.now();
     let last = geometry.total_blocks - 1;
 
-    // Wipe: no superblock, and no journal record, state or inode from an earlier life.
-    let first = wipe(medium, Region { start: U64::ZERO, blocks: U64::new(1) })?;
-    let both = first.and(wipe(medium, Region { start: U64::new(last), blocks: U64::new(1) })?);
-    let _wiped = medium.sync(both)?;
+    // No superblock, and no journal record, state or inode from an earlier life. What the superblocks described is whole
+    // until both are gone, so one goes before the other is touched.
+    let marked = medium.write(0, &first_block(&UNFINISHED))?;
+    let _marked = medium.sync(marked)?;
+    let wiped = wipe(medium, Region { start: U64::new(last), blocks: U64::new(1) })?;
+    let _wiped = medium.sync(wiped)?;
     let mut flushed = Medium::nothing_flushed();
     for region in [geometry.state, geometry.journal, geometry.inode_map, geometry.saved_bitmap] {
         flushed = flushed.and(wipe(medium, region)?);
@@ -126,12 +139,38 @@ pub(crate) fn format(medium: &Medium, options: &FormatOptions) -> Result<()> {
     let flushed = flushed.and(medium.write(state_block * BLOCK_SIZE, state.as_bytes())?);
     let _complete = medium.sync(flushed)?;
 
+    // The last copy first: the mark stays until there is a volume.
     let superblock = superblock(&geometry, options, uuid, name_key, now);
     for block in [last, 0] {
         let flushed = medium.write(block * BLOCK_SIZE, superblock.as_bytes())?;
         let _in_place = medium.sync(flushed)?;
     }
     Ok(())
+}
+
+/// Makes a volume in a new or empty file; see [`NewFile::make`].
+pub(crate) fn create(new: &NewVolume<'_>, options: &FormatOptions) -> Result<()> {
+    let NewVolume { path, size, reserve, force_domain } = *new;
+    check_size(size)?;
+    check_label(&options.label)?;
+    NewFile { path, size, reserve, unfinished: &UNFINISHED, force_domain }
+        .make(|medium| format(medium, options))
+}
+
+fn check_size(size: u64) -> Result<Geometry> {
+    let (min, max) = (VOLUME_SIZE_MIN, VOLUME_SIZE_MAX);
+    Geometry::for_size(size).map_err(|_| Error::VolumeSize { size, min, max })
+}
+
+fn check_label(label: &str) -> Result<()> {
+    ensure(label.len() <= 64, rustix::io::Errno::NAMETOOLONG)
+}
+
+/// A block that begins like this and is zero otherwise.
+fn first_block(start: &[u8]) -> [u8; BLOCK_SIZE as usize] {
+    let mut block = [0; BLOCK_SIZE as usize];
+    block[..start.len()].copy_from_slice(start);
+    block
 }
 
 fn random_uuid() -> Result<[u8; 16]> {

@@ -10,7 +10,7 @@ use crate::alloc::{BlockAllocator, FreeError, Run};
 use crate::clock::{Clock, Timekeeper};
 use crate::committer::Committer;
 use crate::error::{Error, Result, ensure};
-use crate::format::{self, FormatOptions};
+use crate::format::{self, FormatOptions, NewVolume};
 use crate::inode::cache::{InodeCache, Node};
 use crate::inode::table::InodeTable;
 use crate::journal::{CleanCounters, Journal};
@@ -98,6 +98,12 @@ impl Fs {
     /// Makes a volume that fills `medium`. What was there is lost.
     pub fn format(medium: &Medium, options: &FormatOptions) -> Result<()> {
         format::format(medium, options)
+    }
+
+    /// Makes a volume in a new or empty file. A new file gets its name when the volume is complete. An empty file, or one
+    /// that an interrupted attempt left, is [`Error::Unfinished`] until then.
+    pub fn make(new: &NewVolume<'_>, options: &FormatOptions) -> Result<()> {
+        format::create(new, options)
     }
 
     /// What the superblock on `medium` says. Nothing else is looked at, and nothing is changed.

@@ -35,7 +35,7 @@ mod xattr_set;
 pub use access::{Asker, DaxPolicy, DaxReason, DaxStatus, Effect, Hold, Holder, HolderKind, Switch};
 pub use clock::Clock;
 pub use error::{Error, Result};
-pub use format::{FormatOptions, NewNames};
+pub use format::{FormatOptions, NewNames, NewVolume};
 pub use fs::{Fs, MemoryUse, OpenOptions, RecoveryReport};
 pub use inode::Node;
 pub use lease::{

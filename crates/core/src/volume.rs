@@ -4,7 +4,7 @@
 //! medium.
 
 use lodefs_layout::geometry::Geometry;
-use lodefs_layout::superblock::{Superblock, SuperblockError};
+use lodefs_layout::superblock::{Superblock, SuperblockError, UNFINISHED};
 use lodefs_layout::{BLOCK_SIZE, checksum::Seed, features, inode_map};
 use lodefs_pmem::Medium;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -127,9 +127,19 @@ fn info_of(superblock: &Superblock) -> VolumeInfo {
     }
 }
 
+/// Whether the first bytes say that a volume is being made here.
+pub(crate) fn is_unfinished(medium: &Medium) -> Result<bool> {
+    let mut start = [0; UNFINISHED.len()];
+    if medium.size() < start.len() as u64 {
+        return Ok(false);
+    }
+    medium.read(0, &mut start)?;
+    Ok(start == UNFINISHED)
+}
+
 fn read_superblock(medium: &Medium) -> Result<Superblock> {
     if medium.size() < BLOCK_SIZE {
-        return Err(Error::NotAVolume);
+        return Err(if is_unfinished(medium)? { Error::Unfinished } else { Error::NotAVolume });
     }
     let parse_at = |at: u64| -> Result<Result<Superblock, SuperblockError>> {
         let mut bytes = [0; size_of::<Superblock>()];
@@ -142,6 +152,7 @@ fn read_superblock(medium: &Medium) -> Result<Superblock> {
         Err(SuperblockError::NewerVersion(version)) => Err(Error::Incompatible(format!("format {version}"))),
         Err(first_fault) => match (parse_at(last)?, first_fault) {
             (Ok(superblock), _) => Ok(superblock),
+            _ if is_unfinished(medium)? => Err(Error::Unfinished),
             (Err(SuperblockError::NotAVolume), SuperblockError::NotAVolume) => Err(Error::NotAVolume),
             _ => Err(Error::Corrupt { object: "superblock".into(), fault: "both copies are damaged" }),
         },

@@ -14,6 +14,10 @@ use crate::names::NameKey;
 /// The first bytes of every volume.
 pub const MAGIC: [u8; 8] = *b"LODEFS\r\n";
 
+/// The first bytes of the first block while a volume is being made. No volume is there until the superblocks replace
+/// them, and nothing that was there before counts.
+pub const UNFINISHED: [u8; 8] = *b"LODEFS-\0";
+
 /// A run of blocks with one purpose.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]

@@ -1,13 +1,12 @@
 //! How a volume is opened or made.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use lodefs_core::{DaxPolicy, Error, FormatOptions, Fs};
+use lodefs_core::{DaxPolicy, Error, FormatOptions, Fs, NewVolume};
 use lodefs_layout::geometry::{VOLUME_SIZE_MAX, VOLUME_SIZE_MIN};
-use lodefs_pmem::{Access, Domain, Medium, Reserve, create_file};
+use lodefs_pmem::{Access, Domain, Medium, Reserve};
 use rustix::io::Errno;
 
 use crate::shared::Credentials;
@@ -141,17 +140,11 @@ impl VolumeOptions {
         Ok(self.open_on(medium)?)
     }
 
-    /// Makes a volume in a file or device, and opens it. If that fails, a file that was made for it is removed. `EINVAL`
-    /// together with `read_only`.
+    /// Makes a volume in a file or device, and opens it. A new file gets its name when the volume is complete: if making
+    /// it fails or is interrupted, there is no file. A file or device that was there can be made again. `EINVAL` together
+    /// with `read_only`.
     pub fn create(&self, path: impl AsRef<Path>) -> io::Result<Volume> {
-        let path = path.as_ref();
-        let is_new = !path.try_exists()?;
-        let made = self.try_create(path);
-        if made.is_err() && is_new {
-            // The first error is the one to report.
-            let _ = fs::remove_file(path);
-        }
-        Ok(made?)
+        Ok(self.try_create(path.as_ref())?)
     }
 
     /// Makes a volume in the memory of this process, treated as `volatile` if nothing else is forced.
@@ -171,10 +164,13 @@ impl VolumeOptions {
         }
         let reserve = if self.sparse { Reserve::Sparse } else { Reserve::Full };
         match self.checked_size()? {
-            Some(size) if !(self.overwrite && path.exists()) => create_file(path, size, reserve)?,
-            _ => {}
+            Some(size) if !(self.overwrite && path.exists()) => {
+                let new = NewVolume { path, size, reserve, force_domain: self.force_domain };
+                Fs::make(&new, &self.format_options())?;
+                self.open_on(self.open_medium(path)?)
+            }
+            _ => self.format(self.open_medium(path)?),
         }
-        self.format(self.open_medium(path)?)
     }
 
     /// The size, before a file of that size is made.
@@ -192,14 +188,17 @@ impl VolumeOptions {
     }
 
     fn format(&self, medium: Medium) -> Result<Volume, Error> {
-        let options = FormatOptions {
+        Fs::format(&medium, &self.format_options())?;
+        self.open_on(medium)
+    }
+
+    fn format_options(&self) -> FormatOptions {
+        FormatOptions {
             label: self.label.clone(),
             root_uid: self.credentials.uid,
             root_gid: self.credentials.gid,
             ..FormatOptions::default()
-        };
-        Fs::format(&medium, &options)?;
-        self.open_on(medium)
+        }
     }
 
     fn open_on(&self, medium: Medium) -> Result<Volume, Error> {

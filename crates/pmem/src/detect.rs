@@ -230,6 +230,15 @@ fn device_directory(sys: &Path, class: &str, device: u64) -> PathBuf {
     sys.join(format!("dev/{class}/{major}:{minor}"))
 }
 
+/// Whether files on a device may be mapped directly. `false` only if the host says so.
+pub(crate) fn may_be_direct(device: u64) -> bool {
+    let directory = device_directory(Path::new("/sys"), "block", device);
+    let Ok(directory) = directory.canonicalize() else { return true };
+    // A partition has the queue of its disk.
+    let queue = directory.ancestors().take(2).map(|of| of.join("queue/dax")).find(|file| file.exists());
+    queue.is_none_or(|file| fs::read_to_string(file).is_ok_and(|text| text.trim() != "0"))
+}
+
 /// The weakest persistence of the regions that a device lies on; `None` if it lies on none.
 fn persistence_under(sys: &Path, class: &str, device: u64) -> Option<Persistence> {
     persistence_of(&device_directory(sys, class, device).canonicalize().ok()?, 0)

@@ -43,6 +43,7 @@ mod overlay;
 mod page_set;
 #[allow(unsafe_code)]
 mod persist;
+mod place;
 mod recording;
 #[allow(unsafe_code)]
 mod span;
@@ -50,7 +51,7 @@ mod store;
 #[allow(unsafe_code)]
 mod word;
 
-pub use create::{Reserve, create_file};
+pub use create::{NewFile, Reserve, create_file};
 pub use domain::{Domain, DomainReport, MediumKind, UnknownDomain};
 pub use error::MediumError;
 pub use evidence::{Dirty, DirtyRanges, Durable, Flushed, Ordered, Settled, Staged};

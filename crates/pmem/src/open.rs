@@ -60,23 +60,14 @@ struct Plan {
 impl Medium {
     /// Opens, locks and maps the file or device at `path`.
     pub fn open(path: &Path, options: &OpenOptions) -> Result<Self, MediumError> {
-        let forced = match options.force_domain {
-            Some(domain) => Some(domain),
-            None => forced_by_environment()?,
-        };
+        let forced = forced_by(*options)?;
         let mut file = open_file(path, options.access)?;
         if options.access == Access::ReadWrite {
             file = claim_block_device(path, file)?;
         }
-        let Probed { facts, size, unit } = detect::probe(path, &file, options.access)?;
+        let probed = detect::probe(path, &file, options.access)?;
         let file = LockedFile::lock(path, file, options.access)?;
-        if size == 0 {
-            return Err(MediumError::Empty { path: path.to_path_buf() });
-        }
-        let (kind, detected, reason) = detect::decide(facts);
-        let domain = forced.unwrap_or(detected);
-        let report = DomainReport { domain, detected, forced: forced.is_some(), kind, reason };
-        map(Plan { file, path: Some(path.to_path_buf()), size, unit, report, access: options.access })
+        plan(path, file, probed, forced, options.access).and_then(map)
     }
 
     /// Memory of this process that is treated as of the given domain, all zero: for tests.
@@ -109,9 +100,35 @@ impl Medium {
     }
 }
 
+/// Maps the file that will be at `path`, which was locked for writing.
+pub(crate) fn open_made(path: &Path, file: LockedFile, options: OpenOptions) -> Result<Medium, MediumError> {
+    let probed = detect::probe(path, &file, options.access)?;
+    plan(path, file, probed, forced_by(options)?, options.access).and_then(map)
+}
+
+fn plan(
+    path: &Path,
+    file: LockedFile,
+    Probed { facts, size, unit }: Probed,
+    forced: Option<Domain>,
+    access: Access,
+) -> Result<Plan, MediumError> {
+    if size == 0 {
+        return Err(MediumError::Empty { path: path.to_path_buf() });
+    }
+    let (kind, detected, reason) = detect::decide(facts);
+    let domain = forced.unwrap_or(detected);
+    let report = DomainReport { domain, detected, forced: forced.is_some(), kind, reason };
+    Ok(Plan { file, path: Some(path.to_path_buf()), size, unit, report, access })
+}
+
 fn recorded(mut medium: Medium, recording: Recording) -> (Medium, Recording) {
     medium.recording = Some(recording.clone());
     (medium, recording)
+}
+
+fn forced_by(options: OpenOptions) -> Result<Option<Domain>, MediumError> {
+    options.force_domain.map_or_else(forced_by_environment, |domain| Ok(Some(domain)))
 }
 
 fn forced_by_environment() -> Result<Option<Domain>, MediumError> {

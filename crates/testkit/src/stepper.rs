@@ -3,7 +3,8 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::FileExt;
-use std::process::{Child, Command, Stdio};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::ptr;
 
 /// The signal by which the program says that its operation has returned.
@@ -147,4 +148,59 @@ fn wait(thread: libc::pid_t) -> i32 {
     let waited = unsafe { libc::waitpid(thread, &raw mut status, libc::__WALL) };
     assert_eq!(waited, thread, "{}", std::io::Error::last_os_error());
     status
+}
+
+/// Runs `command` until its threads have come to the start or the end of so many system calls in all, and kills it
+/// there. `None` if the program was killed, its status if it had ended before.
+///
+/// # Panics
+/// If it cannot be traced.
+pub fn kill_at_call(command: &mut Command, stops: u64) -> Option<ExitStatus> {
+    // SAFETY: between fork and exec this only makes a system call, which takes no memory.
+    unsafe {
+        command.pre_exec(|| match libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        })
+    };
+    let mut program = command.spawn().expect("the program can be started");
+    let leader = libc::pid_t::try_from(program.id()).expect("a process number");
+    // The stop at which it has become the program.
+    wait_for_stop(leader);
+    follow_threads(leader);
+    trace(libc::PTRACE_SYSCALL, leader);
+    let mut ended = None;
+    let mut done = 0;
+    // Until all threads are gone: a process is only then.
+    while let Some((thread, status)) = wait_for_any() {
+        if libc::WIFSTOPPED(status) && done < stops {
+            done += u64::from(libc::WSTOPSIG(status) == libc::SIGTRAP | 0x80);
+            // It may have been ended meanwhile by another thread.
+            // SAFETY: the request takes no memory of this process.
+            unsafe { libc::ptrace(libc::PTRACE_SYSCALL, thread, 0, 0) };
+        } else if libc::WIFSTOPPED(status) {
+            program.kill().expect("it can be ended");
+        } else if thread == leader {
+            ended = Some(ExitStatus::from_raw(status));
+        }
+    }
+    // The leader's status is known, and this only forgets the process.
+    let _gone = program.wait();
+    ended.filter(|status| status.code().is_some())
+}
+
+/// Traces the threads that `leader` starts, too, and tells stops at system calls from others.
+fn follow_threads(leader: libc::pid_t) {
+    let options = libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_TRACECLONE | libc::PTRACE_O_EXITKILL;
+    // SAFETY: the request takes no memory of this process; the last argument is a number.
+    let result = unsafe { libc::ptrace(libc::PTRACE_SETOPTIONS, leader, 0, options) };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+}
+
+/// What happened to which thread that this thread traces; `None` if there is none any more.
+fn wait_for_any() -> Option<(libc::pid_t, i32)> {
+    let mut status = 0;
+    // SAFETY: the status has room.
+    let thread = unsafe { libc::waitpid(-1, &raw mut status, libc::__WALL | libc::__WNOTHREAD) };
+    (thread > 0).then_some((thread, status))
 }

@@ -97,7 +97,7 @@ fn start_broker(request: &Request, fs: &Arc<Fs>) -> anyhow::Result<Option<Arc<Br
 fn open_medium(request: &Request) -> anyhow::Result<Medium> {
     let path = request.volume.as_path();
     if request.create.is_some()
-        && matches!(volume::occupant(path)?, Occupant::Nobody | Occupant::EmptyFile(0))
+        && matches!(volume::occupant(path)?, Occupant::Nobody | Occupant::EmptyFile(0) | Occupant::Unfinished)
     {
         let size = request.create;
         return volume::make(&NewVolume { path, size, label: "", uuid: None, reserve: Reserve::Full });

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::journal::replay::{self, Probed, Records, Replayed};
 use crate::journal::state::{self, Slot};
 use crate::tx::offset_of;
-use crate::volume::Volume;
+use crate::volume::{Volume, is_unfinished};
 
 /// Intact records that are looked for behind a damaged one, in each half of a lane, before giving up: bounds the time
 /// that a made-up journal can cost.
@@ -76,7 +76,7 @@ fn parse_at(medium: &Medium, block: u64) -> Result<Result<Superblock, Superblock
 /// The superblock to go by: the first, or else the second.
 fn choose_superblock(medium: &Medium, findings: &mut Vec<Finding>) -> Result<Superblock> {
     if medium.size() < 2 * BLOCK_SIZE {
-        return Err(Error::NotAVolume);
+        return Err(if is_unfinished(medium)? { Error::Unfinished } else { Error::NotAVolume });
     }
     let end_of_medium = medium.size() / BLOCK_SIZE - 1;
     let mut report = |code, block, detail| {
@@ -102,6 +102,7 @@ fn choose_superblock(medium: &Medium, findings: &mut Vec<Finding>) -> Result<Sup
                 report(Code::SuperblockDamaged, 0, text_of(first_fault));
                 Ok(second)
             }
+            Err(_) if is_unfinished(medium)? => Err(Error::Unfinished),
             Err(second_fault) => {
                 let rebuilt = rebuild_superblock(medium, end_of_medium)?;
                 let Some(rebuilt) = rebuilt else {
