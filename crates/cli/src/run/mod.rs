@@ -1,13 +1,16 @@
 //! `lodefs run`: runs a program as it is, with direct access to direct files.
 
 mod library;
+mod place;
 mod stats;
+mod stub;
 
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, anyhow};
@@ -27,9 +30,9 @@ pub(crate) fn run(arguments: &RunArguments) -> ExitCode {
     let (program, rest) = (&arguments.command[0], &arguments.command[1..]);
     let mut command = Command::new(program);
     command.args(rest);
-    let ended = prepare(&mut command, arguments).and_then(|()| {
+    let ended = prepare(&mut command, arguments).and_then(|directory| {
         if arguments.stats {
-            return stats::run(&mut command);
+            return stats::run(&mut command, directory.as_deref());
         }
         Ok(Err(command.exec()))
     });
@@ -46,19 +49,35 @@ pub(crate) fn run(arguments: &RunArguments) -> ExitCode {
     }
 }
 
-fn prepare(command: &mut Command, arguments: &RunArguments) -> anyhow::Result<()> {
+/// Sets what the library needs. A directory in which only this user can put files, if there is one.
+fn prepare(command: &mut Command, arguments: &RunArguments) -> anyhow::Result<Option<PathBuf>> {
     let library = library::library().context("the library for programs cannot be put anywhere")?;
-    let mut preloaded = library.into_os_string();
-    if let Some(others) = env::var_os("LD_PRELOAD").filter(|others| !others.is_empty()) {
+    let mut preloaded = library.name;
+    if let Some(others) = variable("LD_PRELOAD") {
         preloaded.push(" ");
         preloaded.push(others);
     }
     command.env("LD_PRELOAD", preloaded).env(MOUNTS_VARIABLE, mounts()?).env_remove(STATS_VARIABLE);
+    let mut sanitizer = OsString::from(NOT_FIRST);
+    if let Some(options) = variable(SANITIZER_VARIABLE) {
+        sanitizer.push(":");
+        sanitizer.push(options);
+    }
+    command.env(SANITIZER_VARIABLE, sanitizer);
     match arguments.force_domain {
         Some(domain) => command.env(DOMAIN_VARIABLE, domain.name()),
         None => command.env_remove(DOMAIN_VARIABLE),
     };
-    Ok(())
+    Ok(library.directory)
+}
+
+/// A program with gcc's `AddressSanitizer` ends at once if another library comes before that one, unless it is told not
+/// to. What the user says comes behind, and counts.
+const SANITIZER_VARIABLE: &str = "ASAN_OPTIONS";
+const NOT_FIRST: &str = "verify_asan_link_order=0";
+
+fn variable(name: &str) -> Option<OsString> {
+    env::var_os(name).filter(|value| !value.is_empty())
 }
 
 /// Where volumes are mounted, one on each line. (A name with an end of a line in it cannot be said, and is left out.)

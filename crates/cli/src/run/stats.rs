@@ -7,6 +7,7 @@ use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
 use std::process::{Child, Command, ExitCode, ExitStatus};
 use std::thread;
 
@@ -24,9 +25,11 @@ const TERMINALS: [i32; 2] = [SIGINT, SIGQUIT];
 
 type Counts = [u64; Counter::COUNT];
 
-/// Runs a program, and says what it has done. Its exit status; or why it cannot be run.
-pub(super) fn run(command: &mut Command) -> anyhow::Result<io::Result<ExitCode>> {
-    let counters = counters().context("there is no place to count in")?;
+/// Runs a program, and says what it has done. The file to count in lies in `directory`: in one where other users can
+/// put files, it could be exchanged when a cleaner has removed it. Its exit status; or why it cannot be run.
+pub(super) fn run(command: &mut Command, directory: Option<&Path>) -> anyhow::Result<io::Result<ExitCode>> {
+    let directory = directory.context("no directory is this user's own; set XDG_CACHE_HOME to one")?;
+    let counters = counters(directory).context("there is no place to count in")?;
     let signals = Signals::new(PASSED_ON.iter().chain(&TERMINALS)).context("signals cannot be received")?;
     let mut child = match command.env(STATS_VARIABLE, counters.path()).spawn() {
         Ok(child) => child,
@@ -46,8 +49,8 @@ pub(super) fn run(command: &mut Command) -> anyhow::Result<io::Result<ExitCode>>
 }
 
 /// A file that the user's programs can count in.
-fn counters() -> io::Result<NamedTempFile> {
-    let file = NamedTempFile::with_prefix("lodefs-stats-")?;
+fn counters(directory: &Path) -> io::Result<NamedTempFile> {
+    let file = NamedTempFile::with_prefix_in("stats-", directory)?;
     file.as_file().set_permissions(Permissions::from_mode(0o600))?;
     file.as_file().set_len(size_of::<Counts>() as u64)?;
     Ok(file)
@@ -150,7 +153,8 @@ mod tests {
 
     #[test]
     fn what_was_counted_is_read() {
-        let file = counters().unwrap();
+        let scratch = tempfile::tempdir().unwrap();
+        let file = counters(scratch.path()).unwrap();
         let bytes: Vec<u8> = (1..=Counter::COUNT as u64).flat_map(u64::to_ne_bytes).collect();
         fs::write(file.path(), bytes).unwrap();
         assert_eq!(counted(&file).unwrap(), std::array::from_fn(|index| index as u64 + 1));
