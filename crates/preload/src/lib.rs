@@ -33,8 +33,11 @@
 //! *A descriptor that is taken for another file's.* Programs close descriptors in ways that nobody sees. So a file is opened with a flag
 //! by which its server takes back what it has lent before any close returns; see `lodefs_direct::Access::of_watched`.
 //!
-//! *An offset that others move meanwhile.* Reads and writes at the kernel's offset are the kernel's as soon as another process may share
-//! the open file.
+//! *A number that means two files.* Threads and children can have descriptor tables of their own. What is known of a number is known of the
+//! table of the process (`lodefs_direct::descriptor_table`).
+//!
+//! *A position that others move meanwhile.* A range at the position is claimed in one step (`position`). Reads and writes at the position are
+//! the kernel's as soon as another process may share the open file.
 //!
 //! *A thread that waits for itself.* A signal handler may come here in the midst of a call: that one goes on to the kernel. Memory comes
 //! from an allocator of its own, so that a handler can come here in the midst of the program's.
