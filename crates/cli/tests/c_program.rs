@@ -86,3 +86,50 @@ fn it_can_be_linked_statically() {
     let none = Path::new("/nonexistent");
     assert!(notes(&program, none, &bench.path("f"), "one").starts_with("buffered"));
 }
+
+/// `program` under valgrind, whose auxiliary vector is not the kernel's. Its errors are not asked for: the C library of the
+/// host may have some of its own.
+fn under_valgrind(program: &Path) -> Command {
+    let mut valgrind = Command::new("valgrind");
+    valgrind.args(["--quiet", "--trace-children=yes"]).arg(program);
+    valgrind
+}
+
+fn has_valgrind() -> bool {
+    let found = Command::new("valgrind").arg("--version").output();
+    if found.is_err() {
+        println!("valgrind is missing: not tested");
+    }
+    found.is_ok()
+}
+
+#[test]
+fn a_program_in_c_runs_under_valgrind() {
+    if !has_valgrind() {
+        return;
+    }
+    let bench = Workbench::new();
+    let libraries = install(&bench.path("installed"));
+    let program = bench.path("notes");
+    compile(&program, "-std=c11", &flags(&libraries, &["--cflags", "--libs"]));
+    let keep = |file: &Path, text: &str| {
+        succeed(under_valgrind(&program).env("LD_LIBRARY_PATH", &libraries).arg(file).arg(text))
+    };
+    assert!(keep(&bench.path("ordinary"), "one").ends_with("after: one\n"));
+    if !can_mount() {
+        return;
+    }
+    let mut mount = bench.mount_command(&["-o", "dax=always"]);
+    succeed(mount.env("LODEFS_FORCE_DOMAIN", "memory-controller"));
+    let mounted = Mounted { directory: bench.directory() };
+    // valgrind may not know the system calls of a mapping in a mount (userfaultfd): then there is none, which is said.
+    let file = mounted.path("f");
+    let mut notes = under_valgrind(&program);
+    let output = notes.env("LD_LIBRARY_PATH", &libraries).arg(&file).arg("two").output().expect("it starts");
+    assert!(output.status.code().is_some_and(|code| code <= 1), "{output:?}");
+    fs::write(&file, "two\0").expect("the file");
+    let mut run = Command::new(env!("CARGO_BIN_EXE_lodefs"));
+    run.args(["run", "--", "valgrind", "--quiet", "--trace-children=yes", "cat"]);
+    assert_eq!(succeed(run.arg(&file)), "two\0");
+    mounted.unmount();
+}

@@ -193,21 +193,30 @@ impl Dir {
 
     fn rmdir(&self, path: &Path) -> Result<()> {
         let mut walker = Walker::new(&self.held, path)?;
-        match walker.walk()? {
-            Last::Name { .. } => self.held.fs().rmdir(walker.here(), walker.name()),
-            Last::Dot => Err(Errno::INVAL.into()),
-            Last::DotDot => Err(Errno::NOTEMPTY.into()),
-            Last::Root => Err(Errno::BUSY.into()),
-        }
+        walker.walk_to_entry()?;
+        self.held.fs().rmdir(walker.here(), walker.name())
     }
 
-    /// Removes a directory and everything in it; or a symbolic link, but not what it leads to. Entries that others add
-    /// meanwhile may make it fail with `ENOTEMPTY`.
+    /// Removes a directory and everything in it; or a symbolic link, but not what the link leads to. Entries that
+    /// others add meanwhile may make the call fail with `ENOTEMPTY`.
+    ///
+    /// A path that [`remove_dir`](Self::remove_dir) refuses whatever the directory holds is refused before anything is
+    /// removed: the root (`EBUSY`), a path that ends with `.` (`EINVAL`) or `..` (`ENOTEMPTY`), and a symbolic link with
+    /// a slash behind it (`ENOTDIR`).
     pub fn remove_dir_all(&self, path: impl AsRef<Path>) -> io::Result<()> {
-        let path = path.as_ref();
-        match resolve(&self.held, path, AtEnd::Stay)?.kind() {
-            Kind::Directory => crate::walk::remove_all(self, path),
-            Kind::Symlink => self.remove_file(path),
+        let mut walker = Walker::new(&self.held, path.as_ref())?;
+        let slash = walker.walk_to_entry()?;
+        let node = walker.look_up()?;
+        match node.kind() {
+            Kind::Directory => {
+                crate::walk::remove_content(Dir {
+                    held: self.held.with(node),
+                    credentials: self.credentials,
+                })?;
+                // The path may lead elsewhere without what has been removed, the entry is still the same.
+                Ok(self.held.fs().rmdir(walker.here(), walker.name())?)
+            }
+            Kind::Symlink if !slash => Ok(self.held.fs().unlink(walker.here(), walker.name())?),
             _ => Err(Errno::NOTDIR.into()),
         }
     }

@@ -116,6 +116,17 @@ impl<'a> Walker<'a> {
         }
     }
 
+    /// Walks to the entry of a directory that is to be removed, and returns whether a slash follows its name. Refuses a
+    /// path that ends without a name, as rmdir(2) does: such a directory cannot be removed, whatever it holds.
+    pub(crate) fn walk_to_entry(&mut self) -> Result<bool> {
+        match self.walk()? {
+            Last::Name { slash } => Ok(slash),
+            Last::Dot => Err(Errno::INVAL.into()),
+            Last::DotDot => Err(Errno::NOTEMPTY.into()),
+            Last::Root => Err(Errno::BUSY.into()),
+        }
+    }
+
     /// The name of the last component.
     pub(crate) fn name(&self) -> &[u8] {
         self.component().map_or(&[], |component| &self.path[component])

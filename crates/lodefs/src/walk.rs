@@ -165,15 +165,15 @@ fn depth_max(dir: &Dir) -> u64 {
     space.inodes - space.inodes_free
 }
 
-/// Removes the directory at `path` with everything in it.
-pub(crate) fn remove_all(dir: &Dir, path: &Path) -> io::Result<()> {
-    let depth_max = depth_max(dir);
+/// Removes everything in a directory.
+pub(crate) fn remove_content(dir: Dir) -> io::Result<()> {
+    let depth_max = depth_max(&dir);
     let mut way: Vec<(ReadDir, DirEntry)> = Vec::new();
-    let mut list = ReadDir::open(dir.open_dir(path)?, Path::new(""))?;
+    let mut list = ReadDir::open(dir, Path::new(""))?;
     loop {
         let Some(entry) = list.next().transpose()? else {
             // It is empty: back to where it was listed.
-            let Some((above, entry)) = way.pop() else { break };
+            let Some((above, entry)) = way.pop() else { return Ok(()) };
             ignore_missing(entry.dir().remove_dir(entry.file_name()))?;
             list = above;
             continue;
@@ -187,8 +187,6 @@ pub(crate) fn remove_all(dir: &Dir, path: &Path) -> io::Result<()> {
             None => ignore_missing(entry.dir().remove_file(entry.file_name()))?,
         }
     }
-    drop(list);
-    dir.remove_dir(path)
 }
 
 fn ignore_missing(removed: io::Result<()>) -> io::Result<()> {

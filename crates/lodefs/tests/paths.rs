@@ -8,6 +8,7 @@ use std::path::Path;
 
 use lodefs::{Dir, File, OpenOptions, RenameMode, Volume, errno};
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
 
 /// Paths that are tried, from within `outer/base`.
 fn paths() -> Vec<String> {
@@ -343,7 +344,58 @@ fn a_slash_at_the_start_is_the_root_of_the_volume() {
         let found = errno(&outcome.unwrap_err()).unwrap().to_string();
         assert_eq!(expected.split(' ').next_back(), Some(found.as_str()), "{expected}");
     }
-    assert!(!volume.exists("a").unwrap(), "the last of these removed what is in the root first");
+    assert!(volume.exists("a/b/absolute").unwrap() && volume.exists("f").unwrap());
+}
+
+/// A directory that cannot be removed keeps what is in it, by whatever path it is named.
+#[test]
+fn nothing_is_removed_of_a_directory_that_cannot_be_removed() {
+    let volume = Volume::in_memory(4 << 20).unwrap();
+    volume.create_dir_all("a/b/c").unwrap();
+    volume.write("a/b/f", "").unwrap();
+    volume.symlink("/", "a/root").unwrap();
+    volume.symlink("b", "a/link").unwrap();
+    let below = volume.open_dir("a/b").unwrap();
+    for (dir, path, expected) in [
+        (&*volume, "/", Errno::BUSY),
+        (&*volume, "//", Errno::BUSY),
+        (&below, "/", Errno::BUSY),
+        (&*volume, ".", Errno::INVAL),
+        (&*volume, "/.", Errno::INVAL),
+        (&below, "./", Errno::INVAL),
+        (&*volume, "a/b/.", Errno::INVAL),
+        (&*volume, "..", Errno::NOTEMPTY),
+        (&*volume, "a/..", Errno::NOTEMPTY),
+        (&below, "../", Errno::NOTEMPTY),
+        (&below, "c/..", Errno::NOTEMPTY),
+        (&*volume, "a/root/", Errno::NOTDIR),
+        (&*volume, "a/root/.", Errno::INVAL),
+        (&*volume, "a/link/", Errno::NOTDIR),
+        (&*volume, "a/b/f", Errno::NOTDIR),
+        (&*volume, "a/b/f/", Errno::NOTDIR),
+        (&*volume, "", Errno::NOENT),
+    ] {
+        let error = dir.remove_dir_all(path).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(expected.raw_os_error()), "{path:?}");
+        for name in ["a/b/c", "a/b/f", "a/root", "a/link"] {
+            assert!(volume.symlink_metadata(name).is_ok(), "{path:?} removed {name:?}");
+        }
+    }
+}
+
+/// The path of the directory leads through what is removed first.
+#[test]
+fn a_tree_is_removed_by_a_path_through_itself() {
+    let volume = Volume::in_memory(4 << 20).unwrap();
+    volume.create_dir_all("a/b").unwrap();
+    volume.symlink("../a", "a/up").unwrap();
+    volume.remove_dir_all("a/b/../up/../a").unwrap();
+    assert!(!volume.exists("a").unwrap());
+    volume.create_dir_all("a/b").unwrap();
+    volume.symlink("a", "link").unwrap();
+    volume.remove_dir_all("link/../a/").unwrap();
+    volume.remove_dir_all("link").unwrap();
+    assert!(volume.read_dir("/").unwrap().next().is_none());
 }
 
 #[test]
