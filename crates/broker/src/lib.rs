@@ -10,6 +10,7 @@
 //! | `tickets` | who has been found to have the right to which file? |
 //! | `listener` | how do programs come in? |
 //! | `program` | what is one program told, and what if it does not answer? |
+//! | `queue` | where do a program's requests wait? |
 //! | `requests` | what does a program's request mean in calls of the engine? |
 //! | `changing` | which files may programs change by themselves? |
 //! | `presence` | is a program gone, or has it at least nothing mapped any more? |
@@ -28,6 +29,7 @@ mod listener;
 mod policy;
 mod presence;
 mod program;
+mod queue;
 mod requests;
 mod tickets;
 

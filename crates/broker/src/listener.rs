@@ -2,8 +2,8 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 
 use parking_lot::Mutex;
@@ -36,7 +36,8 @@ struct Shared {
     /// The medium's, as lists of mappings show it.
     medium: u64,
     is_stopping: AtomicBool,
-    programs: Mutex<Vec<(Arc<Program>, JoinHandle<()>)>>,
+    /// Each is there until its thread ends, which takes it out.
+    programs: Mutex<Vec<Arc<Program>>>,
 }
 
 /// Takes programs in.
@@ -84,7 +85,7 @@ impl Listener {
             // A thread that has panicked has said so.
             let _ = thread.join();
         }
-        for (program, _) in self.shared.programs.lock().drain(..) {
+        for program in self.shared.programs.lock().drain(..) {
             // Its threads end when it has nothing mapped any more.
             program.cut_off();
         }
@@ -92,7 +93,7 @@ impl Listener {
 }
 
 impl Shared {
-    fn accept_all(&self) {
+    fn accept_all(self: &Arc<Self>) {
         while !self.is_stopping.load(Ordering::Acquire) {
             let mut polled = [PollFd::new(&self.socket, PollFlags::IN)];
             // Nobody may come for a long time, and tickets keep files that have been deleted.
@@ -116,15 +117,14 @@ impl Shared {
         }
     }
 
-    fn take_in(&self, socket: OwnedFd) -> io::Result<()> {
+    fn take_in(self: &Arc<Self>, socket: OwnedFd) -> io::Result<()> {
         let mut programs = self.programs.lock();
-        programs.retain(|(_, thread)| !thread.is_finished());
         if programs.len() >= PROGRAMS_MAX {
             return Err(io::Error::other("there are too many"));
         }
         let peer = sockopt::socket_peercred(&socket)?;
         let pid = peer.pid.as_raw_nonzero().get().cast_unsigned();
-        if programs.iter().filter(|(program, _)| program.pid == pid).count() >= SAME_PROCESS_MAX {
+        if programs.iter().filter(|program| program.pid == pid).count() >= SAME_PROCESS_MAX {
             return Err(io::Error::other("the same process is attached too often"));
         }
         if !self.policy.allows(&Caller::of_process(pid, peer.uid, peer.gid, self.policy)) {
@@ -133,11 +133,29 @@ impl Shared {
         sockopt::set_socket_send_buffer_size(&socket, BUFFER_SIZE)?;
         let presence = Presence::of(peer.pid, self.medium)?;
         let program = Arc::new(Program::new(socket, pid, presence)?);
-        let (serving, served) = (self.serving.clone(), Arc::clone(&program));
+        let (serving, served, listener) = (self.serving.clone(), Arc::clone(&program), Arc::downgrade(self));
         let thread = thread::Builder::new().name(format!("program {pid}"));
-        let thread = thread.spawn(move || served.serve(serving))?;
-        programs.push((program, thread));
+        thread.spawn(move || {
+            let entry = Entry { listener, program: served };
+            Arc::clone(&entry.program).serve(serving);
+        })?;
+        programs.push(program);
         Ok(())
+    }
+}
+
+/// A program in the list, for as long as its thread runs. The program's descriptors are closed with it, whether another
+/// program comes or not.
+struct Entry {
+    listener: Weak<Shared>,
+    program: Arc<Program>,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        if let Some(listener) = self.listener.upgrade() {
+            listener.programs.lock().retain(|program| !Arc::ptr_eq(program, &self.program));
+        }
     }
 }
 

@@ -9,7 +9,6 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -24,6 +23,7 @@ use rustix::net::{
 };
 
 use crate::presence::{Presence, timespec};
+use crate::queue::{Queue, Refused};
 use crate::requests::Requests;
 use crate::{PATIENCE, Serving};
 
@@ -75,7 +75,8 @@ impl Program {
 
     /// Serves it until it is gone.
     pub(crate) fn serve(self: Arc<Self>, serving: Serving) {
-        let (queue, queued) = sync_channel(REQUESTS_MAX);
+        let queue = Arc::new(Queue::new(REQUESTS_MAX));
+        let queued = Arc::clone(&queue);
         let requests = Requests::new(Arc::clone(&self), serving);
         let worker = thread::Builder::new().name(format!("requests {}", self.pid));
         match worker.spawn(move || requests.run(&queued)) {
@@ -85,7 +86,7 @@ impl Program {
                 }
                 self.cut_off();
                 self.expect_no_answers();
-                drop(queue);
+                queue.close();
                 // What it has done is kept as long as the program may reach the medium by it.
                 let done = worker.join();
                 let has_nothing =
@@ -125,7 +126,7 @@ impl Program {
         drop(answered);
     }
 
-    fn listen(&self, queue: &SyncSender<FromProgram>) -> io::Result<()> {
+    fn listen(&self, queue: &Queue<FromProgram>) -> io::Result<()> {
         loop {
             if !self.wait()? {
                 return Ok(());
@@ -140,16 +141,16 @@ impl Program {
             let message = FromProgram::parse(&bytes[..size]).map_err(|_| io::ErrorKind::InvalidData)?;
             match message {
                 FromProgram::Answer { lease, epoch } => self.take_answer(lease, epoch),
-                request => match queue.try_send(request) {
+                request => match queue.push(request) {
                     Ok(()) => {}
                     // A thread may touch the same page many times while it waits.
-                    Err(TrySendError::Full(FromProgram::Touch { lease, offset, .. })) => {
+                    Err(Refused::Full(FromProgram::Touch { lease, offset, .. })) => {
                         self.tell(&FromServer::Again { lease, offset }, None);
                     }
-                    Err(TrySendError::Full(_)) => {
+                    Err(Refused::Full(_)) => {
                         return Err(io::Error::other("it asks for too much at once"));
                     }
-                    Err(TrySendError::Disconnected(_)) => {
+                    Err(Refused::Closed) => {
                         return Err(io::Error::other("nobody does what it asks for"));
                     }
                 },

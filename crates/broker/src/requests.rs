@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
 use std::thread;
 use std::time::Duration;
 
@@ -22,6 +21,7 @@ use rustix::io::Errno;
 use crate::Serving;
 use crate::changing::Change;
 use crate::program::Program;
+use crate::queue::Queue;
 use crate::tickets::Rights;
 
 /// How long one who has touched a file that is just being switched is kept from doing it again.
@@ -75,14 +75,15 @@ impl Requests {
     }
 
     /// Does what is asked for, one after the other, until nobody can ask any more. What it has left behind is returned.
-    pub(crate) fn run(mut self, queued: &Receiver<FromProgram>) -> Self {
-        for message in queued {
+    pub(crate) fn run(mut self, queued: &Queue<FromProgram>) -> Self {
+        while let Some(message) = queued.pop() {
             if catch_unwind(AssertUnwindSafe(|| self.take_and_tell(message))).is_err() {
                 // It has said why. What the program has mapped, it still has.
                 self.program.cut_off();
                 break;
             }
         }
+        queued.close();
         self
     }
 
