@@ -28,8 +28,13 @@ pub enum Error {
         fault: &'static str,
     },
     /// These bytes are no volume.
-    #[error("not a lodefs volume (no superblock found); make one with `lodefs mkfs`")]
+    #[error("not a lodefs volume (no superblock found); check the path")]
     NotAVolume,
+    /// Both copies of the superblock are gone, but other structures of a volume are there.
+    #[error(
+        "both superblocks of the volume are lost; run `lodefs fsck --repair`, which finds the volume by what is left"
+    )]
+    SuperblockLost,
     /// The making of a volume was interrupted.
     #[error("the making of a volume here was interrupted; run `lodefs mkfs` again")]
     Unfinished,
@@ -76,7 +81,7 @@ impl Error {
     pub fn errno(&self) -> Errno {
         match self {
             Self::Refused(errno) => *errno,
-            Self::Corrupt { .. } => Errno::UCLEAN,
+            Self::Corrupt { .. } | Self::SuperblockLost => Errno::UCLEAN,
             Self::NotAVolume | Self::Unfinished | Self::Incompatible(_) | Self::VolumeSize { .. } => {
                 Errno::INVAL
             }
@@ -89,9 +94,11 @@ impl Error {
     /// The kind of the [`std::io::Error`] that this becomes.
     pub fn kind(&self) -> io::ErrorKind {
         match self {
-            Self::Corrupt { .. } | Self::NotAVolume | Self::Unfinished | Self::Truncated { .. } => {
-                io::ErrorKind::InvalidData
-            }
+            Self::Corrupt { .. }
+            | Self::NotAVolume
+            | Self::SuperblockLost
+            | Self::Unfinished
+            | Self::Truncated { .. } => io::ErrorKind::InvalidData,
             Self::Incompatible(_) => io::ErrorKind::Unsupported,
             _ => io::Error::from(self.errno()).kind(),
         }

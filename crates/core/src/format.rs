@@ -105,6 +105,19 @@ pub struct NewVolume<'a> {
 
 /// Makes a volume that fills `medium`. What was there is lost.
 pub(crate) fn format(medium: &Medium, options: &FormatOptions) -> Result<()> {
+    format_over(medium, options, Before::Anything)
+}
+
+/// What is on a medium before a volume is made there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Before {
+    Anything,
+    /// Nothing but zeroes, without room that was set aside for them. The inode map of a volume of 8 TiB has 8 GiB, which takes
+    /// room when it is written.
+    Holes,
+}
+
+fn format_over(medium: &Medium, options: &FormatOptions, before: Before) -> Result<()> {
     let geometry = check_size(medium.size())?;
     check_label(&options.label)?;
     let uuid = options.uuid.map_or_else(random_uuid, Ok)?;
@@ -120,8 +133,10 @@ pub(crate) fn format(medium: &Medium, options: &FormatOptions) -> Result<()> {
     let wiped = wipe(medium, Region { start: U64::new(last), blocks: U64::new(1) })?;
     let _wiped = medium.sync(wiped)?;
     let mut flushed = Medium::nothing_flushed();
-    for region in [geometry.state, geometry.journal, geometry.inode_map, geometry.saved_bitmap] {
-        flushed = flushed.and(wipe(medium, region)?);
+    if before == Before::Anything {
+        for region in [geometry.state, geometry.journal, geometry.inode_map, geometry.saved_bitmap] {
+            flushed = flushed.and(wipe(medium, region)?);
+        }
     }
 
     let root_chunk = geometry.data.start.get();
@@ -153,8 +168,9 @@ pub(crate) fn create(new: &NewVolume<'_>, options: &FormatOptions) -> Result<()>
     let NewVolume { path, size, reserve, force_domain } = *new;
     check_size(size)?;
     check_label(&options.label)?;
+    let before = if reserve == Reserve::Sparse { Before::Holes } else { Before::Anything };
     NewFile { path, size, reserve, unfinished: &UNFINISHED, force_domain }
-        .make(|medium| format(medium, options))
+        .make(|medium| format_over(medium, options, before))
 }
 
 fn check_size(size: u64) -> Result<Geometry> {
@@ -173,7 +189,7 @@ fn first_block(start: &[u8]) -> [u8; BLOCK_SIZE as usize] {
     block
 }
 
-fn random_uuid() -> Result<[u8; 16]> {
+pub(crate) fn random_uuid() -> Result<[u8; 16]> {
     let mut uuid = [0; 16];
     getrandom(&mut uuid[..], GetRandomFlags::empty())?;
     // Version 4, variant 1, as RFC 9562 wants it.

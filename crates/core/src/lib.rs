@@ -25,6 +25,7 @@ pub mod fsck;
 mod inode;
 mod journal;
 mod lease;
+mod lost;
 mod ops;
 mod recovery;
 mod tx;

@@ -10,6 +10,7 @@ use lodefs_pmem::Medium;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::error::{Error, Result};
+use crate::lost;
 use crate::types::Time;
 
 /// Adjacent blocks.
@@ -153,7 +154,10 @@ fn read_superblock(medium: &Medium) -> Result<Superblock> {
         Err(first_fault) => match (parse_at(last)?, first_fault) {
             (Ok(superblock), _) => Ok(superblock),
             _ if is_unfinished(medium)? => Err(Error::Unfinished),
-            (Err(SuperblockError::NotAVolume), SuperblockError::NotAVolume) => Err(Error::NotAVolume),
+            (Err(SuperblockError::NotAVolume), SuperblockError::NotAVolume) => {
+                let is_volume = lost::superblock(medium)?.is_some();
+                Err(if is_volume { Error::SuperblockLost } else { Error::NotAVolume })
+            }
             _ => Err(Error::Corrupt { object: "superblock".into(), fault: "both copies are damaged" }),
         },
     }

@@ -6,7 +6,7 @@
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::checksum::Seed;
+use crate::checksum::{Seed, identity_like};
 
 const MAGIC: u32 = u32::from_le_bytes(*b"Lst1");
 
@@ -89,6 +89,14 @@ impl State {
     pub fn parse(bytes: &[u8], seed: Seed) -> Option<Self> {
         let (found, _) = Self::read_from_prefix(bytes).ok()?;
         (found.magic.get() == MAGIC && found.crc.get() == found.checksum(seed)).then_some(found)
+    }
+
+    /// An identity of which the seed makes a slot valid, as [`identity_like`] finds it; `None` if the slot holds no state of any
+    /// volume. Nothing says yet that the slot is not damaged.
+    pub fn identity(bytes: &[u8], start: [u8; 16]) -> Option<[u8; 16]> {
+        let (found, _) = Self::read_from_prefix(bytes).ok()?;
+        let is_state = found.magic.get() == MAGIC && found.reserved.get() == 0;
+        is_state.then(|| identity_like(found.crc.get(), 0, &found.as_bytes()[4..], start))
     }
 
     /// Which of the two slots an update with this count goes to.

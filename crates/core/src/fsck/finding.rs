@@ -92,6 +92,9 @@ codes! {
     SuperblockLost "superblock-lost" Ground Error Asked
         "both copies of the superblock are damaged, but the identity of the volume is still readable"
         "both are written again as mkfs writes them for this size"
+    IdentityLost "identity-lost" Ground Error Asked
+        "both copies of the superblock are lost with the identity of the volume, but the volume's state is still there"
+        "both are written as mkfs writes them for this size, with a new UUID; names are sorted anew, and the label is lost"
     StateDamaged "state-damaged" Ground Note Implied
         "one of the two state slots is torn or damaged" "it is written again"
     StateCount "state-count" Ground Error Asked

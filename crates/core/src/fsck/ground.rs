@@ -2,20 +2,19 @@
 
 use lodefs_layout::BLOCK_SIZE;
 use lodefs_layout::checksum::Seed;
-use lodefs_layout::features::{self, KEYED_NAMES};
 use lodefs_layout::geometry::Geometry;
 use lodefs_layout::journal::RECORD_ALIGN;
 use lodefs_layout::names::NameKey;
 use lodefs_layout::state::State;
-use lodefs_layout::superblock::{MAGIC, Superblock, SuperblockError};
+use lodefs_layout::superblock::{Superblock, SuperblockError};
 use lodefs_pmem::Medium;
 use zerocopy::FromBytes;
-use zerocopy::little_endian::{U32, U64};
 
 use super::finding::{Code, Finding, Object};
 use crate::error::{Error, Result};
 use crate::journal::replay::{self, Probed, Records, Replayed};
 use crate::journal::state::{self, Slot};
+use crate::lost::{self, superblock_like};
 use crate::tx::offset_of;
 use crate::volume::{Volume, is_unfinished};
 
@@ -106,6 +105,10 @@ fn choose_superblock(medium: &Medium, findings: &mut Vec<Finding>) -> Result<Sup
             Err(second_fault) => {
                 let rebuilt = rebuild_superblock(medium, end_of_medium)?;
                 let Some(rebuilt) = rebuilt else {
+                    if let Some(found) = lost::superblock(medium)? {
+                        report(Code::IdentityLost, 0, "");
+                        return Ok(found);
+                    }
                     let is_volume = [first_fault, second_fault].contains(&SuperblockError::Damaged);
                     return Err(if is_volume { both_damaged() } else { Error::NotAVolume });
                 };
@@ -160,35 +163,6 @@ fn rebuild_superblock(medium: &Medium, last: u64) -> Result<Option<Superblock>> 
         }
     }
     Ok(None)
-}
-
-/// `name_key`: the key of the names, if it was found. Without it, every entry of every directory seems to have a wrong hash,
-/// and the directories are built again, with the hashes of a volume without keyed names.
-fn superblock_like(left: &Superblock, geometry: &Geometry, name_key: Option<NameKey>) -> Superblock {
-    let is_text = std::str::from_utf8(&left.label).is_ok();
-    Superblock {
-        magic: MAGIC,
-        crc: U32::ZERO,
-        version: U32::new(features::FORMAT_VERSION),
-        compat: U64::ZERO,
-        ro_compat: U64::ZERO,
-        incompat: U64::new(if name_key.is_some() { KEYED_NAMES } else { 0 }),
-        uuid: left.uuid,
-        label: if is_text { left.label } else { [0; 64] },
-        block_size: U32::new(BLOCK_SIZE as u32),
-        lanes: U32::new(geometry.lanes),
-        total_blocks: U64::new(geometry.total_blocks),
-        created_s: left.created_s,
-        state: geometry.state,
-        journal: geometry.journal,
-        inode_map: geometry.inode_map,
-        saved_bitmap: geometry.saved_bitmap,
-        data: geometry.data,
-        name_crc: U32::ZERO,
-        reserved: [U32::ZERO; 3],
-        name_key: name_key.unwrap_or(NameKey([0; 16])),
-    }
-    .sealed()
 }
 
 /// The newest state; or, and `true`, one that is made up.

@@ -134,7 +134,7 @@ fn write_superblocks(volume: &Volume, findings: &[Finding]) -> Result<()> {
     let mut blocks = Vec::new();
     for finding in findings {
         match (finding.code, &finding.object) {
-            (Code::SuperblockLost, _) => blocks.extend([last, 0]),
+            (Code::SuperblockLost | Code::IdentityLost, _) => blocks.extend([last, 0]),
             (_, Object::Superblock { block }) => blocks.push(*block),
             _ => {}
         }

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use lodefs_core::fsck::{Code, Object};
-use lodefs_core::{FormatOptions, Fs, NewInode, NewKind};
+use lodefs_core::fsck::{Code, Finding, Object};
+use lodefs_core::{Error, FormatOptions, Fs, NewInode, NewKind};
 use lodefs_layout::BLOCK_SIZE;
+use lodefs_layout::geometry::Geometry;
 use lodefs_layout::journal::{RECORD_ALIGN, RECORD_HEAD_SIZE, RecordHead, WriteHead, seal};
 use lodefs_layout::state::State;
 use lodefs_layout::superblock::Superblock;
@@ -132,13 +133,43 @@ fn superblock_lost_but_for_the_key_of_the_names() {
     assert!(repaired.check().unwrap().is_clean());
 }
 
+/// The identity is lost with the superblocks, and with that the hashes of names.
+#[test]
+fn superblocks_without_a_trace() {
+    for trace in [0, 0xa5] {
+        let mut image = SAMPLE.image.clone();
+        for at in [0, image.last_block()] {
+            image.bytes_mut()[at as usize..][..BLOCK_SIZE as usize].fill(trace);
+        }
+        assert!(matches!(image.open_and(|_| ()), Err(Error::SuperblockLost)));
+        let findings = image.check().unwrap().findings;
+        assert!(findings.iter().any(|finding| finding.code == Code::IdentityLost), "{findings:#?}");
+        let (report, same) = image.repair(&mut |_| false);
+        assert!(report.unwrap().left().next().is_some() && same == image);
+        let (report, repaired) = image.repair(&mut |_| true);
+        let report = report.unwrap();
+        assert_eq!(report.left().collect::<Vec<_>>(), Vec::<&Finding>::new());
+        assert_eq!(repaired.check().unwrap().findings, []);
+        let all = |image: &Image| -> Vec<_> {
+            let all = contents(image).into_iter();
+            all.map(|(path, content)| (path, content.ino, content.bytes, content.xattrs)).collect()
+        };
+        assert!(all(&repaired) == all(&SAMPLE.image));
+    }
+}
+
+/// Nothing agrees with what a state says of the identity.
 #[test]
 fn superblock_beyond_recognition() {
     let mut image = SAMPLE.image.clone();
-    for at in [0, image.last_block()] {
-        image.bytes_mut()[at as usize..][..200].fill(0xa5);
+    let geometry = Geometry::for_size(SIZE).unwrap();
+    let blocks = [0, SIZE / BLOCK_SIZE - 1, geometry.state.start.get() + 1];
+    let map =
+        geometry.inode_map.start.get()..geometry.inode_map.start.get() + geometry.inode_map.blocks.get();
+    for block in blocks.into_iter().chain(map) {
+        image.bytes_mut()[(block * BLOCK_SIZE) as usize..][..BLOCK_SIZE as usize].fill(0xa5);
     }
-    assert!(image.check().is_err());
+    assert!(matches!(image.check(), Err(Error::NotAVolume)));
     let (report, same) = image.repair(&mut |_| true);
     assert!(report.is_err() && same == image);
 }
