@@ -17,7 +17,8 @@ use serde_json::{Value, json};
 use walkdir::WalkDir;
 
 use crate::arguments::{DaxAction, DaxArguments};
-use crate::{Usage, complain};
+use crate::text::shown;
+use crate::{Usage, complain, text};
 
 /// How often a file is looked at that others hold: at first, and in the end.
 const INTERVAL_MIN: Duration = Duration::from_millis(2);
@@ -39,7 +40,7 @@ pub(crate) fn run(arguments: &DaxArguments) -> anyhow::Result<ExitCode> {
     for path in paths(arguments) {
         match path.and_then(|path| of_path(arguments, path)) {
             Ok(found) if arguments.json => all.push(found.as_json()),
-            Ok(found) if says_something(arguments, &found.answer) => writeln!(io::stdout(), "{found}")?,
+            Ok(found) if says_something(arguments, &found.answer) => writeln!(text::output(), "{found}")?,
             Ok(_) => {}
             Err(error) => {
                 complain(&error);
@@ -70,7 +71,7 @@ fn paths(arguments: &DaxArguments) -> impl Iterator<Item = anyhow::Result<PathBu
 
 fn unreachable_path(error: &walkdir::Error) -> anyhow::Error {
     match (error.path(), error.io_error()) {
-        (Some(path), Some(cause)) => anyhow!("{}: {cause}", path.display()),
+        (Some(path), Some(cause)) => anyhow!("{}: {cause}", shown(path)),
         _ => anyhow!("{error}"),
     }
 }
@@ -97,7 +98,7 @@ fn change(arguments: &DaxArguments, path: &Path, on: bool) -> anyhow::Result<Ans
         }
         Err(Errno::BUSY) => {
             let holders = Holders(&ask(path)?.holders).to_string();
-            bail!("{}: held by {holders}; nothing was changed", path.display())
+            bail!("{}: held by {holders}; nothing was changed", shown(path))
         }
         outcome => outcome.map_err(|errno| explained(path, errno))?,
     };
@@ -142,7 +143,7 @@ fn ask(path: &Path) -> anyhow::Result<Answer> {
 }
 
 fn explained(path: &Path, errno: Errno) -> anyhow::Error {
-    let path = path.display();
+    let path = shown(path);
     match errno {
         Errno::NOTTY => anyhow!("{path}: not on a mounted lodefs volume"),
         Errno::INVAL => anyhow!("{path}: neither a regular file nor a directory"),
@@ -204,7 +205,7 @@ impl fmt::Display for Found {
             Effect::Direct => "direct",
             Effect::Buffered => "buffered",
         };
-        write!(f, "{}: {effect}, {flag}", self.path.display())?;
+        write!(f, "{}: {effect}, {flag}", shown(&self.path))?;
         match (reason, reason_text(*reason)) {
             (_, Some(text)) => write!(f, ": {text}"),
             (Reason::Holders, None) => write!(f, ": pending until it is let go of by {}", Holders(holders)),

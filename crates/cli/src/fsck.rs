@@ -11,6 +11,7 @@ use lodefs_pmem::Access;
 use serde::Serialize;
 
 use crate::arguments::FsckArguments;
+use crate::text::{self, shown};
 use crate::volume;
 
 /// Nothing was wrong.
@@ -61,9 +62,12 @@ fn check_or_repair(arguments: &FsckArguments) -> anyhow::Result<Report> {
 
 /// Asks whether a remedy that loses something is to be applied. No answer means no.
 fn ask(finding: &Finding) -> bool {
-    eprint!("{finding}\n  remedy: {}\n  apply it? [y/N] ", finding.code.remedy());
+    let question = format!("{finding}\n  remedy: {}\n  apply it? [y/N] ", finding.code.remedy());
     let mut answer = String::new();
-    let is_answered = io::stderr().flush().and_then(|()| io::stdin().lock().read_line(&mut answer)).is_ok();
+    let is_answered = text::Plain(io::stderr())
+        .write_all(question.as_bytes())
+        .and_then(|()| io::stdin().lock().read_line(&mut answer))
+        .is_ok();
     is_answered && matches!(answer.trim(), "y" | "Y" | "yes")
 }
 
@@ -130,11 +134,10 @@ fn outcome(finding: &Finding) -> &'static str {
 }
 
 fn print(arguments: &FsckArguments, report: &Report) -> anyhow::Result<()> {
-    let name = arguments.volume.display();
-    let mut out = io::stdout().lock();
+    let name = shown(&arguments.volume);
     if arguments.json {
         let json = JsonReport {
-            volume: name.to_string(),
+            volume: arguments.volume.to_string_lossy().into_owned(),
             clean: report.is_clean(),
             closed_cleanly: report.was_clean,
             records_replayed: report.records_replayed,
@@ -145,9 +148,11 @@ fn print(arguments: &FsckArguments, report: &Report) -> anyhow::Result<()> {
             findings: report.findings.iter().map(JsonFinding::new).collect(),
             findings_omitted: report.omitted,
         };
-        writeln!(out, "{}", serde_json::to_string_pretty(&json)?)?;
+        writeln!(io::stdout(), "{}", serde_json::to_string_pretty(&json)?)?;
         return Ok(());
     }
+    // What a finding says of names and attributes is the image's.
+    let mut out = text::output();
     for finding in &report.findings {
         writeln!(out, "{finding}")?;
         match &finding.outcome {

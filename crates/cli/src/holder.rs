@@ -6,10 +6,12 @@ use std::path::Path;
 
 use rustix::fs::{major, minor};
 
+use crate::text::shown;
+
 /// A process with its name, as messages name it: `bash (pid 12)`.
 fn process(pid: &str) -> String {
     match fs::read_to_string(format!("/proc/{pid}/comm")) {
-        Ok(name) => format!("{} (pid {pid})", name.trim_end()),
+        Ok(name) => format!("{} (pid {pid})", shown(name.trim_end_matches('\n'))),
         Err(_) => format!("process {pid}"),
     }
 }

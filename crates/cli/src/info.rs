@@ -15,6 +15,7 @@ use lodefs_pmem::{Access, Medium, MediumError};
 use crate::arguments::InfoArguments;
 use crate::report::{self, Features, Report, Space, State};
 use crate::size::format_size;
+use crate::text::{self, shown};
 use crate::umount::{lodefs_mount_at, resolve};
 use crate::volume;
 
@@ -25,7 +26,7 @@ pub(crate) fn run(arguments: &InfoArguments) -> anyhow::Result<()> {
     if arguments.json {
         writeln!(io::stdout(), "{}", serde_json::to_string_pretty(&report)?)?;
     } else {
-        write!(io::stdout(), "{}", as_text(&report))?;
+        write!(text::output(), "{}", as_text(&report))?;
     }
     fault.map_or(Ok(()), Err)
 }
@@ -33,7 +34,7 @@ pub(crate) fn run(arguments: &InfoArguments) -> anyhow::Result<()> {
 fn of_directory(directory: &Path) -> anyhow::Result<Report> {
     let mount = lodefs_mount_at(&resolve(directory)?)?;
     report::of_mount_now(&mount)
-        .with_context(|| format!("{}: the server does not answer; see `lodefs umount`", directory.display()))
+        .with_context(|| format!("{}: the server does not answer; see `lodefs umount`", shown(directory)))
 }
 
 /// The report about a volume, and why it cannot be opened, if so.
@@ -76,9 +77,9 @@ fn read_superblock(path: &Path) -> anyhow::Result<VolumeInfo> {
     let mut block = vec![0; BLOCK_SIZE as usize];
     File::open(path)
         .and_then(|mut file| file.read_exact(&mut block))
-        .with_context(|| format!("{}: cannot be read", path.display()))?;
+        .with_context(|| format!("{}: cannot be read", shown(path)))?;
     let Ok(found) = Superblock::parse(&block) else {
-        bail!("{}: in use, and not a lodefs volume", path.display());
+        bail!("{}: in use, and not a lodefs volume", shown(path));
     };
     let label: Vec<u8> = found.label.iter().copied().take_while(|byte| *byte != 0).collect();
     Ok(VolumeInfo {
@@ -108,10 +109,10 @@ fn as_text(report: &Report) -> String {
         // Writing to a string does not fail.
         let _ = writeln!(text, "{name:<12} {value}");
     };
-    line("volume", &report.volume.display());
+    line("volume", &shown(&report.volume));
     // Whoever made the image chose the label; a terminal must not obey it.
-    let label = report.label.escape_debug();
-    line("label", &if report.label.is_empty() { "(none)".to_owned() } else { label.to_string() });
+    let label = shown(&report.label).to_string();
+    line("label", &if label.is_empty() { "(none)".to_owned() } else { label });
     line("uuid", &report.uuid);
     line("state", &state_text(report.state));
     line("format", &format_args!("version {}{}", report.format_version, features_text(report)));
@@ -136,7 +137,7 @@ fn as_text(report: &Report) -> String {
     if let Some(mount) = &report.mount {
         let access = if mount.read_only { "read-only" } else { "read-write" };
         let writeback = if mount.writeback { ", writeback" } else { "" };
-        line("mounted", &format_args!("on {} by process {}", mount.directory.display(), mount.pid));
+        line("mounted", &format_args!("on {} by process {}", shown(&mount.directory), mount.pid));
         let atime = if mount.atime.is_empty() { "relatime" } else { &mount.atime };
         line(
             "options",

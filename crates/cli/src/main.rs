@@ -7,6 +7,7 @@
 //! | `volume` | how is a volume opened, and who has it if it cannot be? |
 //! | `mkfs`, `mount`, `umount`, `info`, `fsck`, `dax`, `maps` | what do the commands do? |
 //! | `bench` | how fast is it, compared with what is as fast as can be? |
+//! | `text` | how is a text shown that others have chosen? |
 //! | `report` | what does a mount tell about itself, and where is it asked? |
 //! | `log` | where do messages go that have no reader at a terminal? |
 //! | `generate` | completions and manual pages |
@@ -28,6 +29,7 @@ mod mount;
 mod report;
 mod run;
 mod size;
+mod text;
 mod umount;
 mod volume;
 
@@ -110,5 +112,5 @@ fn complain(error: &anyhow::Error) {
     if error.chain().filter_map(|cause| cause.downcast_ref()).any(is_closed) {
         return;
     }
-    eprintln!("lodefs: {}", format!("{error:#}").replace('\n', " "));
+    eprintln!("lodefs: {}", text::line(&format!("{error:#}")));
 }

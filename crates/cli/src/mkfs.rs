@@ -1,7 +1,7 @@
 //! `lodefs mkfs`: makes a volume, and never overwrites anything unasked.
 
 use std::fs::OpenOptions;
-use std::io::{self, Write as _};
+use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::{Context, anyhow, bail};
@@ -9,6 +9,7 @@ use lodefs_pmem::{Access, Reserve};
 
 use crate::arguments::MkfsArguments;
 use crate::size::format_size;
+use crate::text::{self, shown};
 use crate::volume::{self, NewVolume, Occupant};
 
 /// Bytes in the longest label, as the superblock has it.
@@ -30,20 +31,26 @@ pub(crate) fn run(arguments: &MkfsArguments) -> anyhow::Result<()> {
         reserve: if arguments.sparse { Reserve::Sparse } else { Reserve::Full },
     };
     let medium = volume::make(&new)?;
-    writeln!(io::stdout(), "{}: {}, {}", path.display(), format_size(medium.size()), medium.report())?;
+    writeln!(text::output(), "{}: {}, {}", shown(path), format_size(medium.size()), medium.report())?;
     Ok(())
 }
 
 /// The size of the file to make, if one has to be made. What may not be overwritten is refused here.
 fn file_size(path: &Path, arguments: &MkfsArguments) -> anyhow::Result<Option<u64>> {
-    let name = path.display();
+    let name = shown(path);
     match (volume::occupant(path)?, arguments.size, arguments.force) {
         (Occupant::Nobody | Occupant::EmptyFile(0), None, _) => {
             bail!("{name}: has no size yet; give one with --size")
         }
         (Occupant::Nobody | Occupant::EmptyFile(0), size, _) => Ok(size),
+        (Occupant::LostVolume, _, false) => {
+            bail!(
+                "{name}: holds a lodefs volume that has lost its superblocks; `lodefs fsck --repair` finds the volume again, or lose it with \
+                 --force"
+            )
+        }
         (Occupant::Volume(label), _, false) => {
-            let label = if label.is_empty() { String::new() } else { format!(" '{}'", label.escape_debug()) };
+            let label = if label.is_empty() { String::new() } else { format!(" '{}'", shown(&label)) };
             bail!(
                 "{name}: holds a lodefs volume{label} already; choose another path, or lose it with --force"
             )
@@ -62,7 +69,7 @@ fn file_size(path: &Path, arguments: &MkfsArguments) -> anyhow::Result<Option<u6
 /// Takes its content from a file, so that it can be given another size.
 fn empty_file(path: &Path) -> anyhow::Result<()> {
     if !path.metadata()?.is_file() {
-        bail!("{}: a device has the size that it has; leave --size out", path.display());
+        bail!("{}: a device has the size that it has; leave --size out", shown(path));
     }
     // Opening it makes sure that nobody uses it.
     drop(volume::open(path, Access::ReadWrite)?);
@@ -72,5 +79,5 @@ fn empty_file(path: &Path) -> anyhow::Result<()> {
         .open(path)
         .map(drop)
         .map_err(|error| anyhow!(error))
-        .with_context(|| format!("{}: cannot be emptied", path.display()))
+        .with_context(|| format!("{}: cannot be emptied", shown(path)))
 }

@@ -17,6 +17,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use crate::arguments::UmountArguments;
 use crate::holder;
 use crate::report::{self, Report};
+use crate::text::shown;
 
 /// How often the volume's lock is looked at while the server is waited for.
 const INTERVAL: Duration = Duration::from_millis(10);
@@ -56,14 +57,14 @@ pub(crate) fn lodefs_mount_at(target: &Path) -> anyhow::Result<Mount> {
         None => Err(MountError::NotMounted(target.into()).into()),
         Some(mount) if mount.is_lodefs() => Ok(mount),
         Some(mount) => {
-            bail!("{}: a mount of type {}, not of lodefs; use umount(8)", target.display(), mount.kind)
+            bail!("{}: a mount of type {}, not of lodefs; use umount(8)", shown(target), mount.kind)
         }
     }
 }
 
 /// The absolute path of a mount point, whose server may be dead or may not let this user in.
 pub(crate) fn resolve(directory: &Path) -> anyhow::Result<PathBuf> {
-    let fault = |error: io::Error| anyhow!("{}: {error}; check the path", directory.display());
+    let fault = |error: io::Error| anyhow!("{}: {error}; check the path", shown(directory));
     match directory.canonicalize() {
         Ok(resolved) => Ok(resolved),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(fault(error)),
@@ -84,7 +85,7 @@ fn name_holders(target: &Path, error: MountError) -> anyhow::Error {
         let more = holders.split_off(HOLDERS_NAMED).len();
         holders.push(format!("{more} more"));
     }
-    anyhow!("{}: in use by {}; end them, or unmount with --lazy", target.display(), holders.join(", "))
+    anyhow!("{}: in use by {}; end them, or unmount with --lazy", shown(target), holders.join(", "))
 }
 
 /// Returns when the server's process is gone or the volume is no longer locked, whichever is seen first: the process

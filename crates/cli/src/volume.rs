@@ -17,6 +17,7 @@ use rustix::process::{getegid, geteuid};
 use crate::holder;
 use crate::report;
 use crate::size::format_size;
+use crate::text::shown;
 
 /// How long a server that has been unmounted may take to close its volume before that counts as a failure.
 const CLOSING_TIME_MAX: Duration = Duration::from_secs(10);
@@ -40,12 +41,8 @@ pub(crate) fn open(path: &Path, access: Access) -> anyhow::Result<Medium> {
         }
         let holder = holder::of_volume(path);
         if let Some((mount, _)) = report::mount_of(path) {
-            let target = mount.target.display();
-            bail!(
-                "{}{}, mounted on {target}; `lodefs umount {target}` first",
-                path.display(),
-                in_use(holder)
-            );
+            let target = shown(&mount.target);
+            bail!("{}{}, mounted on {target}; `lodefs umount {target}` first", shown(path), in_use(holder));
         }
         let patience = match &holder {
             Some(name) if name.starts_with("lodefs ") => CLOSING_TIME_MAX,
@@ -53,7 +50,7 @@ pub(crate) fn open(path: &Path, access: Access) -> anyhow::Result<Medium> {
             None => UNKNOWN_TIME_MAX,
         };
         if start.elapsed() >= patience {
-            bail!("{}{}; end that first", path.display(), in_use(holder));
+            bail!("{}{}; end that first", shown(path), in_use(holder));
         }
         thread::sleep(RETRY_INTERVAL);
     }
@@ -70,7 +67,7 @@ fn permission_hint(path: &Path, access: Access, error: MediumError) -> anyhow::E
         MediumError::Permission { source, .. } if access == Access::ReadWrite && is_readable() => {
             anyhow!(
                 "{}: may only be read ({source}); mount it with `-o ro`, or change its permissions",
-                path.display()
+                shown(path)
             )
         }
         error => anyhow!("{error}"),
@@ -81,7 +78,7 @@ fn permission_hint(path: &Path, access: Access, error: MediumError) -> anyhow::E
 pub(crate) fn explain(path: &Path, error: Error) -> anyhow::Error {
     match error {
         Error::Medium(error) => anyhow!("{error}"),
-        error => anyhow!("{}: {error}", path.display()),
+        error => anyhow!("{}: {error}", shown(path)),
     }
 }
 
@@ -98,6 +95,8 @@ pub(crate) enum Occupant {
     Unfinished,
     /// A volume with this label.
     Volume(String),
+    /// A volume that has lost its superblocks.
+    LostVolume,
     /// Something else.
     Content,
 }
@@ -106,7 +105,7 @@ pub(crate) enum Occupant {
 pub(crate) fn occupant(path: &Path) -> anyhow::Result<Occupant> {
     let metadata = match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Occupant::Nobody),
-        metadata => metadata.map_err(|error| anyhow!("{}: {error}; check the path", path.display()))?,
+        metadata => metadata.map_err(|error| anyhow!("{}: {error}; check the path", shown(path)))?,
     };
     if metadata.is_file() && metadata.len() == 0 {
         return Ok(Occupant::EmptyFile(0));
@@ -114,6 +113,7 @@ pub(crate) fn occupant(path: &Path) -> anyhow::Result<Occupant> {
     let medium = open(path, Access::ReadOnly)?;
     match Fs::probe(&medium) {
         Ok(found) => return Ok(Occupant::Volume(found.label)),
+        Err(Error::SuperblockLost) => return Ok(Occupant::LostVolume),
         Err(Error::Unfinished) => return Ok(Occupant::Unfinished),
         Err(_) => {}
     }
@@ -205,7 +205,7 @@ pub(crate) fn check_size(path: &Path, size: u64) -> anyhow::Result<()> {
         _ => "large",
     };
     let [size, min, max] = [size, VOLUME_SIZE_MIN, VOLUME_SIZE_MAX].map(format_size);
-    bail!("{}: {size} is too {fault} for a volume; choose {min} to {max}", path.display())
+    bail!("{}: {size} is too {fault} for a volume; choose {min} to {max}", shown(path))
 }
 
 #[cfg(test)]

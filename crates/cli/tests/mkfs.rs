@@ -19,6 +19,19 @@ fn mkfs(path: &Path, further: &[&str]) -> Command {
     command
 }
 
+/// The inode map alone has a GiB on a volume of a TiB.
+#[test]
+fn a_sparse_volume_takes_room_only_for_what_is_written() {
+    use std::os::unix::fs::MetadataExt as _;
+
+    let scratch = tempfile::tempdir().unwrap();
+    let path = scratch.path().join("v");
+    succeed(lodefs(["mkfs", "--sparse", "--size", "64G"]).arg(&path));
+    let taken = fs::metadata(&path).unwrap().blocks() * 512;
+    // The saved bitmap has 2 MiB.
+    assert!(taken < 4 << 20, "{taken} bytes");
+}
+
 #[test]
 fn a_volume_is_what_it_was_asked_to_be() {
     let bench = Workbench::new();
@@ -178,4 +191,23 @@ fn completions_and_manual_pages_know_the_commands() {
     succeed(lodefs(["man"]).arg(bench.path("man")));
     let page = fs::read_to_string(bench.path("man/lodefs-mount.1")).unwrap();
     assert!(page.contains("writeback"), "{page}");
+}
+
+#[test]
+fn a_volume_that_has_lost_its_superblocks_is_not_given_up() {
+    let bench = Workbench::new();
+    let path = bench.volume();
+    succeed(&mut mkfs(&path, &["--size", "16M"]));
+    let file = File::options().write(true).open(&path).unwrap();
+    for block in [0, (16 << 20) / 4096 - 1] {
+        file.write_all_at(&[0; 4096], block * 4096).unwrap();
+    }
+    drop(file);
+    let message = fail(1, lodefs(["info"]).arg(&path));
+    assert!(message.contains("fsck --repair") && !message.contains("mkfs"), "{message}");
+    let message = fail(1, &mut mkfs(&path, &[]));
+    assert!(message.contains("fsck --repair"), "{message}");
+    let status = |further: &[&str]| lodefs(["fsck"]).args(further).arg(&path).output().unwrap().status.code();
+    assert_eq!([status(&[]), status(&["--repair", "--yes"]), status(&[])], [Some(4), Some(1), Some(0)]);
+    assert_eq!(info(&path)["state"], "clean");
 }

@@ -84,7 +84,7 @@ fn a_signal_unmounts_and_leaves_the_volume_clean() {
     if !can_mount() {
         return;
     }
-    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+    for signal in [Signal::TERM, Signal::INT] {
         let bench = Workbench::new();
         let mounted = bench.mount(&[]);
         fs::write(mounted.path("f"), "x").unwrap();

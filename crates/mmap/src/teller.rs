@@ -7,10 +7,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lodefs_mapping::{Own, leave_to_parent, spawn_own};
-use lodefs_proto::maps::socket_name;
+use lodefs_proto::maps::{ATTEMPTS_MAX, socket_name};
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_peercred};
 use rustix::net::{
@@ -21,12 +21,12 @@ use rustix::process::geteuid;
 
 use crate::census::census;
 
-/// How long somebody may take to listen, while others wait.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long somebody may take to listen to all of it, while others wait.
+const LISTENING_MAX: Duration = Duration::from_secs(2);
+/// How long to wait where there are no descriptors, or is no memory.
+const PAUSE: Duration = Duration::from_secs(1);
 /// Who waits to be told.
 const WAITING_MAX: i32 = 16;
-/// Names that are tried, if others have them.
-const ATTEMPTS: u32 = 64;
 
 /// The thread, until this is dropped.
 pub(crate) struct Teller {
@@ -70,7 +70,7 @@ fn listening() -> io::Result<OwnedFd> {
             Err(errno) => Some(Err(errno)),
         }
     };
-    (0..ATTEMPTS).find_map(is_free).unwrap_or(Err(Errno::ADDRINUSE))?;
+    (0..ATTEMPTS_MAX).find_map(is_free).unwrap_or(Err(Errno::ADDRINUSE))?;
     listen(&socket, WAITING_MAX)?;
     Ok(socket)
 }
@@ -84,7 +84,7 @@ fn tell_all(socket: &Own) {
             // The last mapping is gone.
             Err(Errno::INVAL) => return,
             // No descriptors, or no memory, for a moment.
-            Err(_) => thread::sleep(PATIENCE),
+            Err(_) => thread::sleep(PAUSE),
         }
     }
 }
@@ -94,10 +94,15 @@ fn tell(asking: impl AsFd) -> io::Result<()> {
     if !uid.is_root() && uid != geteuid() {
         return Err(Errno::PERM.into());
     }
-    set_socket_timeout(&asking, Timeout::Send, Some(PATIENCE))?;
     let bytes = census().bytes();
     let mut rest = &bytes[..];
+    let deadline = Instant::now() + LISTENING_MAX;
     while !rest.is_empty() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(Errno::TIMEDOUT.into());
+        }
+        set_socket_timeout(&asking, Timeout::Send, Some(left))?;
         let sent = send(&asking, rest, SendFlags::NOSIGNAL)?;
         rest = &rest[sent..];
     }

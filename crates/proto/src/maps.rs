@@ -18,6 +18,9 @@ pub const MESSAGE_MAX: usize = 64 << 20;
 /// What all names of such sockets begin with.
 pub const SOCKET_PREFIX: &str = "lodefs-maps/";
 
+/// Names that a process tries for its socket, if others have the first ones.
+pub const ATTEMPTS_MAX: u32 = 64;
+
 /// Most bytes of a file's name.
 const NAME_MAX: usize = 4096;
 

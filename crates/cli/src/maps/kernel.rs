@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 
 use lodefs_direct::maps::{DurableBy, File, FileId};
 use lodefs_direct::pages::Pagemap;
@@ -62,7 +63,7 @@ fn parse(line: &[u8]) -> Option<Mapped> {
         start,
         end,
         offset,
-        file: File { id: FileId::Host { device, inode }, name },
+        file: Arc::new(File { id: FileId::Host { device, inode }, name }),
         kind: if is_shared { Kind::Buffered } else { Kind::Private },
         writable: access.as_bytes().get(1) == Some(&b'w'),
         sync: false,
@@ -107,7 +108,7 @@ mod tests {
         assert_eq!((mapped.start, mapped.end, mapped.offset), (0x7f12_0000_0000, 0x7f12_0000_3000, 0x5000));
         let device = makedev(0, 0x3a);
         let file = File { id: FileId::Host { device, inode: 77 }, name: Some(b"/mnt/a b\nc".to_vec()) };
-        assert_eq!((mapped.file, mapped.kind, mapped.writable), (file, Kind::Buffered, true));
+        assert_eq!((&*mapped.file, mapped.kind, mapped.writable), (&file, Kind::Buffered, true));
         let private = parse(b"1000-2000 r--p 00000000 fe:01 12 /bin/true").unwrap();
         assert_eq!((private.kind, private.durable_by), (Kind::Private, DurableBy::Nothing));
         assert!(!private.writable);

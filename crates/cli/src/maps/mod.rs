@@ -3,18 +3,21 @@
 //! | module | question |
 //! |---|---|
 //! | `programs` | what do programs tell that map files by themselves? |
+//! | `sockets` | at which sockets do they tell? |
 //! | `kernel` | what does the kernel tell that it has mapped? |
 //! | `show` | how is it shown? |
 
 mod kernel;
 mod programs;
 mod show;
+mod sockets;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use lodefs_direct::maps::{DurableBy, File, FileId, Pages};
@@ -24,6 +27,7 @@ use rustix::process::geteuid;
 
 use crate::arguments::MapsArguments;
 use crate::complain;
+use crate::text::shown;
 use programs::Told;
 
 /// A range of addresses.
@@ -31,7 +35,8 @@ struct Mapped {
     start: u64,
     end: u64,
     offset: u64,
-    file: File,
+    /// Many ranges are of one file.
+    file: Arc<File>,
     kind: Kind,
     writable: bool,
     sync: bool,
@@ -58,8 +63,8 @@ enum Kind {
 struct Process {
     pid: u32,
     mapped: Vec<Mapped>,
-    /// It maps files by itself, and does not say which.
-    is_silent: bool,
+    /// Why it is not known what it has mapped by itself.
+    fault: Option<String>,
 }
 
 /// What is asked about.
@@ -79,13 +84,12 @@ pub(crate) fn run(arguments: &MapsArguments) -> anyhow::Result<ExitCode> {
     } else {
         show::as_table(&processes)?;
     }
-    let silent = processes.iter().filter(|process| process.is_silent);
     let mut status = ExitCode::SUCCESS;
-    for Process { pid, .. } in silent {
-        complain(&anyhow::anyhow!(
-            "process {pid}: maps files by itself, and does not say which; it may be stopped, or in another network name space"
-        ));
-        status = ExitCode::FAILURE;
+    for Process { pid, fault, .. } in &processes {
+        if let Some(fault) = fault {
+            complain(&anyhow::anyhow!("process {pid}: {fault}"));
+            status = ExitCode::FAILURE;
+        }
     }
     for Process { pid, .. } in processes.iter().filter(|process| process.refuses_system_calls()) {
         complain(&anyhow::anyhow!(
@@ -94,7 +98,7 @@ pub(crate) fn run(arguments: &MapsArguments) -> anyhow::Result<ExitCode> {
         ));
     }
     if unseen > 0 {
-        let path = arguments.subject.display();
+        let path = shown(&arguments.subject);
         let remedy = if geteuid().is_root() { "" } else { "; root may see more" };
         complain(&anyhow::anyhow!(
             "{path}: {unseen} of the processes may not be looked at, so whether they have it mapped is not known{remedy}"
@@ -122,12 +126,12 @@ impl Subject {
         }
         // Not opened, which would hold it.
         let stat =
-            rustix::fs::stat(name).map_err(io::Error::from).with_context(|| name.display().to_string())?;
+            rustix::fs::stat(name).map_err(io::Error::from).with_context(|| shown(name).to_string())?;
         if !devices("self")?.contains(&stat.st_dev) {
-            bail!("{}: not on a mounted lodefs volume", name.display());
+            bail!("{}: not on a mounted lodefs volume", shown(name));
         }
         if !fs::metadata(name)?.is_file() {
-            bail!("{}: not a regular file; only those are mapped", name.display());
+            bail!("{}: not a regular file; only those are mapped", shown(name));
         }
         Ok(Self::File(FileId::Host { device: stat.st_dev, inode: stat.st_ino }))
     }
@@ -150,67 +154,63 @@ fn of_process(pid: u32) -> anyhow::Result<Process> {
         _ => anyhow::Error::from(error).context(format!("process {pid}")),
     };
     let devices = devices(&pid.to_string()).map_err(explained)?;
-    let told = programs::ask(pid)?;
+    let mut told = Told::Nothing;
+    programs::ask_all(&[pid], |_, answer| told = answer);
     let is_meant = |id: FileId| matches!(id, FileId::Host { device, .. } if devices.contains(&device));
     let kernels = kernel::ranges(pid, is_meant).map_err(explained)?;
     Ok(joined(pid, told, kernels, |_| true))
 }
 
-/// All that have the file mapped, and how many could not be looked at.
+/// All that have the file mapped, and how many could not be looked at. What is wrong with one process is said of that one.
 fn of_file(id: FileId) -> anyhow::Result<(Vec<Process>, usize)> {
     let mut processes = Vec::new();
     let mut unseen = 0;
-    for pid in kernel::processes()? {
-        let told = programs::ask(pid)?;
-        match kernel::ranges(pid, |found| found == id) {
-            Ok(kernels) => processes.push(joined(pid, told, kernels, |file| file.id == id)),
-            // It has ended.
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound) || is_gone(&error) => {}
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => unseen += 1,
-            Err(error) => return Err(anyhow::Error::from(error).context(format!("process {pid}"))),
+    programs::ask_all(&kernel::processes()?, |pid, told| match kernel::ranges(pid, |found| found == id) {
+        Ok(kernels) => processes.push(joined(pid, told, kernels, |file| file.id == id)),
+        // It has ended.
+        Err(error) if programs::is_gone(&error) => {}
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => unseen += 1,
+        Err(error) => {
+            processes.push(Process { pid, mapped: Vec::new(), fault: Some(error.to_string()) });
         }
-    }
-    processes.retain(|process| !process.mapped.is_empty() || process.is_silent);
+    });
+    processes.retain(|process| !process.mapped.is_empty() || process.fault.is_some());
+    processes.sort_by_key(|process| process.pid);
     Ok((processes, unseen))
-}
-
-fn is_gone(error: &io::Error) -> bool {
-    rustix::io::Errno::from_io_error(error) == Some(rustix::io::Errno::SRCH)
 }
 
 /// What a process tells, and what the kernel tells of the rest of its addresses.
 fn joined(pid: u32, told: Told, mut kernels: Vec<Mapped>, is_meant: impl Fn(&File) -> bool) -> Process {
-    let (census, is_silent) = match told {
-        Told::Census(census) => (census, false),
-        Told::Nothing => (lodefs_direct::maps::Census::default(), false),
-        Told::Silence => (lodefs_direct::maps::Census::default(), true),
+    let (census, fault) = match told {
+        Told::Census(census) => (census, None),
+        Told::Nothing => (lodefs_direct::maps::Census::default(), None),
+        Told::Fault(fault) => (lodefs_direct::maps::Census::default(), Some(fault.to_owned())),
     };
     let is_told = |mapped: &Mapped| {
         let before_end = census.ranges.partition_point(|range| range.start < mapped.end);
         census.ranges[..before_end].last().is_some_and(|range| range.end > mapped.start)
     };
     // The kernel knows the names of files better.
-    let mut named: Vec<(FileId, Option<Vec<u8>>)> =
-        kernels.iter().map(|mapped| (mapped.file.id, mapped.file.name.clone())).collect();
-    named.dedup();
+    let named: HashMap<FileId, Arc<File>> =
+        kernels.iter().map(|mapped| (mapped.file.id, Arc::clone(&mapped.file))).collect();
     kernels.retain(|mapped| !is_told(mapped));
     let mut mapped = kernels;
+    let shown = |file: File| {
+        let known = named.get(&file.id).filter(|_| file.name.is_none());
+        is_meant(&file).then(|| known.map_or_else(|| Arc::new(file), Arc::clone))
+    };
+    let files: Vec<Option<Arc<File>>> = census.files.into_iter().map(shown).collect();
     for range in &census.ranges {
-        let mut file = census.files[range.file as usize].clone();
-        if !is_meant(&file) {
-            continue;
+        if let Some(file) = &files[range.file as usize] {
+            mapped.push(Mapped::told(range, Arc::clone(file)));
         }
-        if file.name.is_none() {
-            file.name = named.iter().find(|(id, _)| *id == file.id).and_then(|(_, name)| name.clone());
-        }
-        mapped.push(Mapped::told(range, file));
     }
     mapped.sort_by_key(|mapped| mapped.start);
-    Process { pid, mapped, is_silent }
+    Process { pid, mapped, fault }
 }
 
 impl Mapped {
-    fn told(range: &lodefs_direct::maps::Range, file: File) -> Self {
+    fn told(range: &lodefs_direct::maps::Range, file: Arc<File>) -> Self {
         use lodefs_direct::maps::Kind as Told;
         let kind = match range.kind {
             Told::Direct => Kind::Direct,

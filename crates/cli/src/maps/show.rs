@@ -1,31 +1,61 @@
 //! How is it shown what is mapped?
 
+use std::ffi::OsStr;
 use std::io::{self, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
 
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 use lodefs_direct::maps::{DurableBy, File, FileId, Pages};
+use serde::ser::{Serialize, SerializeMap as _, Serializer};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{Kind, Mapped, Process, device_text};
 use crate::size::format_size;
+use crate::text::{self, shown};
 
 /// Bytes of pages.
 const BASE_PAGE: u64 = 4096;
 const HUGE_PAGE: u64 = 2 << 20;
 
 pub(super) fn as_json(processes: &[Process], unseen: usize) -> anyhow::Result<()> {
-    let processes: Vec<Value> = processes
-        .iter()
-        .map(|process| {
-            let mapped: Vec<Value> = process.mapped.iter().map(Mapped::as_json).collect();
-            json!({ "pid": process.pid, "answers": !process.is_silent, "mappings": mapped })
-        })
-        .collect();
-    let all = json!({ "processes": processes, "processes_unseen": unseen });
-    writeln!(io::stdout(), "{}", serde_json::to_string_pretty(&all)?)?;
+    let mut output = io::BufWriter::new(io::stdout());
+    serde_json::to_writer_pretty(&mut output, &Listing { processes, unseen })?;
+    writeln!(output)?;
+    output.flush()?;
     Ok(())
+}
+
+/// All of it, of which a part at a time becomes JSON: a process may have mapped a file in a million ranges.
+struct Listing<'a> {
+    processes: &'a [Process],
+    unseen: usize,
+}
+
+impl Serialize for Listing<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut all = serializer.serialize_map(Some(2))?;
+        all.serialize_entry("processes", self.processes)?;
+        all.serialize_entry("processes_unseen", &self.unseen)?;
+        all.end()
+    }
+}
+
+impl Serialize for Process {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut process = serializer.serialize_map(Some(3))?;
+        process.serialize_entry("pid", &self.pid)?;
+        process.serialize_entry("answers", &self.fault.is_none())?;
+        process.serialize_entry("mappings", &self.mapped)?;
+        process.end()
+    }
+}
+
+impl Serialize for Mapped {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.as_json().serialize(serializer)
+    }
 }
 
 pub(super) fn as_table(processes: &[Process]) -> anyhow::Result<()> {
@@ -43,7 +73,7 @@ pub(super) fn as_table(processes: &[Process]) -> anyhow::Result<()> {
         }
     }
     if table.row_count() > 0 {
-        writeln!(io::stdout(), "{}", table.trim_fmt())?;
+        writeln!(text::output(), "{}", table.trim_fmt())?;
     }
     Ok(())
 }
@@ -106,8 +136,7 @@ fn pages_text(Pages { base, huge }: Pages) -> String {
 
 fn file_text(file: &File) -> String {
     match (&file.name, file.id) {
-        // What would move the cursor is not for a terminal.
-        (Some(name), _) => String::from_utf8_lossy(name).escape_debug().to_string(),
+        (Some(name), _) => shown(OsStr::from_bytes(name)).to_string(),
         (None, FileId::Host { device, inode }) => format!("inode {inode} of device {}", device_text(device)),
         (None, FileId::Volume { volume, inode }) => {
             format!("inode {inode} of volume {}", Uuid::from_bytes(volume))

@@ -13,11 +13,15 @@ use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 
 use anyhow::{Context, anyhow};
+use rustix::io::Errno;
 use rustix::process::setsid;
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use super::Request;
 use crate::arguments::MountArguments;
+use crate::log;
+use crate::text::shown;
+use crate::umount;
 
 /// What the server says when it is.
 const READY: &str = "ready";
@@ -34,13 +38,26 @@ pub(crate) fn run(arguments: &MountArguments, request: &Request) -> anyhow::Resu
         .spawn()
         .context("the server cannot be started")?;
     if !is_ready(&mut server).context("the server cannot be heard")? {
-        return failure(&mut server);
+        return failure(&mut server, &request.directory);
     }
     // One request goes all the way, so that whoever comes next finds it answered.
-    rustix::fs::statvfs(&request.directory).with_context(|| {
-        format!("{}: mounted, but does not answer; see the log", request.directory.display())
-    })?;
+    if let Err(error) = rustix::fs::statvfs(&request.directory) {
+        remove_dead_mount(&request.directory);
+        let context = format!("{}: mounted, but does not answer; see the log", shown(&request.directory));
+        return Err(anyhow::Error::from(error).context(context));
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Takes away what a server has left behind that was ended: a mount that answers every call with an error.
+fn remove_dead_mount(directory: &Path) {
+    let is_dead = || matches!(rustix::fs::statvfs(directory), Err(Errno::NOTCONN | Errno::CONNABORTED));
+    let target = umount::resolve(directory).ok().filter(|_| is_dead());
+    if let Some(target) = target.filter(|target| umount::lodefs_mount_at(target).is_ok())
+        && let Err(error) = lodefs_fuse::unmount(&target, true)
+    {
+        crate::complain(&error.into());
+    }
 }
 
 fn server_arguments(arguments: &MountArguments, request: &Request) -> Vec<OsString> {
@@ -74,12 +91,13 @@ fn is_ready(server: &mut Child) -> io::Result<bool> {
     Ok(line.trim_end() == READY)
 }
 
-fn failure(server: &mut Child) -> anyhow::Result<ExitCode> {
+fn failure(server: &mut Child, directory: &Path) -> anyhow::Result<ExitCode> {
     let status = server.wait().context("the server is lost")?;
     match (status.code(), status.signal()) {
         // It has said why.
         (Some(code), _) if code != 0 => Ok(u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from)),
         (_, Some(signal)) => {
+            remove_dead_mount(directory);
             Err(anyhow!("the server was ended by signal {signal} before the mount was usable"))
         }
         _ => Err(anyhow!("the server ended before the mount was usable; see the log")),
@@ -88,6 +106,7 @@ fn failure(server: &mut Child) -> anyhow::Result<ExitCode> {
 
 /// In the server: tells who started it that the mount is usable, and lets go of the terminal.
 pub(crate) fn announce() -> anyhow::Result<()> {
+    log::warn_if_lost();
     let mut output = io::stdout();
     writeln!(output, "{READY}")
         .and_then(|()| output.flush())

@@ -6,6 +6,7 @@
 //! | `launch` | how does the server get into the background, and how is it known to be ready? |
 //! | `serve` | what does the server do from its start to its end? |
 //! | `ending` | what ends it? |
+//! | `limits` | are there enough descriptors and addresses? |
 //! | `memory` | and if the host runs out of memory? |
 //! | `remount` | how are the options of a mount changed? |
 //! | `helper` | how does mount(8) call this program? |
@@ -13,6 +14,7 @@
 mod ending;
 pub(crate) mod helper;
 mod launch;
+mod limits;
 mod memory;
 mod options;
 mod remount;

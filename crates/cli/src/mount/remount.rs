@@ -15,6 +15,7 @@ use rustix::mount::MountFlags;
 
 use super::options::Options;
 use crate::report::{self, MountReport};
+use crate::text::shown;
 use crate::umount::{lodefs_mount_at, resolve};
 
 /// How long a mount may be in use before it really is.
@@ -24,7 +25,7 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(10);
 /// Changes the flags of the mount at `directory` to what it has, with what `options` asks for.
 pub(crate) fn run(directory: &Path, options: &Options) -> anyhow::Result<()> {
     let mount = lodefs_mount_at(&resolve(directory)?)?;
-    let name = directory.display();
+    let name = shown(directory);
     let server = report::of_mount(&mount.target)
         .ok()
         .and_then(|report| report.mount)
@@ -92,7 +93,7 @@ fn flags_of(mount: &Mount) -> anyhow::Result<MountFlags> {
 fn make_durable(target: &Path) -> anyhow::Result<()> {
     File::open(target)
         .and_then(|directory| directory.sync_all())
-        .with_context(|| format!("{}: cannot be made durable", target.display()))
+        .with_context(|| format!("{}: cannot be made durable", shown(target)))
 }
 
 #[cfg(test)]

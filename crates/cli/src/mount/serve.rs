@@ -14,15 +14,18 @@ use rustix::process::{getegid, geteuid};
 
 use super::Request;
 use super::ending::Ending;
-use super::memory;
 use super::options::Attach;
+use super::{ending, limits, memory};
 use crate::report::{MountReport, Report, State};
+use crate::text::shown;
 use crate::volume::{self, NewVolume, Occupant};
 
 /// Mounts, calls `announce` once the mount is usable, and serves until it is unmounted. Then closes the volume.
 pub(crate) fn run(request: &Request, announce: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
-    let is_new = request.create.is_some() && fs::create_dir(&request.directory).is_ok();
     memory::ask_to_be_spared();
+    limits::raise();
+    ending::outlive_signals()?;
+    let is_new = request.create.is_some() && fs::create_dir(&request.directory).is_ok();
     let outcome = open(request).and_then(|fs| serve_and_close(request, &fs, announce));
     if outcome.is_err() && is_new {
         let _ = fs::remove_dir(&request.directory);
@@ -57,7 +60,7 @@ fn serve_and_close(
     let path = request.volume.as_path();
     let served = mount_and_serve(request, fs, announce);
     fs.close().map_err(|error| volume::explain(path, error)).context("not closed cleanly")?;
-    tracing::info!(volume = %path.display(), "closed");
+    tracing::info!(volume = %shown(path), "closed");
     served
 }
 
@@ -66,11 +69,14 @@ fn mount_and_serve(
     fs: &Arc<Fs>,
     announce: impl FnOnce() -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
+    limits::check()?;
+    // Before there is a mount that a signal could leave behind.
+    let signals = ending::signals()?;
     let broker = start_broker(request, fs)?;
     let session = mount(request, fs, broker.clone())?;
     let unmounter = session.unmounter();
-    tracing::info!(volume = %request.volume.display(), target = %unmounter.target().display(), "mounted");
-    let outcome = Ending::on_signals(unmounter.clone(), Arc::clone(fs))
+    tracing::info!(volume = %shown(&request.volume), target = %shown(&unmounter.target()), "mounted");
+    let outcome = Ending::on(signals, unmounter.clone(), Arc::clone(fs))
         .and_then(|()| announce())
         // Nothing of the tree of names is to be held by the server.
         .and_then(|()| std::env::set_current_dir("/").context("/"))
@@ -113,7 +119,7 @@ fn check_dax(dax: DaxPolicy, path: &Path, medium: &Medium) -> anyhow::Result<()>
         bail!(
             "{}: dax=always is impossible, because its medium has a page cache in between ({}); mount it with \
              dax=inode, or put the volume on persistent memory or tmpfs",
-            path.display(),
+            shown(path),
             report.reason
         );
     }
@@ -163,12 +169,12 @@ fn log_recovery(path: &Path, fs: &Fs) {
     let recovery = fs.recovery();
     if !recovery.was_clean {
         tracing::info!(
-            volume = %path.display(),
+            volume = %shown(path),
             records = recovery.records_replayed,
             inodes = recovery.inodes_scanned,
             orphans = recovery.orphans_reclaimed,
             "recovered; it had not been closed",
         );
     }
-    tracing::info!(volume = %path.display(), domain = %fs.domain(), "opened");
+    tracing::info!(volume = %shown(path), domain = %fs.domain(), "opened");
 }

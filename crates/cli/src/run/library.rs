@@ -25,6 +25,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::place::{ROOT_PLACES, User};
 use super::stub;
+use crate::text::shown;
 
 /// The library.
 const LIBRARY: &[u8] = include_bytes!(env!("LODEFS_PRELOAD"));
@@ -56,7 +57,7 @@ pub(super) fn library() -> anyhow::Result<Library> {
     for place in user.places() {
         match library_in(&user, &place) {
             Ok(library) => return Ok(library),
-            Err(error) => failures.push(format!("{}: {error:#}", place.display())),
+            Err(error) => failures.push(format!("{}: {error:#}", shown(&place))),
         }
     }
     // Root may have put it where this user can read it.

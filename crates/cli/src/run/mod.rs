@@ -19,6 +19,7 @@ use lodefs_fuse::mountinfo;
 
 use crate::arguments::RunArguments;
 use crate::complain;
+use crate::text::shown;
 
 /// Exit statuses as env(1) has them: this program has failed, the other one cannot be run, or there is none.
 const FAILED: u8 = 125;
@@ -39,7 +40,7 @@ pub(crate) fn run(arguments: &RunArguments) -> ExitCode {
     match ended {
         Ok(Ok(code)) => code,
         Ok(Err(error)) => {
-            complain(&anyhow!("{}: {error}", program.display()));
+            complain(&anyhow!("{}: {error}", shown(program)));
             ExitCode::from(if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { CANNOT_RUN })
         }
         Err(error) => {

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 
+use crate::text::shown;
+
 /// What the choice of places depends on.
 pub(super) struct User {
     pub(super) uid: u32,
@@ -49,7 +51,7 @@ impl User {
             self.check(&directory)?;
         }
         if fs::symlink_metadata(&directory)?.uid() != self.uid {
-            bail!("{}: belongs to another user", directory.display());
+            bail!("{}: belongs to another user", shown(&directory));
         }
         Ok(directory)
     }
@@ -62,13 +64,13 @@ impl User {
     fn check(&self, directory: &Path) -> anyhow::Result<()> {
         let found = fs::symlink_metadata(directory)?;
         if !found.is_dir() {
-            bail!("{}: not a directory", directory.display());
+            bail!("{}: not a directory", shown(directory));
         }
         if found.uid() != 0 && found.uid() != self.uid {
-            bail!("{}: belongs to another user", directory.display());
+            bail!("{}: belongs to another user", shown(directory));
         }
         if found.mode() & 0o022 != 0 {
-            bail!("{}: other users may write to it", directory.display());
+            bail!("{}: other users may write to it", shown(directory));
         }
         Ok(())
     }
