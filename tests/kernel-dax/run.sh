@@ -30,7 +30,8 @@ if [ ${#missing[@]} -gt 0 ]; then
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
 fi
 
-# fetch_kernel: the packages of the newest kernel for virtual machines, unpacked into $kept/root. Newer suites split it into several.
+# fetch_kernel: the packages of the newest kernel for virtual machines, unpacked into $kept/root. Newer suites split it into several: what is built
+# into the kernel (modules.builtin), without which modprobe finds no such module, is in linux-base-VERSION there.
 fetch_kernel() {
     local from=(-o Dir::Etc::SourceList="$scratch/sources" -o Dir::Etc::SourceParts=- -o Dir::State::Lists="$scratch/lists" -o Dir::Cache="$scratch/cache")
     mkdir -p "$scratch/lists/partial" "$scratch/cache/archives/partial" "$scratch/packages"
@@ -38,7 +39,7 @@ fetch_kernel() {
     apt-get "${from[@]}" update -qq
     local names
     names=$(apt-cache "${from[@]}" depends --recurse --no-recommends --no-suggests --no-breaks --no-conflicts --no-replaces --no-enhances linux-image-cloud-amd64 |
-        grep -E '^linux-(image|binary|modules)-[0-9]')
+        grep -E '^linux-(image|binary|modules|base)-[0-9]')
     # The download runs as another user.
     chmod -R a+rwX "$scratch"
     (cd "$scratch/packages" && apt-get "${from[@]}" download -qq $names)
@@ -90,7 +91,7 @@ boot() {
     timeout --kill-after=5 1800 qemu-system-x86_64 "${processor[@]}" -smp 2 -m 3G,slots=2,maxmem=8G \
         -machine "q35,nvdimm=on,nvdimm-persistence=$saves" \
         -object "memory-backend-file,id=module,share=on,mem-path=$scratch/module,size=1G,align=2M" -device nvdimm,memdev=module \
-        -kernel "$kept"/root/boot/vmlinuz-* -initrd "$scratch/initrd" \
+        -kernel "$kernel" -initrd "$scratch/initrd" \
         -append "console=ttyS1 panic=-1 mitigations=off domain=$domain how_much=$how_much tested=$(IFS=,; echo "$*") programs=$programs" \
         -display none -vga none -net none -no-reboot -monitor none -serial "file:$scratch/said" -serial "file:$scratch/kernel" &
     machine=$!
@@ -109,6 +110,9 @@ boot() {
 
 [ -e "$kept/complete" ] || fetch_kernel
 version=$(ls "$kept/root/lib/modules")
+# In /boot, or beside the modules.
+kernel=$(find "$kept/root" -type f -name 'vmlinuz*' | head -n 1)
+[ -n "$kernel" ] || { echo "SUITE=$suite: its packages hold no kernel" >&2; exit 1; }
 if [ "${KVM:-no}" = yes ]; then
     processor=(-accel kvm -cpu host)
 else
