@@ -73,8 +73,12 @@ pub(super) fn ask_all(pids: &[u32], mut told: impl FnMut(u32, Told)) {
         }
         listen(&mut asked, Instant::now() + PATIENCE);
         // What is done with the answers may take its time, while a program waits for a second at most to be heard.
-        known.into_iter().for_each(|(pid, answer)| told(pid, answer.told(&[])));
-        asked.into_iter().for_each(|one| told(one.pid, one.answer.unwrap_or(SILENT).told(&one.bytes)));
+        for (pid, answer) in known {
+            told(pid, answer.told(&[]));
+        }
+        for one in asked {
+            told(one.pid, one.answer.unwrap_or(SILENT).told(&one.bytes));
+        }
     }
 }
 
@@ -124,7 +128,7 @@ fn listen(asked: &mut [Asked], deadline: Instant) {
         if open.is_empty() || left.is_zero() {
             return;
         }
-        let patience = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos() as _ };
+        let patience = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
         let mut polled: Vec<_> = open.iter().map(|one| PollFd::new(&one.socket, PollFlags::IN)).collect();
         match poll(&mut polled, Some(&patience)) {
             Ok(_) => {}
@@ -224,7 +228,7 @@ mod tests {
         let (mut right, third) = program(3);
         right.write_all(&Census::default().bytes()).unwrap();
         drop((wrong, nothing, right));
-        let answers = heard([first, second, third], Instant::now() + Duration::from_secs(60));
+        let answers = heard([first, second, third], Instant::now() + Duration::from_mins(1));
         assert!(matches!(answers[0], Told::Fault(text) if text.contains("understood")));
         assert!(matches!(answers[1], Told::Nothing));
         assert!(matches!(answers[2], Told::Census(_)));
@@ -234,8 +238,8 @@ mod tests {
     fn a_message_that_is_too_long_is_not_kept() {
         let (mut endless, asked) = program(1);
         let answers = std::thread::scope(|scope| {
-            scope.spawn(move || while endless.write_all(&[0; PART]).is_ok() {});
-            heard([asked], Instant::now() + Duration::from_secs(60))
+            scope.spawn(move || while endless.write_all(&[0; 4096]).is_ok() {});
+            heard([asked], Instant::now() + Duration::from_mins(1))
         });
         assert!(matches!(answers[0], Told::Fault(text) if text.contains("more than can be shown")));
     }

@@ -69,7 +69,7 @@ impl Ending {
             if signal == SIGHUP && !on_terminal {
                 match log::reopen() {
                     Ok(()) => {
-                        tracing::info!("asked to reload: the log was opened again, nothing else changes")
+                        tracing::info!("asked to reload: the log was opened again, nothing else changes");
                     }
                     Err(error) => tracing::error!("{error:#}"),
                 }

@@ -1,5 +1,6 @@
 //! Which limits hold for who reads and writes files by itself?
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
@@ -137,7 +138,8 @@ fn one_process_does_not_take_the_place_of_others() {
     file.write_at(b"x", 0).unwrap();
     let sockets = fs::read_to_string("/proc/net/unix").unwrap();
     let names = sockets.lines().filter_map(|line| line.split_once('@').map(|(_, name)| name));
-    let names: Vec<&str> = names.filter(|name| name.starts_with("lodefs-")).collect();
+    // A connection has the name of the socket at which it came in.
+    let names: BTreeSet<&str> = names.filter(|name| name.starts_with("lodefs-")).collect();
     let mut held: Vec<OwnedFd> = Vec::new();
     for name in names {
         let address = SocketAddrUnix::new_abstract_name(std::ffi::OsStr::new(name).as_bytes()).unwrap();
