@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -76,8 +77,15 @@ impl Requests {
 
     /// Does what is asked for, one after the other, until nobody can ask any more. What it has left behind is returned.
     pub(crate) fn run(mut self, queued: &Queue<FromProgram>) -> Self {
+        // Attributes that a request changes expire before the program is answered, unless others look at them each time.
+        let changing = Arc::clone(&self.serving.changing);
+        changes::listen(Rc::new(move |ino, _| {
+            if !changing.contains(ino) {
+                changing.expire(ino);
+            }
+        }));
         while let Some(message) = queued.pop() {
-            if catch_unwind(AssertUnwindSafe(|| self.take_and_tell(message))).is_err() {
+            if catch_unwind(AssertUnwindSafe(|| self.take(message))).is_err() {
                 // It has said why. What the program has mapped, it still has.
                 self.program.cut_off();
                 break;
@@ -90,16 +98,6 @@ impl Requests {
     /// Whether nothing is mapped, or read and written by the program itself.
     pub(crate) fn have_left_nothing(&self) -> bool {
         self.mapped.is_empty() && self.data.is_empty()
-    }
-
-    /// Does what a message asks for. Attributes that it has changed expire, unless others look at them each time.
-    fn take_and_tell(&mut self, message: FromProgram) {
-        let ((), changes) = changes::noting(|| self.take(message));
-        for (ino, _) in changes {
-            if !self.serving.changing.contains(ino) {
-                self.serving.changing.expire(ino);
-            }
-        }
     }
 
     fn take(&mut self, message: FromProgram) {

@@ -5,6 +5,7 @@
 //! settled. [`noting`] tells the front end of every change that was committed, whatever operation made it.
 
 use std::cell::RefCell;
+use std::rc::Rc;
 
 use bitflags::bitflags;
 use lodefs_layout::inode::InodeSlot;
@@ -44,6 +45,19 @@ pub type Changes = SmallVec<[(Ino, Attributes); 4]>;
 thread_local! {
     /// The changes that are being noted, if any are.
     static NOTED: RefCell<Option<Changes>> = const { RefCell::new(None) };
+    /// Who is told of each change at once.
+    static LISTENER: RefCell<Option<Listener>> = const { RefCell::new(None) };
+}
+
+/// Is told of a change before the inode is unlocked. It must not wait for the engine.
+pub type Listener = Rc<dyn Fn(Ino, Attributes)>;
+
+/// Has `listener` told of each change that this thread makes from now on.
+///
+/// What an operation hands out before it returns (a grant to a program) must come after the news of what it has changed:
+/// then [`noting`] is too late.
+pub fn listen(listener: Listener) {
+    LISTENER.with_borrow_mut(|present| *present = Some(listener));
 }
 
 /// Runs `work`, and tells which attributes of which inodes it has changed in this thread. Not to be nested.
@@ -66,11 +80,21 @@ impl Drop for EndsNoting {
 
 /// Notes a change that was committed.
 pub(crate) fn note(before: &InodeSlot, after: &InodeSlot) {
+    let listener = LISTENER.with_borrow(Clone::clone);
+    let is_noting = NOTED.with_borrow(Option::is_some);
+    if listener.is_none() && !is_noting {
+        return;
+    }
+    let (before, after) = (attr_of(before), attr_of(after));
+    let changed = difference(&before, &after);
+    if changed.is_empty() {
+        return;
+    }
+    if let Some(listener) = listener {
+        listener(after.ino, changed);
+    }
     NOTED.with_borrow_mut(|noted| {
-        let Some(noted) = noted else { return };
-        let (before, after) = (attr_of(before), attr_of(after));
-        let changed = difference(&before, &after);
-        if !changed.is_empty() {
+        if let Some(noted) = noted {
             noted.push((after.ino, changed));
         }
     });

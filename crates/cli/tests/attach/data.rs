@@ -305,3 +305,22 @@ fn children_have_their_own() {
     });
     stage_is_whole(stage, (file, mounted));
 }
+
+#[test]
+fn a_read_by_a_program_shows_in_the_access_time_at_once() {
+    let Some(stage) = Stage::set_up("attach=owner") else { return };
+    let (path, mounted) = stage.hole(1);
+    mounted.write_all_at(&[1; 100], 0).unwrap();
+    drop(mounted);
+    let long_ago = rustix::fs::Timespec { tv_sec: 1, tv_nsec: 0 };
+    let times = rustix::fs::Timestamps { last_access: long_ago, last_modification: long_ago };
+    rustix::fs::utimensat(rustix::fs::CWD, &path, &times, rustix::fs::AtFlags::empty()).unwrap();
+    // It can only read, so the kernel goes on remembering the attributes.
+    let file = File::new(fs::File::open(&path).unwrap()).unwrap();
+    thread::sleep(REST);
+    assert_eq!(fs::metadata(&path).unwrap().atime(), 1);
+    assert_eq!(calls_of(|| assert_eq!(read(&file, 0, 100), [1; 100])), 0);
+    assert_ne!(fs::metadata(&path).unwrap().atime(), 1);
+    drop(file);
+    stage.tear_down();
+}
