@@ -245,6 +245,10 @@ impl Access {
         if let Some(leased) = leased.as_ref().filter(|leased| leased.link.is_there()) {
             return Ok(leased.clone());
         }
+        if self.watched.is_some() && !descriptor_table::is_surely_used_here() {
+            // The library's threads and descriptors belong to the table of the process.
+            return Err(Errno::NOTCONN);
+        }
         let _uncancelled = uncancelled();
         let answer = ticket::ask(file).inspect_err(|errno| {
             // But for too many tickets, it will be so for ever.
