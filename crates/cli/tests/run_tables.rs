@@ -48,9 +48,9 @@ fn name(path: &Path) -> CString {
 
 /// Writes to a descriptor without knowing more of it than its number.
 fn write_at(number: c_int, byte: u8, index: u64) {
+    let (bytes, offset) = ([byte; 256], (index * 256).cast_signed());
     // SAFETY: the bytes are there.
-    let written =
-        unsafe { libc::pwrite(number, [byte; 256].as_ptr().cast(), 256, (index * 256).cast_signed()) };
+    let written = unsafe { libc::pwrite(number, bytes.as_ptr().cast(), bytes.len(), offset) };
     assert_eq!(written, 256);
 }
 

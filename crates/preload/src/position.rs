@@ -15,9 +15,8 @@ use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use lodefs_direct::enter;
 use rustix::fs::{SeekFrom, seek};
-
-use crate::within::Masked;
 
 /// The position is not known.
 const UNKNOWN: u64 = u64::MAX;
@@ -86,7 +85,8 @@ impl Position {
 
     /// Moves it from `from` back to `to`, unless it is not there any more.
     pub(crate) fn move_back(&self, file: BorrowedFd<'_>, from: u64, to: u64) {
-        let _masked = Masked::new();
+        // Without signals: a handler may move it too.
+        let _inside = enter();
         if self.ask(file) == Some(from) && seek(file, SeekFrom::Start(to)).is_ok() {
             self.note(to);
         }

@@ -389,9 +389,9 @@ unsafe fn appended(file: c_int, parts: *const iovec, count: c_int, offset: off_t
 unsafe fn placed(file: c_int, parts: *const iovec, count: c_int, offset: off_t, flags: c_int) -> ssize_t {
     // SAFETY: by the caller's promise.
     let by_other = |other| unsafe { next::pwritev64v2(other, parts, count, offset, flags & !KEEPS_OFFSET) };
+    let written = by_reopened(file, 0, by_other);
     // SAFETY: as above.
-    by_reopened(file, 0, by_other)
-        .unwrap_or_else(|| unsafe { next::pwritev64v2(file, parts, count, offset, flags) })
+    written.unwrap_or_else(|| unsafe { next::pwritev64v2(file, parts, count, offset, flags) })
 }
 
 /// The same functions by the names that programs with large files use.

@@ -2,8 +2,6 @@
 
 use std::cell::Cell;
 use std::marker::PhantomData;
-use std::mem::MaybeUninit;
-use std::ptr::null_mut;
 
 use lodefs_direct::{Uncancelled, uncancelled};
 
@@ -45,33 +43,6 @@ impl Within {
     /// Whether it is.
     pub(crate) fn is_here() -> bool {
         IS_WITHIN.get()
-    }
-}
-
-/// This thread takes no signals as long as this lives.
-pub(crate) struct Masked {
-    before: libc::sigset_t,
-    /// It is the thread's.
-    _not_send: PhantomData<*const ()>,
-}
-
-impl Masked {
-    pub(crate) fn new() -> Self {
-        let mut before = MaybeUninit::<libc::sigset_t>::uninit();
-        let mut all = MaybeUninit::<libc::sigset_t>::uninit();
-        // SAFETY: both sets have room, and are filled before they are used: the call cannot fail with a valid first argument.
-        unsafe {
-            libc::sigfillset(all.as_mut_ptr());
-            libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
-            Self { before: before.assume_init(), _not_send: PhantomData }
-        }
-    }
-}
-
-impl Drop for Masked {
-    fn drop(&mut self) {
-        // SAFETY: the set is a valid one.
-        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.before, null_mut()) };
     }
 }
 
