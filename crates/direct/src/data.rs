@@ -235,6 +235,12 @@ impl Data {
         content.right.is_some() && content.is_for(confirmed) && content.is_settled
     }
 
+    /// Whether the file ends there, as far as is granted.
+    pub(crate) fn ends_at(&self, confirmed: Confirmed, end: u64) -> bool {
+        let content = self.content();
+        content.right.is_some() && content.is_for(confirmed) && content.size == end
+    }
+
     /// When what is granted was, if anything is. Whoever then finds a descriptor to be the file may rely on that: before it is closed, what is
     /// granted is taken back.
     pub(crate) fn granted(&self) -> Option<Generation> {

@@ -121,6 +121,11 @@ impl Access {
         self.repeat(file.as_fd(), size, || self.data.can_write(self.confirmed(), offset, size)).is_some()
     }
 
+    /// Whether the file ends there, as far as this process has it.
+    pub fn ends_at(&self, end: u64) -> bool {
+        self.data.ends_at(self.confirmed(), end)
+    }
+
     /// Whether the descriptor still has the flags that it was opened with. Other processes that have the same open file may change them.
     pub fn has_same_flags(&self, file: impl AsFd) -> bool {
         fcntl_getfl(file).is_ok_and(|flags| flags == self.mode)

@@ -84,9 +84,9 @@ impl Opened {
         self.access.write_at(file, bytes, offset).map(|_| bytes.len())
     }
 
-    /// Appends, however the file was opened; returns where that ends. The position stays.
-    pub(crate) fn append_to(&self, file: BorrowedFd<'_>, bytes: &[u8]) -> Option<u64> {
-        self.access.write_at(file, bytes, None)
+    /// Appends, however the file was opened; returns how much. The position stays.
+    pub(crate) fn append_aside(&self, file: BorrowedFd<'_>, bytes: &[u8]) -> Option<usize> {
+        self.access.write_at(file, bytes, None).map(|_| bytes.len())
     }
 
     /// Reads at the position, and moves it.
@@ -125,10 +125,7 @@ impl Opened {
     /// Writes at the position, or appends, and moves it.
     pub(crate) fn write(&self, file: BorrowedFd<'_>, bytes: &[u8]) -> Option<usize> {
         if self.access.appends() {
-            return self
-                .position
-                .follow(file, || self.access.write_at(file, bytes, None))
-                .map(|_| bytes.len());
+            return self.append(file, bytes);
         }
         let at = self.position.presumed(file)?;
         if !self.access.can_write_at(file, bytes.len(), at) {
@@ -142,6 +139,12 @@ impl Opened {
             Some(_) => Some(bytes.len()),
             None => self.write_claimed(file, bytes, offset),
         }
+    }
+
+    /// Appends, however the file was opened, and moves the position.
+    pub(crate) fn append(&self, file: BorrowedFd<'_>, bytes: &[u8]) -> Option<usize> {
+        let append = || self.access.write_at(file, bytes, None);
+        self.position.follow(file, append, |end| self.access.ends_at(end)).map(|_| bytes.len())
     }
 
     /// Has the kernel write bytes over which the position has been moved already.

@@ -92,8 +92,13 @@ impl Position {
         }
     }
 
-    /// Appends, and moves it to where that ends. `None` if it was not appended.
-    pub(crate) fn follow(&self, file: BorrowedFd<'_>, append: impl FnOnce() -> Option<u64>) -> Option<u64> {
+    /// Appends, and moves it to where that ends. `None` if it was not appended. `is_last`: whether nothing was appended after what ends there.
+    pub(crate) fn follow(
+        &self,
+        file: BorrowedFd<'_>,
+        append: impl FnOnce() -> Option<u64>,
+        is_last: impl FnOnce(u64) -> bool,
+    ) -> Option<u64> {
         // A child finds the lock as some other thread had it, but never takes it: it shares the file.
         let _alone = self.appending.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.presumed(file)?;
@@ -102,10 +107,11 @@ impl Position {
         let Ok(distance) = i64::try_from(i128::from(end) - i128::from(before)) else { return Some(end) };
         let found = seek(file, SeekFrom::Current(distance)).ok();
         if found != Some(end) {
-            // Somebody has moved it: back if that was before, and not if it was an append that came after.
+            // Somebody has moved it: before, or by an append that came after.
             let actual = found.and_then(|found| found.checked_add_signed(-distance)).unwrap_or(0);
-            let _moved = seek(file, SeekFrom::Start(end.max(actual)));
-            self.note(end.max(actual));
+            let place = if actual > end && !is_last(end) { actual } else { end };
+            let _moved = seek(file, SeekFrom::Start(place));
+            self.note(place);
             return Some(end);
         }
         self.note(end);

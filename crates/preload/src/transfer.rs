@@ -356,8 +356,8 @@ fn is_of_volume(file: c_int) -> bool {
 unsafe fn appended(file: c_int, parts: *const iovec, count: c_int, offset: off_t, flags: c_int) -> ssize_t {
     let written = done(file, Counter::Writes, |opened, file| {
         let append = |bytes: &[u8]| match offset {
-            -1 => opened.position().follow(file, || opened.append_to(file, bytes)).map(|_| bytes.len()),
-            _ => opened.append_to(file, bytes).map(|_| bytes.len()),
+            -1 => opened.append(file, bytes),
+            _ => opened.append_aside(file, bytes),
         };
         // SAFETY: by the caller's promise.
         unsafe { gathered(parts, count, append) }
