@@ -9,6 +9,7 @@ use std::io;
 
 use crate::registry;
 
+#[inline]
 fn is_mapped(bytes: &[u8]) -> bool {
     let start = bytes.as_ptr().addr();
     registry::has_some_of(&(start..start + bytes.len()))
@@ -43,11 +44,13 @@ pub fn touch_mut(into: &mut [u8]) {
 }
 
 /// The same bytes, where they can be read without a fault that has to be answered.
+#[inline]
 pub fn own(bytes: &[u8]) -> Cow<'_, [u8]> {
     if is_mapped(bytes) { bytes.to_vec().into() } else { bytes.into() }
 }
 
 /// Fills a buffer, of which `fill` says how much it has filled: another one, if this is mapped.
+#[inline]
 pub fn filled(into: &mut [u8], fill: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<usize> {
     if !is_mapped(into) {
         return fill(into);
