@@ -11,7 +11,7 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::programs::{open, play_on_stage, told};
+use common::programs::{open, play_on_stage, system_calls, told};
 use common::unseen::{call, int};
 
 /// Writes of each thread.
@@ -38,6 +38,7 @@ fn a_program() {
         }),
         "vforked" => vforked(&place),
         "cloned" => cloned(&place),
+        "forked" => forked(&place),
         part => panic!("{part}"),
     }
 }
@@ -206,4 +207,25 @@ fn cloned(place: &Path) {
 #[test]
 fn a_child_that_shares_memory_but_no_descriptors_writes_to_its_own_files() {
     play_on_stage("cloned");
+}
+
+/// A child of a process that has used no file of the volume yet.
+fn forked(place: &Path) {
+    // SAFETY: the child writes, looks how often the kernel was asked, and ends.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let file = open(&place.join("f"));
+        let (_, before) = system_calls();
+        (0..WRITES).for_each(|_| write_at(file.as_raw_fd(), b'A', 0));
+        (0..WRITES).for_each(|_| write_at(file.as_raw_fd(), b'A', 0));
+        let (_, after) = system_calls();
+        // SAFETY: ends the process at once.
+        unsafe { libc::_exit(i32::from(after - before > WRITES)) };
+    }
+    assert_eq!(wait_for(child), 0, "the kernel was asked for each write");
+}
+
+#[test]
+fn a_child_of_a_process_that_has_used_no_file_needs_no_system_calls() {
+    play_on_stage("forked");
 }

@@ -54,9 +54,16 @@ pub fn begin() {
         if page == libc::MAP_FAILED || unsafe { libc::madvise(page, PAGE_SIZE, libc::MADV_WIPEONFORK) } != 0 {
             return;
         }
+        // Without it, children have the kernel do everything.
+        // SAFETY: the handler has the signature that is demanded, and stays.
+        let _errno = unsafe { libc::pthread_atfork(None, None, Some(in_forked_child)) };
         PROCESS.store(page.cast(), SeqCst);
     }
     note_process();
+}
+
+extern "C" fn in_forked_child() {
+    in_child();
 }
 
 fn note_process() {
