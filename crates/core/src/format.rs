@@ -256,6 +256,20 @@ fn superblock(
 ) -> Superblock {
     let mut label = [0; 64];
     label[..options.label.len()].copy_from_slice(options.label.as_bytes());
+    let identity = Superblock { uuid, label, created_s: I64::new(now.s), ..Superblock::new_zeroed() };
+    superblock_like(&identity, geometry, name_key)
+}
+
+/// A superblock of a volume of this geometry, with the identity, label and time of another.
+///
+/// `name_key`: the key of the names, if it was found. Without it, every entry of every directory seems to have a wrong hash,
+/// and the directories are built again, with the hashes of a volume without keyed names.
+pub(crate) fn superblock_like(
+    left: &Superblock,
+    geometry: &Geometry,
+    name_key: Option<NameKey>,
+) -> Superblock {
+    let is_text = std::str::from_utf8(&left.label).is_ok();
     Superblock {
         magic: MAGIC,
         crc: U32::ZERO,
@@ -263,12 +277,12 @@ fn superblock(
         compat: U64::ZERO,
         ro_compat: U64::ZERO,
         incompat: U64::new(if name_key.is_some() { features::KEYED_NAMES } else { 0 }),
-        uuid,
-        label,
+        uuid: left.uuid,
+        label: if is_text { left.label } else { [0; 64] },
         block_size: U32::new(BLOCK_SIZE as u32),
         lanes: U32::new(geometry.lanes),
         total_blocks: U64::new(geometry.total_blocks),
-        created_s: I64::new(now.s),
+        created_s: left.created_s,
         state: geometry.state,
         journal: geometry.journal,
         inode_map: geometry.inode_map,

@@ -5,18 +5,15 @@
 
 use lodefs_layout::BLOCK_SIZE;
 use lodefs_layout::checksum::Seed;
-use lodefs_layout::features::{self, KEYED_NAMES};
 use lodefs_layout::geometry::Geometry;
 use lodefs_layout::inode_map::{ENTRY_SIZE, Entry, Found};
-use lodefs_layout::names::NameKey;
 use lodefs_layout::state::State;
-use lodefs_layout::superblock::{MAGIC, Superblock};
+use lodefs_layout::superblock::Superblock;
 use lodefs_pmem::Medium;
-use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, FromZeros};
 
 use crate::error::Result;
-use crate::format::random_uuid;
+use crate::format::{random_uuid, superblock_like};
 use crate::tx::offset_of;
 
 /// Entries at the start of the inode map that are looked at.
@@ -56,39 +53,4 @@ fn map_agrees(medium: &Medium, geometry: &Geometry, seed: Seed) -> Result<bool> 
         }
     }
     Ok(false)
-}
-
-/// A superblock of a volume of this geometry, with the identity, label and time of another.
-///
-/// `name_key`: the key of the names, if it was found. Without it, every entry of every directory seems to have a wrong hash,
-/// and the directories are built again, with the hashes of a volume without keyed names.
-pub(crate) fn superblock_like(
-    left: &Superblock,
-    geometry: &Geometry,
-    name_key: Option<NameKey>,
-) -> Superblock {
-    let is_text = std::str::from_utf8(&left.label).is_ok();
-    Superblock {
-        magic: MAGIC,
-        crc: U32::ZERO,
-        version: U32::new(features::FORMAT_VERSION),
-        compat: U64::ZERO,
-        ro_compat: U64::ZERO,
-        incompat: U64::new(if name_key.is_some() { KEYED_NAMES } else { 0 }),
-        uuid: left.uuid,
-        label: if is_text { left.label } else { [0; 64] },
-        block_size: U32::new(BLOCK_SIZE as u32),
-        lanes: U32::new(geometry.lanes),
-        total_blocks: U64::new(geometry.total_blocks),
-        created_s: left.created_s,
-        state: geometry.state,
-        journal: geometry.journal,
-        inode_map: geometry.inode_map,
-        saved_bitmap: geometry.saved_bitmap,
-        data: geometry.data,
-        name_crc: U32::ZERO,
-        reserved: [U32::ZERO; 3],
-        name_key: name_key.unwrap_or(NameKey([0; 16])),
-    }
-    .sealed()
 }

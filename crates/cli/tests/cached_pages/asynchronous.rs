@@ -82,9 +82,9 @@ impl Asynchronous for Aio {
         let mut events = vec![IoEvent::default(); writes.len()];
         let count = events.len();
         let none = ptr::null::<libc::timespec>();
+        let into = events.as_mut_ptr();
         // SAFETY: the kernel writes at most `count` events to the array, which has room for them.
-        let came =
-            unsafe { libc::syscall(libc::SYS_io_getevents, self.0, count, count, events.as_mut_ptr(), none) };
+        let came = unsafe { libc::syscall(libc::SYS_io_getevents, self.0, count, count, into, none) };
         assert_eq!(came, i64::try_from(count).unwrap(), "io_getevents: {}", io::Error::last_os_error());
         events.sort_unstable_by_key(|event| event.data);
         events.iter().map(|event| event.result).collect()
@@ -213,8 +213,10 @@ impl Uring {
         let index = head & self.word(COMPLETIONS + 2).load(Ordering::Relaxed);
         let entries = self.parameters[COMPLETIONS + 5] as usize;
         // SAFETY: the index is within the array of completions, and the kernel has written this one: the tail is behind it.
-        let completion =
-            unsafe { self.rings.byte_add(entries).cast::<Completion>().add(index as usize).read() };
+        let completion = unsafe {
+            let completions = self.rings.byte_add(entries).cast::<Completion>();
+            completions.add(index as usize).read()
+        };
         self.word(COMPLETIONS).store(head.wrapping_add(1), Ordering::Release);
         Some(completion)
     }

@@ -43,9 +43,9 @@ pub(crate) fn status(directory: &Path, name: &str, sync: i32) -> Option<Status> 
     // SAFETY: a structure of integers may be all zeroes.
     let mut found: libc::statx = unsafe { std::mem::zeroed() };
     let flags = libc::AT_SYMLINK_NOFOLLOW | sync;
+    let (name, mask) = (path.as_ptr(), libc::STATX_BASIC_STATS);
     // SAFETY: the path is a string that lives, and the kernel fills in the structure.
-    let outcome =
-        unsafe { libc::statx(libc::AT_FDCWD, path.as_ptr(), flags, libc::STATX_BASIC_STATS, &raw mut found) };
+    let outcome = unsafe { libc::statx(libc::AT_FDCWD, name, flags, mask, &raw mut found) };
     let time = |time: libc::statx_timestamp| (time.tv_sec, time.tv_nsec);
     (outcome == 0).then(|| Status {
         inode: found.stx_ino,

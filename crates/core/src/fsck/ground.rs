@@ -12,9 +12,10 @@ use zerocopy::FromBytes;
 
 use super::finding::{Code, Finding, Object};
 use crate::error::{Error, Result};
+use crate::format::superblock_like;
 use crate::journal::replay::{self, Probed, Records, Replayed};
 use crate::journal::state::{self, Slot};
-use crate::lost::{self, superblock_like};
+use crate::lost;
 use crate::tx::offset_of;
 use crate::volume::{Volume, is_unfinished};
 
